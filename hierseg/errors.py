@@ -1,0 +1,54 @@
+"""What goes wrong with a user's input, said so that it can be put right.
+
+Every error names what was wrong, where (file, line, image, class) and what would be right. A caller
+that wants to catch all of them catches :class:`HiersegError`.
+"""
+
+from __future__ import annotations
+
+
+class HiersegError(ValueError):
+    """Base of all hierseg errors.
+
+    Args:
+        what: What is wrong, in one sentence without a final stop.
+        where: File and line, image id or class id; printed in front.
+        fix: What would be right; printed behind.
+
+    Example:
+        >>> print(HiersegError('class /m/x is unknown', where='boxes.csv, line 3', fix='Add it.'))
+        boxes.csv, line 3: class /m/x is unknown. Add it.
+    """
+
+    def __init__(self, what: str, *, where: str = '', fix: str = '') -> None:
+        self.what, self.where, self.fix = what, where, fix
+        message = f'{where}: {what}' if where else what
+        super().__init__(f'{message}. {fix}' if fix else message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments survive the way back from a worker process.
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(kind: type[HiersegError], what: str, where: str, fix: str) -> HiersegError:
+    return kind(what, where=where, fix=fix)
+
+
+class TaxonomyError(HiersegError):
+    """The class hierarchy is not a DAG over known classes, or a class in it was not found."""
+
+
+class AnnotationError(HiersegError):
+    """A row of an annotation file, a mask or an image cannot be used."""
+
+
+class StoreError(HiersegError):
+    """A store is missing, incomplete, of another format version, or does not fit its use."""
+
+
+class EvaluationError(HiersegError):
+    """Ground truth and predictions cannot be compared."""
+
+
+class ConfigError(HiersegError):
+    """A configuration contradicts itself or the data that it names."""
