@@ -6,6 +6,10 @@ that wants to catch all of them catches :class:`HiersegError`.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HiersegError(ValueError):
     """Base of all hierseg errors.
@@ -52,3 +56,13 @@ class EvaluationError(HiersegError):
 
 class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
+
+
+@contextmanager
+def exits_cleanly() -> Iterator[None]:
+    """For command-line tools: prints a :class:`HiersegError` as one line on stderr and exits with 2."""
+    try:
+        yield
+    except HiersegError as error:
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(2) from None
