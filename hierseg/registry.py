@@ -1,15 +1,17 @@
-"""hierseg's registries, children of MMDetection's: ``type='hierseg.X'`` in a config finds X here.
+"""Child registries of mmdet's: ``type='hierseg.X'`` in a config finds our X, mmdet's names still work.
 
-MMEngine imports this module by itself when it meets the scope ``hierseg``; the packages named as
-locations are imported at the first look-up.
+Modules register when their package is first asked for; importing this file imports nothing of ours.
 """
 
-from __future__ import annotations
-
-import mmdet.registry
+from mmdet.registry import DATASETS as MMDET_DATASETS
+from mmdet.registry import METRICS as MMDET_METRICS
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.registry import TRANSFORMS as MMDET_TRANSFORMS
+from mmdet.registry import VISUALIZERS as MMDET_VISUALIZERS
 from mmengine.registry import Registry
 
-DATASETS = Registry('dataset', parent=mmdet.registry.DATASETS, locations=['hierseg.datasets'])
-MODELS = Registry('model', parent=mmdet.registry.MODELS, locations=['hierseg.models'])
-METRICS = Registry('metric', parent=mmdet.registry.METRICS, locations=['hierseg.evaluation'])
-VISUALIZERS = Registry('visualizer', parent=mmdet.registry.VISUALIZERS, locations=['hierseg.report'])
+DATASETS = Registry('dataset', parent=MMDET_DATASETS, scope='hierseg', locations=['hierseg.datasets'])
+TRANSFORMS = Registry('transform', parent=MMDET_TRANSFORMS, scope='hierseg', locations=['hierseg.datasets'])
+MODELS = Registry('model', parent=MMDET_MODELS, scope='hierseg', locations=['hierseg.models'])
+METRICS = Registry('metric', parent=MMDET_METRICS, scope='hierseg', locations=['hierseg.evaluation'])
+VISUALIZERS = Registry('visualizer', parent=MMDET_VISUALIZERS, scope='hierseg', locations=['hierseg.report'])

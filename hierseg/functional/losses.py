@@ -1,0 +1,29 @@
+"""Hierarchical classification losses without reduction.
+
+Shape letters: N RoIs, C classes, D the most classes at or below one class.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def marginal_negative_log_likelihood(outcome_logits: Tensor, labels: Tensor, descendants: Tensor) -> Tensor:
+    """−log of the softmax mass at or below each label, in log space throughout.
+
+    A box labelled at an internal class says only that the truth lies somewhere below it, so it costs
+    −log Σ_{u ∈ D(y)} softmax(s)_u with D(y) the label and its descendants. At a leaf this is the
+    cross-entropy. Source: the flat softmax with marginal likelihood of Valmadre, NeurIPS 2022, with an
+    outcome for every internal class.
+
+    Args:
+        outcome_logits: (N, C + 1) unnormalised outcome log-probabilities; background last.
+        labels: (N,) int64 in [0, C]; C is background.
+        descendants: (C + 1, D) int64; row v lists v and its descendants, filled up with −1.
+
+    Returns:
+        (N,) losses, at least zero.
+    """
+    below = descendants[labels]
+    mass = outcome_logits.gather(1, below.clamp(min=0)).masked_fill(below < 0, float('-inf'))
+    return (outcome_logits.logsumexp(dim=1) - mass.logsumexp(dim=1)).clamp(min=0)

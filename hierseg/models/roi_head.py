@@ -1,0 +1,155 @@
+"""One detection for each physical instance: a box, a mask and the probability of every class on it.
+
+Shape letters: N RoIs of an image, C classes, R root classes, M detections.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models.roi_heads import StandardRoIHead
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from hierseg.errors import ConfigError
+from hierseg.functional import deepest_confident_class
+from hierseg.models.hierarchical_loss import HierarchicalLoss
+from hierseg.registry import MODELS
+
+
+@MODELS.register_module()
+class HierarchicalRoIHead(StandardRoIHead):
+    """mmdet's two-stage RoI head whose detections carry all classes instead of one.
+
+    Training is mmdet's, except that an instance without a mask (an all-zero plane in ``gt_masks``; see
+    ``hierseg.datasets``) trains the box branch only. Testing suppresses duplicates per root class and
+    computes one mask per surviving box. Results hold, beside mmdet's ``bboxes``, ``masks``, ``labels``
+    (the class to name) and ``scores`` (its probability), ``class_scores`` (M, C): the probability of
+    every class that the detection claims and zero for the others.
+
+    ``test_cfg`` takes mmdet's ``score_thr``, ``nms``, ``max_per_img`` and ``mask_thr_binary``, and
+    ``decision_thr`` (default 0.5): how much of its root's probability the named class must hold.
+
+    Raises:
+        ConfigError: If the box head's loss has no taxonomy or its boxes depend on the class.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.bbox_head.loss_cls, HierarchicalLoss):
+            raise ConfigError(
+                f'loss_cls is a {type(self.bbox_head.loss_cls).__name__}',
+                where='HierarchicalRoIHead.bbox_head',
+                fix="Use type='hierseg.HierarchicalLoss'.",
+            )
+        if not self.bbox_head.reg_class_agnostic:
+            raise ConfigError(
+                'boxes are regressed per class, which gives one instance several boxes',
+                where='HierarchicalRoIHead.bbox_head',
+                fix='Set reg_class_agnostic=True.',
+            )
+        arrays = self.bbox_head.loss_cls.taxonomy.arrays
+        for name in ('ancestor_mask', 'depths'):
+            self.register_buffer(name, torch.from_numpy(getattr(arrays, name).copy()), persistent=False)
+
+    def predict_bbox(
+        self,
+        x: tuple[Tensor],
+        batch_img_metas: list[dict[str, Any]],
+        rpn_results_list: list[InstanceData],
+        rcnn_test_cfg: Any,
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Boxes with the scores of all classes; the arguments are mmdet's."""
+        # Without a test configuration mmdet returns every RoI's box and class probabilities.
+        raw = super().predict_bbox(x, batch_img_metas, rpn_results_list, None, rescale)
+        if rcnn_test_cfg is None:
+            return raw
+        return [self._detections(result.bboxes, result.scores[:, :-1], rcnn_test_cfg) for result in raw]
+
+    def _detections(self, boxes: Tensor, probabilities: Tensor, test_cfg: Any) -> InstanceData:
+        """Suppresses per root class and decides which class to name.
+
+        Args:
+            boxes: (N, 4) xyxy, pixels.
+            probabilities: (N, C), background left out.
+        """
+        class_scores = suppress_per_root(
+            boxes,
+            probabilities,
+            self.ancestor_mask[:, self.depths == 0],
+            self.depths == 0,
+            score_threshold=test_cfg.score_thr,
+            nms=test_cfg.nms,
+        )
+        best = class_scores.amax(dim=1)
+        order = best.argsort(descending=True, stable=True)[: test_cfg.max_per_img]
+        order = order[best[order] > 0]
+        class_scores = class_scores[order]
+        threshold = test_cfg.get('decision_thr', 0.5)
+        labels = deepest_confident_class(class_scores, self.ancestor_mask, self.depths, threshold=threshold)
+        return InstanceData(
+            bboxes=boxes[order],
+            labels=labels,
+            scores=class_scores.gather(1, labels[:, None]).squeeze(1),
+            class_scores=class_scores,
+        )
+
+    def mask_loss(
+        self,
+        x: tuple[Tensor],
+        sampling_results: list[Any],
+        bbox_feats: Tensor,
+        batch_gt_instances: list[InstanceData],
+    ) -> dict[str, Any]:
+        """mmdet's mask loss over the positive RoIs whose instance has a mask."""
+        masked = []
+        for sample, instances in zip(sampling_results, batch_gt_instances, strict=True):
+            has_mask = torch.as_tensor(instances.masks.masks.any(axis=(1, 2)), device=sample.pos_priors.device)
+            chosen = has_mask[sample.pos_assigned_gt_inds]
+            masked.append(
+                InstanceData(
+                    pos_priors=sample.pos_priors[chosen],
+                    pos_assigned_gt_inds=sample.pos_assigned_gt_inds[chosen],
+                    pos_gt_labels=sample.pos_gt_labels[chosen],
+                )
+            )
+        return super().mask_loss(x, masked, bbox_feats, batch_gt_instances)
+
+
+def suppress_per_root(
+    boxes: Tensor,
+    probabilities: Tensor,
+    below_root: Tensor,
+    is_root: Tensor,
+    *,
+    score_threshold: float,
+    nms: dict[str, Any],
+) -> Tensor:
+    """Non-maximum suppression among the boxes of each root class.
+
+    Suppressing per class would let Person and Man on one body survive as two instances, and would keep
+    Man on one box and Woman on its neighbour; per root class, one box speaks for the whole branch.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        probabilities: (N, C), background left out.
+        below_root: (C, R) bool; class is the root class or below it.
+        is_root: (C,) bool.
+        score_threshold: Probabilities at or below it claim nothing.
+        nms: Arguments of ``mmcv.ops.batched_nms``.
+
+    Returns:
+        (N, C) probabilities, zero where the box was suppressed in all branches of the class or where
+        they do not reach the threshold.
+    """
+    root_probabilities = probabilities[:, is_root]
+    rows, roots = torch.nonzero(root_probabilities > score_threshold, as_tuple=True)
+    survives = torch.zeros_like(root_probabilities, dtype=torch.bool)
+    if len(rows):
+        _, keep = batched_nms(boxes[rows], root_probabilities[rows, roots].contiguous(), roots, nms)
+        survives[rows[keep], roots[keep]] = True
+    claimed = (survives.float() @ below_root.T.float()) > 0
+    return probabilities * (claimed & (probabilities > score_threshold))
