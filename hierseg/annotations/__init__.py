@@ -1,0 +1,7 @@
+"""Annotations on disk: official files and COCO JSON come in, one memory-mapped store comes out."""
+
+from hierseg.annotations.records import ImageRow, Instances
+from hierseg.annotations.store import Store
+from hierseg.annotations.store_writer import StoreWriter
+
+__all__ = ['ImageRow', 'Instances', 'Store', 'StoreWriter']
