@@ -8,7 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def deepest_confident_class(probabilities: Tensor, ancestor_mask: Tensor, depths: Tensor, *, threshold: float) -> Tensor:
+def deepest_confident_class(
+    probabilities: Tensor, ancestor_mask: Tensor, depths: Tensor, *, threshold: float
+) -> Tensor:
     """Backs off from the leaves: the deepest class that holds enough of its root class's probability.
 
     The most probable root class is taken first; among the classes at or below it whose probability is at

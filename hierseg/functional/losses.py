@@ -5,7 +5,11 @@ Shape letters: N RoIs, C classes, D the most classes at or below one class.
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from hierseg.taxonomy import TaxonomyArrays
 
 
 def marginal_negative_log_likelihood(outcome_logits: Tensor, labels: Tensor, descendants: Tensor) -> Tensor:
@@ -27,3 +31,16 @@ def marginal_negative_log_likelihood(outcome_logits: Tensor, labels: Tensor, des
     below = descendants[labels]
     mass = outcome_logits.gather(1, below.clamp(min=0)).masked_fill(below < 0, float('-inf'))
     return (outcome_logits.logsumexp(dim=1) - mass.logsumexp(dim=1)).clamp(min=0)
+
+
+def padded_descendants(arrays: TaxonomyArrays) -> Tensor:
+    """The ``descendants`` table of a taxonomy.
+
+    Returns:
+        (C + 1, D) int64: each class and its descendants, then background alone; filled up with −1.
+    """
+    rows = [np.flatnonzero(column) for column in arrays.ancestor_mask.T] + [np.array([len(arrays.depths)])]
+    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
+    for label, row in enumerate(rows):
+        padded[label, : len(row)] = row
+    return torch.from_numpy(padded)

@@ -8,13 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional import class_probabilities, marginal_negative_log_likelihood, path_sum_logits
+from hierseg.functional import (
+    class_probabilities,
+    marginal_negative_log_likelihood,
+    padded_descendants,
+    path_sum_logits,
+)
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
@@ -64,13 +68,15 @@ class HierarchicalLoss(nn.Module):
         if scheme not in ('path_sum', 'flat'):
             raise ConfigError(f'unknown scheme {scheme!r}', where='HierarchicalLoss', fix='Use path_sum or flat.')
         if reduction not in ('none', 'mean', 'sum'):
-            raise ConfigError(f'unknown reduction {reduction!r}', where='HierarchicalLoss', fix='Use none, mean or sum.')
+            raise ConfigError(
+                f'unknown reduction {reduction!r}', where='HierarchicalLoss', fix='Use none, mean or sum.'
+            )
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else read_taxonomy(taxonomy)
         self.scheme, self.reduction, self.loss_weight = scheme, reduction, loss_weight
         arrays = self.taxonomy.arrays
         # Not persistent: they follow from the taxonomy, so a checkpoint need not carry them.
         self.register_buffer('ancestor_pairs', torch.from_numpy(arrays.ancestor_pairs.copy()), persistent=False)
-        self.register_buffer('descendants', _padded_descendants(arrays.ancestor_mask), persistent=False)
+        self.register_buffer('descendants', padded_descendants(arrays), persistent=False)
 
     def get_cls_channels(self, num_classes: int) -> int:
         """C + 1, once the head's class count is the taxonomy's.
@@ -134,15 +140,6 @@ class HierarchicalLoss(nn.Module):
             return self.loss_weight * weight_reduce_loss(
                 losses, weights, reduction_override or self.reduction, avg_factor
             )
-
-
-def _padded_descendants(ancestor_mask: np.ndarray) -> Tensor:
-    """(C + 1, D) int64: each class and its descendants, then background alone; filled up with −1."""
-    rows = [np.flatnonzero(column) for column in ancestor_mask.T] + [np.array([len(ancestor_mask)])]
-    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
-    for label, row in enumerate(rows):
-        padded[label, : len(row)] = row
-    return torch.from_numpy(padded)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         Args:
             boxes: (N, 4) xyxy, pixels.
             probabilities: (N, C), background left out.
+            test_cfg: ``test_cfg`` of the detector's R-CNN stage.
         """
         class_scores = suppress_per_root(
             boxes,
@@ -104,7 +105,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         bbox_feats: Tensor,
         batch_gt_instances: list[InstanceData],
     ) -> dict[str, Any]:
-        """mmdet's mask loss over the positive RoIs whose instance has a mask."""
+        """The mask loss of mmdet over the positive RoIs whose instance has a mask."""
         masked = []
         for sample, instances in zip(sampling_results, batch_gt_instances, strict=True):
             has_mask = torch.as_tensor(instances.masks.masks.any(axis=(1, 2)), device=sample.pos_priors.device)

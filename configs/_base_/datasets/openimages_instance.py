@@ -1,0 +1,58 @@
+# Open Images instances from a store (docs: tools/dataset_converters/openimages.py).
+# A config that builds on it may set data_root, scale and batch size; the file layout is
+#   data_root/train/*.jpg  data_root/validation/*.jpg  data_root/store/{train,validation}/
+data_root = 'data/openimages/'
+taxonomy = data_root + 'store/train/taxonomy.json'
+backend_args = None
+
+meta_keys = (
+    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
+    'verified_positive', 'verified_negative')
+
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='hierseg.LoadStoreAnnotations'),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs', meta_keys=meta_keys),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='AspectRatioBatchSampler'),
+    dataset=dict(
+        type='hierseg.StoreDataset',
+        store='store/train',
+        taxonomy=taxonomy,
+        data_root=data_root,
+        data_prefix=dict(img='train/'),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+        backend_args=backend_args))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='hierseg.StoreDataset',
+        store='store/validation',
+        taxonomy=taxonomy,
+        data_root=data_root,
+        data_prefix=dict(img='validation/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+        backend_args=backend_args))
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='hierseg.OpenImagesInstanceMetric', store=data_root + 'store/validation')
+test_evaluator = val_evaluator

@@ -1,0 +1,18 @@
+# Mask R-CNN that knows a taxonomy: mmdet's, with a hierarchical loss in mmdet's own box head, boxes and
+# masks shared by all classes, and one detection per physical instance.
+# A config that builds on it sets `taxonomy` and `num_classes`; see configs/hier_e2e.py.
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+custom_imports = dict(imports=['hierseg.registry'], allow_failed_imports=False)
+
+model = dict(
+    roi_head=dict(
+        type='hierseg.HierarchicalRoIHead',
+        bbox_head=dict(
+            reg_class_agnostic=True,
+            loss_cls=dict(_delete_=True, type='hierseg.HierarchicalLoss', scheme='path_sum')),
+        mask_head=dict(class_agnostic=True)),
+    # Group-of boxes are ignored: a proposal that lies mostly inside one is neither positive nor negative.
+    train_cfg=dict(
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5))),
+    test_cfg=dict(rcnn=dict(decision_thr=0.5)))

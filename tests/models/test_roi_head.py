@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
+
+from hierseg.errors import ConfigError
+from hierseg.models.roi_head import suppress_per_root
+from hierseg.registry import MODELS
+
+NMS = dict(type='nms', iou_threshold=0.5)
+
+
+def suppress(boxes: list[list[float]], probabilities: list[list[float]], threshold: float = 0.05) -> torch.Tensor:
+    arrays = teddy_taxonomy().arrays
+    ancestor_mask = torch.from_numpy(arrays.ancestor_mask.copy())
+    is_root = torch.from_numpy(arrays.depths.copy()) == 0
+    return suppress_per_root(
+        torch.tensor(boxes),
+        torch.tensor(probabilities),
+        ancestor_mask[:, is_root],
+        is_root,
+        score_threshold=threshold,
+        nms=NMS,
+    )
+
+
+def test_one_body_gives_one_detection_with_its_path() -> None:
+    # Two boxes of IoU 0.9: animal 0.9 > bear 0.7, and animal 0.8 > bear 0.75. One survives, whole.
+    found = suppress(
+        [[0.0, 0, 100, 100], [0, 0, 100, 90]],
+        [[0.0, 0.9, 0.7, 0.0, 0.0], [0.0, 0.8, 0.75, 0.0, 0.0]],
+    )
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.9, 0.7, 0.0, 0.0], [0.0] * 5]))
+
+
+def test_branches_do_not_suppress_each_other() -> None:
+    found = suppress([[0.0, 0, 100, 100], [0, 0, 100, 90]], [[0.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.8]])
+    assert found[0, ANIMAL] > 0
+    assert found[1, CAR] > 0
+
+
+def test_a_class_with_two_parents_survives_by_either() -> None:
+    # Box 0 is the best toy, box 1 the best animal; teddy is below both and stays on both.
+    found = suppress(
+        [[0.0, 0, 100, 100], [0, 0, 100, 90]],
+        [[0.9, 0.3, 0.3, 0.3, 0.0], [0.5, 0.6, 0.6, 0.5, 0.0]],
+    )
+    expected = torch.tensor([[0.9, 0.0, 0.0, 0.3, 0.0], [0.0, 0.6, 0.6, 0.5, 0.0]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_scores_at_or_below_the_threshold_claim_nothing() -> None:
+    found = suppress([[0.0, 0, 10, 10]], [[0.2, 0.1, 0.04, 0.05, 0.01]])
+    torch.testing.assert_close(found, torch.tensor([[0.2, 0.1, 0.0, 0.0, 0.0]]))
+    assert suppress([[0.0, 0, 10, 10]], [[0.01] * 5]).sum() == 0
+
+
+def tiny_model() -> ConfigDict:
+    """Mask R-CNN small enough for a test, on the taxonomy of five classes."""
+    config = Config.fromfile('configs/_base_/models/hier_mask_rcnn_r50_fpn.py')
+    config.merge_from_dict(
+        {
+            'model.backbone': dict(
+                depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None
+            ),
+            'model.neck': dict(in_channels=[8, 16, 32, 64], out_channels=16),
+            'model.rpn_head': dict(in_channels=16, feat_channels=16),
+            'model.roi_head.bbox_roi_extractor.out_channels': 16,
+            'model.roi_head.mask_roi_extractor.out_channels': 16,
+            'model.roi_head.bbox_head': dict(in_channels=16, fc_out_channels=32, num_classes=5),
+            'model.roi_head.mask_head': dict(in_channels=16, conv_out_channels=8, num_convs=1, num_classes=5),
+        }
+    )
+    config.model.roi_head.bbox_head.loss_cls.taxonomy = teddy_taxonomy()
+    return config.model
+
+
+@pytest.fixture
+def model():
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    return MODELS.build(tiny_model())
+
+
+def sample(labels: list[int], *, masks: list[bool], ignored: int = 0) -> DetDataSample:
+    """Squares of 24 pixels in a row; the last ``ignored`` of them are to be ignored."""
+    boxes = torch.tensor([[4.0 + 30 * i, 20, 28 + 30 * i, 44] for i in range(len(labels))]).reshape(-1, 4)
+    planes = np.zeros((len(labels), 64, 96), dtype=np.uint8)
+    for index, has_mask in enumerate(masks):
+        planes[index, 20:44, 4 + 30 * index : 28 + 30 * index] = has_mask
+    result = DetDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0)))
+    keep = len(labels) - ignored
+    result.gt_instances = InstanceData(
+        bboxes=boxes[:keep],
+        labels=torch.tensor(labels[:keep], dtype=torch.long),
+        masks=BitmapMasks(planes[:keep], 64, 96),
+    )
+    result.ignored_instances = InstanceData(
+        bboxes=boxes[keep:],
+        labels=torch.tensor(labels[keep:], dtype=torch.long),
+        masks=BitmapMasks(planes[keep:], 64, 96),
+    )
+    return result
+
+
+def losses(model, samples: list[DetDataSample]) -> dict[str, torch.Tensor]:
+    images = [torch.full((3, 64, 96), 128, dtype=torch.uint8) for _ in samples]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
+    return model.loss(data['inputs'], data['data_samples'])
+
+
+def test_trains_on_every_kind_of_image(model) -> None:
+    model.train()
+    samples = [
+        sample([BEAR, CAR, ANIMAL], masks=[True, False, True]),
+        sample([], masks=[]),
+        sample([TEDDY, TOY], masks=[False, False], ignored=1),
+    ]
+    found = losses(model, samples)
+    total = sum(value if torch.is_tensor(value) else sum(value) for name, value in found.items() if 'loss' in name)
+    total.backward()
+    assert torch.isfinite(total)
+    assert found['loss_mask'] > 0
+    assert model.roi_head.bbox_head.fc_cls.weight.grad.abs().sum() > 0
+
+
+def test_a_box_without_a_mask_trains_the_box_branch_only(model) -> None:
+    model.train()
+    found = losses(model, [sample([BEAR, CAR], masks=[False, False])])
+    assert found['loss_mask'].item() == 0
+    assert found['loss_bbox'].item() > 0
+    # The same image with masks has a mask loss, so the zero above is not an accident.
+    assert losses(model, [sample([BEAR, CAR], masks=[True, True])])['loss_mask'].item() > 0
+
+
+def test_predictions_carry_a_box_a_mask_and_all_classes(model) -> None:
+    model.eval()
+    model.test_cfg.rcnn.score_thr = model.roi_head.test_cfg.score_thr = 0.01
+    images = [torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8) for _ in range(2)]
+    samples = [sample([], masks=[]) for _ in images]
+    with torch.no_grad():
+        results = model.test_step(dict(inputs=images, data_samples=samples))
+    detections = results[0].pred_instances
+    assert len(detections) > 0
+    assert detections.class_scores.shape == (len(detections), 5)
+    assert detections.masks.shape == (len(detections), 64, 96)
+    taxonomy = teddy_taxonomy()
+    for label, score, row in zip(detections.labels, detections.scores, detections.class_scores, strict=True):
+        assert row[label] == score > 0
+        for child, parents in enumerate(taxonomy.parents):
+            assert all(row[parent] == 0 or row[parent] >= row[child] for parent in parents)
+    assert (detections.class_scores.amax(dim=1).diff() <= 0).all()
+
+
+def test_at_most_max_per_img_detections(model) -> None:
+    model.eval()
+    model.roi_head.test_cfg.score_thr = 0.0
+    model.roi_head.test_cfg.max_per_img = 3
+    images = [torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8)]
+    with torch.no_grad():
+        results = model.test_step(dict(inputs=images, data_samples=[sample([], masks=[])]))
+    assert len(results[0].pred_instances) == 3
+
+
+def test_nothing_found(model) -> None:
+    model.eval()
+    model.roi_head.test_cfg.score_thr = 1.0
+    images = [torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8)]
+    with torch.no_grad():
+        results = model.test_step(dict(inputs=images, data_samples=[sample([], masks=[])]))
+    detections = results[0].pred_instances
+    assert len(detections) == 0
+    assert detections.class_scores.shape == (0, 5)
+    assert detections.masks.shape == (0, 64, 96)
+
+
+def test_clear_errors() -> None:
+    init_default_scope('mmdet')
+    per_class = copy.deepcopy(tiny_model())
+    per_class.roi_head.bbox_head.reg_class_agnostic = False
+    with pytest.raises(ConfigError, match='reg_class_agnostic=True'):
+        MODELS.build(per_class)
+    plain = copy.deepcopy(tiny_model())
+    plain.roi_head.bbox_head.loss_cls = dict(type='CrossEntropyLoss')
+    with pytest.raises(ConfigError, match=r'hierseg\.HierarchicalLoss'):
+        MODELS.build(plain)

@@ -1,0 +1,30 @@
+"""Small taxonomies and strategies that several tests share."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from hierseg.taxonomy import Taxonomy
+
+TOY, ANIMAL, BEAR, TEDDY, CAR = range(5)
+
+
+def teddy_taxonomy() -> Taxonomy:
+    """Toy; Animal > Bear; Teddy under Toy (preferred) and Bear; Car alone."""
+    return Taxonomy.from_edges(
+        ['toy', 'animal', 'bear', 'teddy', 'car'],
+        [('bear', 'animal'), ('teddy', 'toy'), ('teddy', 'bear')],
+        names=['Toy', 'Animal', 'Bear', 'Teddy', 'Car'],
+    )
+
+
+@st.composite
+def random_taxonomies(draw: st.DrawFn, max_classes: int = 9) -> Taxonomy:
+    """DAGs of up to ``max_classes`` classes in shuffled label order."""
+    count = draw(st.integers(1, max_classes))
+    ids = draw(st.permutations([f'c{i}' for i in range(count)]))
+    edges = []
+    for child in range(1, count):
+        parents = draw(st.sets(st.integers(0, child - 1), max_size=min(child, 3)))
+        edges += [(f'c{child}', f'c{parent}') for parent in sorted(parents)]
+    return Taxonomy.from_edges(ids, edges)
