@@ -11,7 +11,7 @@ meta_keys = (
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='hierseg.LoadStoreAnnotations'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs', meta_keys=meta_keys),
@@ -30,7 +30,7 @@ train_dataloader = dict(
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type='hierseg.StoreDataset',
-        store='store/train',
+        store=data_root + 'store/train',
         taxonomy=taxonomy,
         data_root=data_root,
         data_prefix=dict(img='train/'),
@@ -45,7 +45,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='hierseg.StoreDataset',
-        store='store/validation',
+        store=data_root + 'store/validation',
         taxonomy=taxonomy,
         data_root=data_root,
         data_prefix=dict(img='validation/'),
