@@ -225,6 +225,10 @@ class Store:
         """(M,) int64; labels of all instances, image after image."""
         return self._instances.column('label').astype(np.int64)
 
+    def image_column(self, name: str) -> npt.NDArray[Any]:
+        """(N,) one fixed-width column of all images, such as ``width``; a copy."""
+        return self._images.column(name)
+
     def instance_column(self, name: str) -> npt.NDArray[Any]:
         """(M,) one fixed-width column of all instances, such as ``group_of`` or ``x1``; a copy."""
         return self._instances.column(name)

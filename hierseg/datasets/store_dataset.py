@@ -1,0 +1,248 @@
+"""One data set for every store: Open Images and COCO both arrive here.
+
+Shape letters: I instances of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import numpy.typing as npt
+from mmdet.datasets import BaseDetDataset
+from mmengine.fileio import exists, join_path
+from pycocotools import mask as coco_mask
+
+from hierseg.annotations import ImageRow, Store
+from hierseg.errors import AnnotationError, ConfigError
+from hierseg.registry import DATASETS
+from hierseg.taxonomy import read_taxonomy
+from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
+
+CHECKED_IMAGES = 8
+"""Images whose file must exist at the start; looking for all of 850,000 would take minutes."""
+
+
+@DATASETS.register_module()
+class StoreDataset(BaseDetDataset):
+    """Reads annotations from a memory-mapped store, one image at a time.
+
+    MMEngine pickles the annotations of all images into one array. Here ``data_list`` is an array of store
+    rows and everything else stays in the page cache, which all ranks and workers share.
+
+    A sample is mmdet's (``img_path``, ``img_id``, ``height``, ``width``, ``instances``) with two additions,
+    ``verified_positive`` and ``verified_negative``: (K,) int64 labels that people verified as present or
+    absent on the image; name them in the ``meta_keys`` of ``PackDetInputs`` where a loss needs them. Labels
+    and verified labels are as released, not expanded to ancestors.
+
+    - Masks are COCO's compressed run-length encodings, so that mmdet's ``LoadAnnotations(with_mask=True)``
+      reads them. A box without a mask gets an empty one: an all-zero plane in ``gt_masks`` says *unknown*,
+      through every transform, and must train no mask head. (``FilterAnnotations(by_mask=True)`` drops it.)
+    - Group-of boxes, and boxes of which a side is shorter than one pixel, have ``ignore_flag`` 1.
+    - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only
+      instances that are not ignored. Nothing is filtered where ``test_mode=True``.
+    - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
+
+    Args:
+        store: Folder of the store; unlike mmdet's ``ann_file`` not joined to ``data_root``, so that the same
+            text serves data set and metric.
+        taxonomy: A taxonomy file that must hold the same classes, order and parents as the store's.
+        **kwargs: What ``BaseDetDataset`` takes. ``data_prefix=dict(img=...)`` is the image folder.
+
+    Raises:
+        StoreError: If the store cannot be opened.
+        ConfigError: If taxonomy or class names differ from the store's, if no image is left, or on an
+            argument that has no meaning here.
+        AnnotationError: If an image is missing or unreadable, or of another size than the store says.
+    """
+
+    def __init__(self, store: str | Path, *, taxonomy: str | Path | None = None, **kwargs: Any) -> None:
+        for name in ('ann_file', 'proposal_file'):
+            if kwargs.get(name):
+                raise ConfigError(
+                    f'{name}={kwargs[name]!r} has no meaning for a store',
+                    where='StoreDataset',
+                    fix='Remove it; to replace an inherited data set, add _delete_=True.',
+                )
+        self.store = Store.open(store)
+        if taxonomy is not None:
+            where = f'StoreDataset, taxonomy {taxonomy} against store {self.store.path}'
+            require_same_taxonomy(self.store.taxonomy, read_taxonomy(taxonomy), where=where)
+        kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
+        kwargs['serialize_data'] = False
+        super().__init__(**{'data_prefix': dict(img=''), **kwargs})
+
+    def _complete_metainfo(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Adds classes and taxonomy of the store to what a configuration says."""
+        taxonomy = self.store.taxonomy
+        metainfo = self._load_metainfo(given)
+        if 'classes' in metainfo:
+            where = f'StoreDataset, metainfo classes against store {self.store.path}'
+            require_same_class_names(taxonomy.names, metainfo['classes'], where=where)
+        return {**metainfo, 'classes': taxonomy.names, 'class_ids': taxonomy.ids, 'taxonomy': taxonomy.to_json()}
+
+    def _join_prefix(self) -> None:
+        if 'img' not in self.data_prefix:
+            raise ConfigError(
+                f'data_prefix={self.data_prefix} names no image folder',
+                where='StoreDataset',
+                fix="Use data_prefix=dict(img='folder').",
+            )
+        super()._join_prefix()
+
+    def full_init(self) -> None:
+        """Chooses the rows and looks whether a few of their images exist."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED_IMAGES, len(self))).astype(int)):
+            image = self.store.image(int(self.data_list[index]))
+            path = self._image_path(image)
+            if not exists(path, backend_args=self.backend_args):
+                raise _missing(path, f'image {image.id}')
+
+    def load_data_list(self) -> npt.NDArray[np.int32]:
+        """All rows of the store."""
+        if len(self.store) == 0:
+            raise ConfigError('the store has no images', where=str(self.store.path), fix='Convert a split that has.')
+        return np.arange(len(self.store), dtype=np.int32)
+
+    def filter_data(self) -> npt.NDArray[np.int32]:
+        """The rows that ``filter_cfg`` leaves, found in whole columns without reading a mask."""
+        rows: npt.NDArray[np.int32] = self.data_list
+        if self.test_mode or self.filter_cfg is None:
+            return rows
+        sides = np.minimum(self.store.image_column('width'), self.store.image_column('height'))
+        keep = sides >= self.filter_cfg.get('min_size', 0)
+        if self.filter_cfg.get('filter_empty_gt', False):
+            boxes = np.stack([self.store.instance_column(side) for side in ('x1', 'y1', 'x2', 'y2')], axis=1)
+            usable = ~_ignored(boxes, self.store.instance_column('group_of'))
+            usable_before = np.concatenate([[0], np.cumsum(usable)])
+            first = self.store.first_instances
+            keep &= usable_before[first + self.store.num_instances_per_image] > usable_before[first]
+        if not keep.any():
+            raise ConfigError(
+                f'filter_cfg={dict(self.filter_cfg)} leaves none of {len(rows)} images',
+                where=str(self.store.path),
+                fix='Does the split have instances that are not group-of?',
+            )
+        return rows[keep[rows]]
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        rows: npt.NDArray[np.int32] = self.data_list
+        if isinstance(indices, int):
+            return rows[:indices] if indices >= 0 else rows[indices:]
+        return rows[np.asarray(indices, dtype=np.int64)]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """The annotations of one image, as mmdet's transforms take them."""
+        self.full_init()
+        row = int(self.data_list[idx])
+        image = self.store.image(row)
+        positive, negative = self.store.verified(row)
+        return {
+            'img_path': self._image_path(image),
+            'img_id': image.id,
+            'height': image.height,
+            'width': image.width,
+            'instances': self._instances(row, image),
+            'verified_positive': positive,
+            'verified_negative': negative,
+            'sample_idx': idx if idx >= 0 else len(self) + idx,
+        }
+
+    def _instances(self, row: int, image: ImageRow) -> list[dict[str, Any]]:
+        found = self.store.instances(row)
+        ignored = _ignored(found.boxes, found.group_of)
+        size = [image.height, image.width]
+        # mmdet ignores an instance whose counts are bytes; text it reads.
+        counts = [mask.decode() or _empty_mask(image.height, image.width) for mask in found.masks]
+        return [
+            {'bbox': box, 'bbox_label': label, 'ignore_flag': flag, 'mask': {'size': size, 'counts': encoded}}
+            for box, label, flag, encoded in zip(
+                found.boxes.tolist(), found.labels.tolist(), ignored.astype(int).tolist(), counts, strict=True
+            )
+        ]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of the image's instances, found without reading a mask; ignored ones included."""
+        self.full_init()
+        row = int(self.data_list[idx])
+        first = self.store.first_instances[row]
+        labels: list[int] = self.store.labels[first : first + self.store.num_instances_per_image[row]].tolist()
+        return labels
+
+    def prepare_data(self, idx: int) -> Any:
+        """The image after the pipeline.
+
+        Raises:
+            AnnotationError: If the image is why the pipeline failed, or has another size than the store says.
+        """
+        sample = self.get_data_info(idx)
+        try:
+            packed = self.pipeline(sample)
+        except Exception as error:
+            fault = self._fault(sample)
+            if fault is None:
+                raise
+            raise fault from error
+        fault = self._other_size(sample)
+        if fault is not None:
+            raise fault
+        return packed
+
+    def _image_path(self, image: ImageRow) -> str:
+        path: str = join_path(self.data_prefix['img'], image.file_name)
+        return path
+
+    def _fault(self, sample: Mapping[str, Any]) -> AnnotationError | None:
+        """What is wrong with an image file, looked for only after something failed.
+
+        ``ori_shape`` in the sample, which mmdet's loaders set, tells that the image was read.
+        """
+        if 'ori_shape' in sample:
+            return self._other_size(sample)
+        path, where = sample['img_path'], f'image {sample["img_id"]}'
+        if not exists(path, backend_args=self.backend_args):
+            return _missing(path, where)
+        if mmcv.imread(path, backend_args=self.backend_args) is None:
+            return AnnotationError(f'{path} is no readable image', where=where, fix='Fetch it again.')
+        return None
+
+    def _other_size(self, sample: Mapping[str, Any]) -> AnnotationError | None:
+        """The error of an image that was read with another size than the store has, else None."""
+        expected = (sample['height'], sample['width'])
+        height, width = sample.get('ori_shape', expected)
+        if (height, width) == expected:
+            return None
+        return AnnotationError(
+            f'{sample["img_path"]} was read with {width} x {height} pixels, '
+            f'the store says {expected[1]} x {expected[0]}',
+            where=f'image {sample["img_id"]}',
+            fix='Convert with the images that you train on; where a file carries an EXIF rotation, use '
+            "LoadImageFromFile with color_type='color_ignore_orientation'.",
+        )
+
+
+def _missing(path: str, where: str) -> AnnotationError:
+    return AnnotationError(
+        f'{path} does not exist', where=where, fix='Check data_root and data_prefix, or fetch the image.'
+    )
+
+
+def _ignored(boxes: npt.NDArray[np.float64], group_of: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(I,) bool: boxes that train nothing. boxes (I, 4) xyxy, pixels; group_of (I,)."""
+    ignored: npt.NDArray[np.bool_] = group_of | (boxes[:, 2:] - boxes[:, :2] < 1).any(axis=1)
+    return ignored
+
+
+@lru_cache(maxsize=1024)
+def _empty_mask(height: int, width: int) -> str:
+    """Run-length counts of a mask without a pixel."""
+    encoded = coco_mask.frPyObjects({'size': [height, width], 'counts': [height * width]}, height, width)
+    counts: str = encoded['counts'].decode()
+    return counts

@@ -1,0 +1,5 @@
+"""Pictures and pages that show what was annotated and what was found."""
+
+from hierseg.report.visualizer import HierLocalVisualizer
+
+__all__ = ['HierLocalVisualizer']

@@ -1,0 +1,228 @@
+"""Instances drawn on a picture: masks, outlines, boxes and text that finds its place.
+
+OpenCV draws shapes, Pillow writes text. Boxes are xyxy in pixels of the image given; pictures are RGB uint8.
+Shape letters: H, W the image; everything is drawn on it after enlarging by a whole number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from hierseg.report.palette import text_color
+
+Picture = npt.NDArray[np.uint8]
+Rectangle = tuple[int, int, int, int]
+
+FULL_SIZE = 640
+"""Pictures whose longer side is smaller are enlarged to about this, so that text finds room, ..."""
+LARGEST_FACTOR = 6
+"""... by this factor at most."""
+MASK_OPACITY = 0.42
+LABEL_OPACITY = 0.88
+TOLERATED_OVERLAP = 0.35
+"""A label of which a larger part would cover other labels is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnInstance:
+    """One instance, ready to be drawn.
+
+    Attributes:
+        box: (4,) xyxy, pixels.
+        color: (3,) uint8 RGB.
+        texts: The label from its longest to its shortest form; see ``hierseg.report.labels``.
+        mask: (H, W) bool or uint8; None or empty for a box without a mask.
+        dashed: Whether the box is dashed, as for a group.
+    """
+
+    box: npt.NDArray[np.floating]
+    color: Picture
+    texts: tuple[str, ...]
+    mask: npt.NDArray[np.bool_ | np.uint8] | None = None
+    dashed: bool = False
+
+
+def enlargement(height: int, width: int) -> int:
+    """The whole number by which a picture of this size is enlarged before anything is drawn."""
+    return int(np.clip(round(FULL_SIZE / max(height, width)), 1, LARGEST_FACTOR))
+
+
+def draw_instances(image: Picture, instances: Sequence[DrawnInstance]) -> tuple[Picture, int]:
+    """Draws instances on an enlarged copy of an image, large ones first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        instances: What to draw.
+
+    Returns:
+        The picture (see :func:`enlargement` for its size) and the number of labels that found no place.
+    """
+    height, width = image.shape[:2]
+    factor = enlargement(height, width)
+    picture = (
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
+    )
+    ordered = sorted(instances, key=lambda instance: -_box_area(instance.box))
+    for instance in ordered:
+        _draw_mask(picture, instance, factor)
+    for instance in ordered:
+        _draw_box(picture, instance, factor)
+    return _draw_labels(picture, ordered, factor)
+
+
+def font_size(picture: Picture) -> int:
+    """Pixels; grows slowly with the picture."""
+    return int(np.clip(round(min(picture.shape[:2]) / 38), 12, 22))
+
+
+@lru_cache(maxsize=64)
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib, so that text looks the same on every machine."""
+    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / name), size)
+
+
+def _box_area(box: npt.NDArray[np.floating]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _has_mask(instance: DrawnInstance) -> bool:
+    return instance.mask is not None and bool(instance.mask.any())
+
+
+def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
+    """Fills the mask and outlines it, working on its own rectangle alone."""
+    if instance.mask is None:
+        return
+    mask = np.ascontiguousarray(instance.mask, dtype=np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        return
+    part = cv2.copyMakeBorder(mask[top : top + height, left : left + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    if factor > 1:
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    part = part[factor:-factor, factor:-factor]
+    left, top = left * factor, top * factor
+    region = picture[top : top + part.shape[0], left : left + part.shape[1]]
+    inside = part > 127
+    tint = instance.color.astype(np.float32) * MASK_OPACITY
+    region[inside] = (region[inside] * np.float32(1 - MASK_OPACITY) + tint).astype(np.uint8)
+    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    color = tuple(int(channel) for channel in instance.color)
+    cv2.drawContours(picture, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
+
+
+def _draw_box(picture: Picture, instance: DrawnInstance, factor: int) -> None:
+    left, top, right, bottom = (int(side) for side in np.round(np.asarray(instance.box) * factor))
+    color = tuple(int(channel) for channel in instance.color)
+    thickness = 1 if _has_mask(instance) else 2
+    if not instance.dashed:
+        cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
+        return
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    for start, end in pairwise(corners):
+        for dash_start, dash_end in _dashes(start, end):
+            cv2.line(picture, dash_start, dash_end, color, thickness, cv2.LINE_AA)
+
+
+def _dashes(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cuts a line into dashes of 8 pixels with 6 between them."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    direction = (np.asarray(end) - np.asarray(start)) / length
+    dashes = []
+    for offset in range(0, length, 14):
+        first, last = (np.round(start + direction * min(at, length)).astype(int) for at in (offset, offset + 8))
+        dashes.append(((int(first[0]), int(first[1])), (int(last[0]), int(last[1]))))
+    return dashes
+
+
+def _draw_labels(picture: Picture, instances: Sequence[DrawnInstance], factor: int) -> tuple[Picture, int]:
+    """Writes every label that finds a place; returns the picture and the number of those that did not."""
+    letters = font(font_size(picture))
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas, 'RGBA')
+    placed: list[Rectangle] = []
+    left_out = 0
+    for instance in reversed(instances):  # small ones first: they have the least choice
+        choice = _place(instance, factor, letters, picture.shape[1::-1], placed)
+        if choice is None:
+            left_out += 1
+            continue
+        text, rectangle = choice
+        placed.append(rectangle)
+        background = (*(int(channel) for channel in instance.color), round(255 * LABEL_OPACITY))
+        pen.rounded_rectangle(rectangle, radius=3, fill=background)
+        middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
+        pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
+    return np.asarray(canvas), left_out
+
+
+def _place(
+    instance: DrawnInstance,
+    factor: int,
+    letters: ImageFont.FreeTypeFont,
+    size: Sequence[int],
+    placed: Sequence[Rectangle],
+) -> tuple[str, Rectangle] | None:
+    """The longest text that fits near the box without covering other labels, and where.
+
+    A text may be half as wide again as its box, or a third of the picture. If every form at every place
+    covers something, the place that covers least is taken, unless that is more than is tolerated.
+    """
+    box = np.asarray(instance.box) * factor
+    allowed = max(1.5 * (box[2] - box[0]), size[0] / 3)
+    best: tuple[float, str, Rectangle] | None = None
+    for text in instance.texts:
+        width, height = int(letters.getlength(text)) + 8, int(letters.size * 1.35) + 1
+        if width > min(allowed, size[0]) and text != instance.texts[-1]:
+            continue
+        for rectangle in _candidates(box, width, height, size):
+            overlap = _overlap(rectangle, placed)
+            if overlap == 0:
+                return text, rectangle
+            if best is None or overlap < best[0]:
+                best = overlap, text, rectangle
+    return best[1:] if best is not None and best[0] <= TOLERATED_OVERLAP else None
+
+
+def _candidates(box: npt.NDArray[np.floating], width: int, height: int, size: Sequence[int]) -> list[Rectangle]:
+    """Places for a text at a box, the best first, each moved into the picture."""
+    left, top, right, bottom = (int(side) for side in box)
+    places = [
+        (left, top - height),  # above
+        (left, top),  # inside, at the top
+        (left, bottom),  # below
+        (right - width, top - height),
+        (right - width, bottom),
+        (left, bottom - height),
+        ((left + right - width) // 2, (top + bottom - height) // 2),
+        (right, top),
+        (left - width, top),
+    ]
+    rectangles = []
+    for x, y in places:
+        x, y = int(np.clip(x, 0, max(size[0] - width, 0))), int(np.clip(y, 0, max(size[1] - height, 0)))
+        rectangles.append((x, y, x + width, y + height))
+    return rectangles
+
+
+def _overlap(rectangle: Rectangle, placed: Sequence[Rectangle]) -> float:
+    """The part of a rectangle that others cover; counted twice where two do."""
+    if not placed:
+        return 0.0
+    others = np.asarray(placed)
+    widths = np.minimum(others[:, 2], rectangle[2]) - np.maximum(others[:, 0], rectangle[0])
+    heights = np.minimum(others[:, 3], rectangle[3]) - np.maximum(others[:, 1], rectangle[1])
+    area = (rectangle[2] - rectangle[0]) * (rectangle[3] - rectangle[1])
+    return float((np.clip(widths, 0, None) * np.clip(heights, 0, None)).sum()) / area

@@ -1,0 +1,65 @@
+"""Writes pictures of a data set with the class paths of its instances, after the pipeline of a config."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+from hierseg.errors import exits_cleanly
+from hierseg.report import HierLocalVisualizer
+from hierseg.report.browse import browse_dataset, configured_dataset, store_dataset
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', nargs='?', help='config file; not needed with --store')
+    parser.add_argument('--store', type=Path, help='look at a store as it is, without a config')
+    parser.add_argument('--images', type=Path, help='folder of the images of --store')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='data loader of the config')
+    parser.add_argument('--output-dir', type=Path, help='where to write pictures, such as work_dirs/browse')
+    parser.add_argument('--not-show', action='store_true', help='open no windows')
+    parser.add_argument('--show-interval', type=float, default=2, help='seconds that a window stays')
+    parser.add_argument('--max-images', type=int, help='as many images, evenly spaced over the data set')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config: key=value ...'
+    )
+    args = parser.parse_args()
+    if (args.config is None) == (args.store is None):
+        parser.error('name a config or --store')
+    if (args.store is None) != (args.images is None):
+        parser.error('--store and --images go together')
+    if args.not_show and args.output_dir is None:
+        parser.error('--not-show without --output-dir does nothing')
+    if args.max_images is not None and args.max_images < 1:
+        parser.error('--max-images must be at least 1')
+    return args
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    init_default_scope('mmdet')
+    if args.store is not None:
+        dataset = store_dataset(args.store, args.images)
+    else:
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options or {})
+        init_default_scope(config.get('default_scope', 'mmdet'))
+        dataset = configured_dataset(config, args.split)
+    written = browse_dataset(
+        dataset,
+        HierLocalVisualizer(),
+        output_dir=args.output_dir,
+        show=not args.not_show,
+        show_interval=args.show_interval,
+        max_images=args.max_images,
+    )
+    if written:
+        print(f'{len(written)} pictures written to {args.output_dir}')
+
+
+if __name__ == '__main__':
+    main()
