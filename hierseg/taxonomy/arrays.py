@@ -1,6 +1,8 @@
 """The taxonomy as frozen matrices, for forward(), matching and sampling.
 
 Shape letters: C classes, K ancestor pairs. No class is its own ancestor unless said so.
+
+Memory: 9 bytes for each pair of classes once all matrices are in use, so 1 GB at 10,000 classes.
 """
 
 from __future__ import annotations
@@ -8,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+StepArray = npt.NDArray[np.int32]
+AnyArray = TypeVar('AnyArray', bound=npt.NDArray[Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +27,15 @@ class TaxonomyArrays:
 
     Attributes:
         ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v, by any path.
-        up_steps: (C, C) int64; ``[v, a]`` is the fewest edges from v up to a; -1 if a is not above v.
+        up_steps: (C, C) int32; ``[v, a]`` is the fewest edges from v up to a, 0 for v itself; -1 if a is
+            not above v.
         depths: (C,) int64; edges from a root class down to v by the longest path; 0 for root classes.
         preferred_parents: (C,) int64; label of the preferred parent, -1 for root classes.
         preferred_roots: (C,) int64; the root class reached by preferred parents.
     """
 
     ancestor_mask: BoolArray
-    up_steps: IntArray
+    up_steps: StepArray
     depths: IntArray
     preferred_parents: IntArray
     preferred_roots: IntArray
@@ -43,56 +49,65 @@ class TaxonomyArrays:
             order: All labels, every parent before its children.
         """
         count = len(parents)
-        up_steps = np.full((count, count), -1, dtype=np.int64)
+        up_steps = np.full((count, count), -1, dtype=np.int32)
         depths = np.zeros(count, dtype=np.int64)
         preferred_parents = np.full(count, -1, dtype=np.int64)
-        preferred_roots = np.arange(count)
+        preferred_roots = np.arange(count, dtype=np.int64)
         for label in order:
-            up_steps[label, label] = 0
             for parent in parents[label]:
-                reachable = up_steps[parent] >= 0
-                steps = np.where(reachable, up_steps[parent] + 1, -1)
-                shorter = reachable & ((up_steps[label] < 0) | (steps < up_steps[label]))
+                steps = up_steps[parent] + 1
+                shorter = (steps > 0) & ((up_steps[label] < 0) | (steps < up_steps[label]))
                 up_steps[label, shorter] = steps[shorter]
                 depths[label] = max(depths[label], depths[parent] + 1)
+            up_steps[label, label] = 0
             if parents[label]:
                 preferred_parents[label] = parents[label][0]
                 preferred_roots[label] = preferred_roots[parents[label][0]]
-        arrays = cls(up_steps >= 0, up_steps, depths, preferred_parents, preferred_roots)
-        for matrix in (arrays.ancestor_mask, up_steps, depths, preferred_parents, preferred_roots):
-            matrix.flags.writeable = False
-        return arrays
+        return cls(
+            ancestor_mask=_read_only(up_steps >= 0),
+            up_steps=_read_only(up_steps),
+            depths=_read_only(depths),
+            preferred_parents=_read_only(preferred_parents),
+            preferred_roots=_read_only(preferred_roots),
+        )
 
     @cached_property
     def root_mask(self) -> BoolArray:
         """(C, C) bool; ``[v, r]`` says that r is a root class and v or an ancestor of v."""
-        return self.ancestor_mask & (self.preferred_parents < 0)[None, :]
+        return _read_only(self.ancestor_mask & (self.preferred_parents < 0)[None, :])
 
     @cached_property
     def ancestor_pairs(self) -> IntArray:
         """(2, K) int64; class and strict ancestor of every pair, sparse where the mask is dense."""
-        return np.stack(np.nonzero(self.ancestor_mask & ~np.eye(len(self.depths), dtype=bool)))
+        return _read_only(np.stack(np.nonzero(self.up_steps > 0)))
 
     @cached_property
     def leaf_counts(self) -> IntArray:
         """(C,) int64; leaves at or below each class, each leaf counted once; 1 for a leaf."""
         is_leaf = self.ancestor_mask.sum(axis=0) == 1
-        return self.ancestor_mask[is_leaf].sum(axis=0)
+        counts: IntArray = self.ancestor_mask[is_leaf].sum(axis=0, dtype=np.int64)
+        return _read_only(counts)
 
     @cached_property
-    def distances(self) -> IntArray:
-        """(C, C) int64; fewest edges up to a common ancestor and down again, the virtual root included.
+    def distances(self) -> StepArray:
+        """(C, C) int32; fewest edges up to a common ancestor and down again, the virtual root included.
 
         Two root classes are 2 apart. On a tree this is the length of the path between the classes; on
         a DAG the shortest such path over all common ancestors.
         """
-        steps = np.where(self.up_steps >= 0, self.up_steps, len(self.depths) * 2)
-        is_root = self.preferred_parents < 0
-        to_virtual_root = steps[:, is_root].min(axis=1) + 1
-        distances = to_virtual_root[:, None] + to_virtual_root[None, :]
-        for ancestor in range(len(self.depths)):
-            below = np.nonzero(self.ancestor_mask[:, ancestor])[0]
-            via = steps[below, ancestor][:, None] + steps[below, ancestor][None, :]
-            block = np.ix_(below, below)
-            distances[block] = np.minimum(distances[block], via)
-        return distances
+        count = len(self.depths)
+        up_steps = np.where(self.ancestor_mask, self.up_steps, 2 * count)
+        to_virtual_root = up_steps[:, self.preferred_parents < 0].min(axis=1) + 1
+        distances = np.empty((count, count), dtype=np.int32)
+        # A shortest path into a class only climbs, or its last step comes down from a parent. Depth by the
+        # longest path is an order in which every parent comes before its children.
+        for label in np.argsort(self.depths, kind='stable'):
+            parents = np.flatnonzero(self.up_steps[label] == 1)
+            before = distances[parents].min(axis=0) if len(parents) else to_virtual_root
+            np.minimum(before + 1, up_steps[:, label], out=distances[label])
+        return _read_only(distances)
+
+
+def _read_only(array: AnyArray) -> AnyArray:
+    array.flags.writeable = False
+    return array

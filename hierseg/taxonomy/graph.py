@@ -7,6 +7,7 @@ above all root classes is no class and has no label.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,11 +32,11 @@ class Taxonomy:
         parents: Labels of the parents of each class, the preferred parent first; empty for a root class.
 
     Raises:
-        TaxonomyError: On duplicate ids, labels out of range, a repeated parent or a cycle.
+        TaxonomyError: Without classes; on empty or duplicate ids, lists of different lengths, labels out of
+            range, a repeated parent or a cycle.
 
     Example:
-        >>> animals = Taxonomy.from_edges(
-        ...     ['toy', 'animal', 'teddy'], [('teddy', 'toy'), ('teddy', 'animal')])
+        >>> animals = Taxonomy.from_edges(['toy', 'animal', 'teddy'], [('teddy', 'toy'), ('teddy', 'animal')])
         >>> animals.preferred_path(2), animals.paths(2)
         ((0, 2), ((0, 2), (1, 2)))
     """
@@ -52,7 +53,9 @@ class Taxonomy:
                 f'{len(self.ids)} ids, {len(self.names)} names and {len(self.parents)} parent lists',
                 fix='Each class has one of each.',
             )
-        repeated = sorted({c for c in self.ids if self.ids.count(c) > 1}) if len(set(self.ids)) < len(self.ids) else []
+        if not all(self.ids):
+            raise TaxonomyError('a class id is empty', where=f'label {self.ids.index("")}')
+        repeated = [class_id for class_id, count in Counter(self.ids).items() if count > 1]
         if repeated:
             raise TaxonomyError(f'duplicate class ids {repeated}', fix='Each class is listed once.')
         for label, parents in enumerate(self.parents):
@@ -104,8 +107,13 @@ class Taxonomy:
                     f'preferred parent {parent!r} of {child!r} is none of its parents',
                     fix='Name a class and one of its parents.',
                 )
-            parents[label_of[child]].sort(key=label_of[parent].__ne__)
+            parents[label_of[child]].remove(label_of[parent])
+            parents[label_of[child]].insert(0, label_of[parent])
         return cls(tuple(ids), tuple(names if names is not None else ids), tuple(map(tuple, parents)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A copy for a worker process carries no matrices: they grow with the square of the classes.
+        return Taxonomy, (self.ids, self.names, self.parents)
 
     @property
     def num_classes(self) -> int:
@@ -118,7 +126,8 @@ class Taxonomy:
         graph: nx.DiGraph[int] = nx.DiGraph()
         graph.add_nodes_from(range(len(self.ids)))
         graph.add_edges_from((parent, child) for child, parents in enumerate(self.parents) for parent in parents)
-        return nx.freeze(graph)
+        nx.freeze(graph)
+        return graph
 
     @cached_property
     def arrays(self) -> TaxonomyArrays:
@@ -173,7 +182,10 @@ class Taxonomy:
         return tuple(reversed(path))
 
     def paths(self, label: int) -> tuple[tuple[int, ...], ...]:
-        """Every path from a root class to ``label``, the preferred one first."""
+        """Every path from a root class to ``label``, the preferred one first.
+
+        Their number can double with every class that has two parents.
+        """
         if not self.parents[label]:
             return ((label,),)
         return tuple((*path, label) for parent in self.parents[label] for path in self.paths(parent))
@@ -207,23 +219,50 @@ class Taxonomy:
         return {'format': FORMAT, 'version': VERSION, 'classes': classes}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], *, where: str = '') -> Taxonomy:
+    def from_json(cls, document: object, *, where: str = '') -> Taxonomy:
         """Reads what :meth:`to_json` wrote.
 
         Raises:
-            TaxonomyError: If the document is something else or of another version.
+            TaxonomyError: If the document is something else, of another version or no taxonomy.
         """
-        if document.get('format') != FORMAT or document.get('version') != VERSION:
-            found = f'{document.get("format")!r} version {document.get("version")!r}'
-            raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
+        ids, names, edges = parse_json(document, where=where)
         try:
-            classes = [(c['id'], c['name'], list(c['parents'])) for c in document['classes']]
-        except (KeyError, TypeError) as error:
+            return cls.from_edges(ids, edges, names=names)
+        except TaxonomyError as error:
             raise TaxonomyError(
-                f'a class entry is malformed ({error})', where=where, fix='Each has id, name and parents.'
+                error.what, where=', '.join(filter(None, [where, error.where])), fix=error.fix
             ) from None
-        edges = [(class_id, parent) for class_id, _, parents in classes for parent in parents]
-        return cls.from_edges([c[0] for c in classes], edges, names=[c[1] for c in classes])
 
     def __str__(self) -> str:
         return json.dumps(self.to_json(), ensure_ascii=False)
+
+
+def parse_json(document: object, *, where: str = '') -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """The ids, names and (child, parent) edges in a :meth:`Taxonomy.to_json` document, not yet checked.
+
+    Raises:
+        TaxonomyError: If the document is something else or of another version.
+    """
+    fields = document if isinstance(document, Mapping) else {}
+    if (fields.get('format'), fields.get('version')) != (FORMAT, VERSION):
+        found = f'{fields.get("format")!r} version {fields.get("version")!r}'
+        raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
+    ids: list[str] = []
+    names: list[str] = []
+    edges: list[tuple[str, str]] = []
+    classes = fields.get('classes')
+    for entry in classes if isinstance(classes, list) else [classes]:
+        match entry:
+            case {'id': str(class_id), 'name': str(name), 'parents': [*parents]} if all(
+                isinstance(parent, str) for parent in parents
+            ):
+                ids.append(class_id)
+                names.append(name)
+                edges.extend((class_id, parent) for parent in parents)
+            case _:
+                raise TaxonomyError(
+                    f'malformed class entry {entry!r:.80}',
+                    where=where,
+                    fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
+                )
+    return ids, names, edges

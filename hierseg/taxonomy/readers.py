@@ -1,75 +1,135 @@
-"""Reads a taxonomy from a file."""
+"""Reads a taxonomy from a file in any of the formats that hierseg knows."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
-from os import PathLike
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hierseg.errors import TaxonomyError
-from hierseg.taxonomy.graph import Taxonomy
+from hierseg.taxonomy.class_list import ClassList, parse_class_list
+from hierseg.taxonomy.coco import coco_draft
+from hierseg.taxonomy.draft import TaxonomyDraft
+from hierseg.taxonomy.edge_list import Edge, edge_list_draft, parse_csv, parse_yaml
+from hierseg.taxonomy.files import AnyPath, parse_json_text, read_text
+from hierseg.taxonomy.graph import Taxonomy, parse_json
+from hierseg.taxonomy.open_images import open_images_draft
 
-VIRTUAL_ROOT = '/m/0bl9f'
-OPEN_IMAGES_PREFERRED_PARENTS = {'/m/0kmg4': '/m/0138tl'}
+OPEN_IMAGES_PREFERRED_PARENTS: Mapping[str, str] = {'/m/0kmg4': '/m/0138tl'}
+"""Teddy bear is a Toy before it is a Bear; applied where a file has that edge."""
 
 
 def read_taxonomy(
-    path: str | PathLike[str],
+    path: AnyPath,
     *,
-    classes: str | PathLike[str] | None = None,
+    classes: AnyPath | None = None,
     preferred_parents: Mapping[str, str] | None = None,
     ignore_parts: bool = False,
 ) -> Taxonomy:
-    """Reads a taxonomy; the format follows from the file."""
-    with open(path, encoding='utf-8-sig') as file:
-        document = json.load(file)
-    if 'format' in document:
-        return Taxonomy.from_json(document, where=str(path))
-    if 'categories' in document:
-        return _from_coco(document['categories'])
-    ids: dict[str, str] = {}
-    edges: list[tuple[str, str]] = []
-    for child in document.get('Subcategory', []):
-        _walk(child, None, ids, edges, ignore_parts=ignore_parts, where=str(path))
-    if classes is not None:
-        with Path(classes).open(encoding='utf-8-sig', newline='') as file:
-            ids = {row[0]: row[1] for row in csv.reader(file)}
-    preferred = {**OPEN_IMAGES_PREFERRED_PARENTS, **(preferred_parents or {})}
-    preferred = {child: parent for child, parent in preferred.items() if (child, parent) in edges}
-    return Taxonomy.from_edges(list(ids), edges, names=list(ids.values()), preferred_parents=preferred)
+    """Reads a taxonomy.
+
+    The format follows from the ending and the content:
+
+    - ``.json``: the Open Images hierarchy (nested ``LabelName`` and ``Subcategory``; the top node is the virtual
+      root and no class), a COCO file (``categories`` with ``supercategory``), or what
+      :meth:`Taxonomy.to_json` made.
+    - ``.csv``: an edge list under the header ``child,parent`` or ``child,parent,name``. An empty parent says that
+      the child is a root class, which a class that occurs only as a parent is too.
+    - ``.yaml``, ``.yml``: an edge list as a mapping ``child: parent``, ``child: [parents]`` or ``child: null``, or as a
+      list of ``[child, parent]``.
+
+    Args:
+        path: The hierarchy.
+        classes: Ids, names and label order, where the hierarchy has not all of them: the class-description
+            CSV of Open Images (rows ``id,name``), or a COCO file, of which an edge list then gives the
+            levels above the categories. Without it labels follow the first mention in the hierarchy.
+        preferred_parents: Child → the parent to follow where there are several, by id or name; otherwise
+            it is the one that the file mentions first. Added to ``OPEN_IMAGES_PREFERRED_PARENTS``, which it can
+            overrule.
+        ignore_parts: Whether to leave out the Part edges of an Open Images hierarchy instead of refusing it.
+
+    Raises:
+        TaxonomyError: If a file cannot be read, is malformed, or does not hold a DAG over its classes.
+    """
+    return read_draft(path, classes=classes, preferred_parents=preferred_parents, ignore_parts=ignore_parts).build()
 
 
-def _walk(
-    node: dict[str, Any],
-    parent: str | None,
-    ids: dict[str, str],
-    edges: list[tuple[str, str]],
+def read_draft(
+    path: AnyPath,
     *,
-    ignore_parts: bool,
-    where: str,
-) -> None:
-    ids.setdefault(node['LabelName'], node['LabelName'])
-    if parent is not None:
-        edges.append((node['LabelName'], parent))
-    if 'Part' in node and not ignore_parts:
-        raise TaxonomyError('Part edges', where=where)
-    for child in node.get('Subcategory', []):
-        _walk(child, node['LabelName'], ids, edges, ignore_parts=ignore_parts, where=where)
+    classes: AnyPath | None = None,
+    preferred_parents: Mapping[str, str] | None = None,
+    ignore_parts: bool = False,
+) -> TaxonomyDraft:
+    """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy.
+
+    Raises:
+        TaxonomyError: If a file cannot be read or is malformed.
+    """
+    where, text = str(path), read_text(path)
+    match Path(path).suffix.lower():
+        case '.json':
+            draft = _from_json(text, where=where, classes=classes, ignore_parts=ignore_parts)
+        case '.csv':
+            draft = _from_edges(parse_csv(text, where=where), where=where, classes=classes)
+        case '.yaml' | '.yml':
+            draft = _from_edges(parse_yaml(text, where=where), where=where, classes=classes)
+        case suffix:
+            raise TaxonomyError(
+                f'unknown ending {suffix!r} of a hierarchy', where=where, fix='Use .json, .csv, .yaml or .yml.'
+            )
+    return replace(draft, preferred_parents={**draft.preferred_parents, **draft.resolve(preferred_parents or {})})
 
 
-def _from_coco(categories: list[dict[str, Any]]) -> Taxonomy:
-    """Categories in file order (id = str(category id)), then supercategories ('supercategory:<name>')."""
-    names = {str(category['id']): category['name'] for category in categories}
-    id_of = {name: class_id for class_id, name in names.items()}
-    edges = []
-    for category in categories:
-        above = category.get('supercategory')
-        if above and above != category['name']:
-            if above not in id_of:
-                id_of[above] = f'supercategory:{above}'
-                names[id_of[above]] = above
-            edges.append((str(category['id']), id_of[above]))
-    return Taxonomy.from_edges(list(names), edges, names=list(names.values()))
+def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: bool) -> TaxonomyDraft:
+    document = parse_json_text(text, where=where)
+    keys = document.keys() if isinstance(document, dict) else set()
+    if keys & {'LabelName', 'Subcategory', 'Part'}:
+        class_list = _read_classes(classes)
+        if isinstance(class_list, dict):
+            raise TaxonomyError(
+                f'an Open Images hierarchy cannot stand over the COCO categories of {classes}',
+                where=where,
+                fix='Give an edge list.',
+            )
+        draft = open_images_draft(document, text, where=where, classes=class_list, ignore_parts=ignore_parts)
+        return _with_default_preferences(draft)
+    if not keys & {'categories', 'format'}:
+        raise TaxonomyError(
+            'the JSON is no hierarchy that hierseg knows',
+            where=where,
+            fix='It has "LabelName" (Open Images), "categories" (COCO) or "format": "hierseg-taxonomy".',
+        )
+    if classes is not None:
+        raise TaxonomyError(f'the file has classes of its own; {classes} is one list too many', where=where)
+    if 'format' in keys:
+        ids, names, edges = parse_json(document, where=where)
+        return TaxonomyDraft(where, tuple(ids), tuple(names), tuple(edges))
+    return coco_draft(document, where=where)
+
+
+def _from_edges(edges: list[Edge], *, where: str, classes: AnyPath | None) -> TaxonomyDraft:
+    class_list = _read_classes(classes)
+    if isinstance(class_list, dict):
+        draft = replace(coco_draft(class_list, where=str(classes), edges=edges), source=where)
+    else:
+        draft = edge_list_draft(edges, where=where, classes=class_list)
+    return _with_default_preferences(draft)
+
+
+def _read_classes(path: AnyPath | None) -> ClassList | dict[str, object] | None:
+    """The class list in a CSV, or the whole COCO document."""
+    if path is None:
+        return None
+    text = read_text(path)
+    if Path(path).suffix.lower() != '.json':
+        return parse_class_list(text, where=str(path))
+    document = parse_json_text(text, where=str(path))
+    if not isinstance(document, dict) or 'categories' not in document:
+        raise TaxonomyError('no list of classes', where=str(path), fix='Give a CSV with rows "id,name" or a COCO file.')
+    return document
+
+
+def _with_default_preferences(draft: TaxonomyDraft) -> TaxonomyDraft:
+    edges = set(draft.edges)
+    return replace(draft, preferred_parents={c: p for c, p in OPEN_IMAGES_PREFERRED_PARENTS.items() if (c, p) in edges})

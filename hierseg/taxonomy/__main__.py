@@ -1,0 +1,126 @@
+"""``python -m hierseg.taxonomy FILE``: prints the tree of a hierarchy and a lint report."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from hierseg.errors import TaxonomyError, exits_cleanly
+from hierseg.taxonomy.draft import TaxonomyDraft
+from hierseg.taxonomy.files import write_json
+from hierseg.taxonomy.graph import Taxonomy
+from hierseg.taxonomy.lint import LintReport, describe, lint, summary
+from hierseg.taxonomy.readers import read_draft
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog='python -m hierseg.taxonomy',
+        description='Prints a class hierarchy as a tree, and what is wrong or odd in it.',
+        epilog='Exit status: 0 usable, 1 read but unusable (all errors are told), 2 not readable.',
+    )
+    parser.add_argument(
+        'file', metavar='FILE', help='Open Images hierarchy JSON, COCO JSON, edge list (CSV, YAML) or hierseg JSON'
+    )
+    parser.add_argument('--classes', metavar='FILE', help='class-description CSV (id,name), or a COCO JSON')
+    parser.add_argument('--ignore-parts', action='store_true', help='leave out Part edges instead of refusing them')
+    parser.add_argument(
+        '--preferred-parent',
+        metavar='CHILD=PARENT',
+        action='append',
+        default=[],
+        help='the parent to follow for a class with several, by id or name; may be repeated',
+    )
+    parser.add_argument('--json', metavar='OUT', help='write the taxonomy as hierseg JSON')
+    return parser.parse_args(arguments)
+
+
+def parse_preferred_parents(pairs: Sequence[str]) -> dict[str, str]:
+    """Child → parent of ``CHILD=PARENT`` texts.
+
+    Raises:
+        TaxonomyError: On another form.
+    """
+    for pair in pairs:
+        if not all(pair.partition('=')):
+            raise TaxonomyError(
+                f'{pair!r} is no preferred parent', where='--preferred-parent', fix='Write CHILD=PARENT.'
+            )
+    return {child: parent for child, _, parent in (pair.partition('=') for pair in pairs)}
+
+
+def draw(taxonomy: Taxonomy) -> Iterator[str]:
+    """The lines of the tree.
+
+    A class with several parents stands below each of them and says so; what is below it is drawn at its
+    preferred parent alone, where other places have ``…``.
+    """
+    stack: list[tuple[int, int | None, str, bool]] = [
+        (label, None, '', label == taxonomy.root_classes[-1]) for label in reversed(taxonomy.root_classes)
+    ]
+    while stack:
+        label, parent, indent, is_last = stack.pop()
+        parents, children = taxonomy.parents[label], taxonomy.children[label]
+        is_preferred = parent in parents[:1] or not parents
+        others = [
+            taxonomy.path_name(other) + (' (preferred)' if other == parents[0] else '')
+            for other in parents
+            if other != parent
+        ]
+        mark = f'  [also below {", ".join(others)}]' if others else ''
+        more = ' …' if children and not is_preferred else ''
+        yield f'{indent}{"└── " if is_last else "├── "}{describe(taxonomy, label)}{more}{mark}'
+        if is_preferred:
+            deeper = indent + ('    ' if is_last else '│   ')
+            stack += [(child, label, deeper, child == children[-1]) for child in reversed(children)]
+
+
+def report_lines(draft: TaxonomyDraft, report: LintReport) -> Iterator[str]:
+    """Everything that the command prints."""
+    if report.taxonomy:
+        yield draft.source
+        yield from draw(report.taxonomy)
+        yield ''
+        yield summary(report.taxonomy)
+    errors = sum(finding.severity == 'error' for finding in report.findings)
+    yield f'lint: {_count(errors, "error")}, {_count(len(report.findings) - errors, "warning")}'
+    yield from map(str, report.findings)
+
+
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
+def _print(text: str) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='replace')  # a terminal without box characters
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # A reader such as `head` has seen enough; Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@exits_cleanly()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    options = parse_arguments(arguments)
+    draft = read_draft(
+        options.file,
+        classes=options.classes,
+        preferred_parents=parse_preferred_parents(options.preferred_parent),
+        ignore_parts=options.ignore_parts,
+    )
+    report = lint(draft)
+    if options.json and report.taxonomy:
+        write_json(report.taxonomy.to_json(), options.json)
+    _print('\n'.join(report_lines(draft, report)))
+    return 0 if report.taxonomy else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
