@@ -1,0 +1,201 @@
+"""Reads a CSV by column names and says of every bad value in which line it stands.
+
+Shape letter: N rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as pa_csv
+
+from hierseg.errors import EvaluationError
+from hierseg.metrics.records import BoolArray, FloatArray, IntArray
+
+# What pandas, and so the reference evaluator, reads as no value.
+BLANKS = (
+    '', ' ', '#N/A', '#N/A N/A', '#NA', '-1.#IND', '-1.#QNAN', '-NaN', '-nan', '1.#IND', '1.#QNAN', '<NA>',
+    'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null',
+)  # fmt: skip
+_FLAGS = {'0': False, '1': True, '0.0': False, '1.0': True, 'False': False, 'True': True}
+
+
+class CsvTable:
+    """The wanted columns of a CSV with a header, as text until asked for otherwise.
+
+    Args:
+        path: The file.
+        columns: Names of the columns to read; others are skipped, in any order.
+
+    Raises:
+        EvaluationError: If the file is missing, is no CSV or lacks a column.
+    """
+
+    def __init__(self, path: str | PathLike[str], columns: Sequence[str]) -> None:
+        self.path = Path(path)
+        header = self._header()
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise EvaluationError(
+                f'column {", ".join(missing)} is missing',
+                where=f'{self.path}, line 1',
+                fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
+            )
+        self._table = self._read(columns)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def where(self, row: int) -> str:
+        """File and line of a row, counted from 0 below the header."""
+        with self.path.open(encoding='utf-8-sig', newline='') as file:
+            reader = csv.reader(file)
+            line, rows = 0, -1  # the header is row -1
+            for fields in reader:
+                if fields and rows == row:
+                    return f'{self.path}, line {line + 1}'
+                rows += bool(fields)
+                line = reader.line_num
+        return f'{self.path}, line {line + 1}'
+
+    def text(self, name: str) -> list[str]:
+        """The column as strings."""
+        return [str(value) for value in self._table[name].to_pylist()]
+
+    def blank(self, name: str) -> BoolArray:
+        """(N,) bool; rows without a value."""
+        return np.asarray(pc.is_in(self._table[name], value_set=pa.array(BLANKS, pa.string())))
+
+    def categories(self, name: str) -> tuple[IntArray, list[str]]:
+        """(N,) int64 codes and the distinct strings that they index, in order of first appearance."""
+        encoded = self._table[name].combine_chunks().dictionary_encode()
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([]).dictionary_encode()
+        return np.asarray(encoded.indices).astype(np.int64), [str(value) for value in encoded.dictionary.to_pylist()]
+
+    def labels(self, name: str, label_of: Mapping[str, int]) -> IntArray:
+        """(N,) int64 labels of a column of class ids.
+
+        Raises:
+            EvaluationError: At the first class that is not in ``label_of``.
+        """
+        codes, ids = self.categories(name)
+        labels = np.array([label_of.get(class_id, -1) for class_id in ids] or [-1], dtype=np.int64)[codes]
+        if (labels < 0).any():
+            row = int((labels < 0).argmax())
+            raise EvaluationError(
+                f'class {ids[codes[row]]!r} is not in the hierarchy of {len(label_of)} classes',
+                where=self.where(row),
+                fix='Leave the rows of other classes out, or give the hierarchy that has them.',
+            )
+        return labels
+
+    def numbers(self, name: str, *, where_not: BoolArray | None = None) -> FloatArray:
+        """(N,) float64, correctly rounded and finite.
+
+        Args:
+            name: The column.
+            where_not: (N,) bool; rows whose value does not matter: they get 0.
+
+        Raises:
+            EvaluationError: At the first value that is no finite number.
+        """
+        column = self._table[name]
+        if where_not is not None:
+            column = pc.if_else(pa.array(where_not), '0', column)
+        try:
+            values: FloatArray = np.asarray(pc.cast(pc.utf8_trim_whitespace(column), pa.float64()), dtype=np.float64)
+            bad = ~np.isfinite(values)
+        except pa.ArrowInvalid:
+            values = np.array([_number(value.as_py()) for value in column], dtype=np.float64)
+            bad = ~np.isfinite(values)
+        if bad.any():
+            row = int(bad.argmax())
+            raise EvaluationError(
+                f'{name} is {column[row].as_py()!r}', where=self.where(row), fix='It must be a finite number.'
+            )
+        return values
+
+    def sizes(self, name: str, *, where_not: BoolArray) -> IntArray:
+        """(N,) int64 positive whole numbers; 0 in the rows of ``where_not``.
+
+        Raises:
+            EvaluationError: At the first value that is none.
+        """
+        values = self.numbers(name, where_not=where_not)
+        bad = ~where_not & ((values < 1) | (values != np.rint(values)) | (values > np.iinfo(np.int32).max))
+        if bad.any():
+            row = int(bad.argmax())
+            raise EvaluationError(
+                f'{name} is {values[row]:g}', where=self.where(row), fix='It must be a positive whole number of pixels.'
+            )
+        return values.astype(np.int64)
+
+    def flags(self, name: str) -> BoolArray:
+        """(N,) bool of a column of 0 and 1.
+
+        Raises:
+            EvaluationError: At the first value that is neither.
+        """
+        codes, texts = self.categories(name)
+        values = np.array([_FLAGS.get(text.strip(), -1) for text in texts] or [-1], dtype=np.int64)[codes]
+        if (values < 0).any():
+            row = int((values < 0).argmax())
+            raise EvaluationError(f'{name} is {texts[codes[row]]!r}', where=self.where(row), fix='It must be 0 or 1.')
+        return values.astype(bool)
+
+    def _header(self) -> list[str]:
+        try:
+            with self.path.open(encoding='utf-8-sig', newline='') as file:
+                header = next(csv.reader(file), None)
+        except OSError as error:
+            raise EvaluationError(f'cannot read the file ({error.strerror})', where=str(self.path)) from None
+        except UnicodeDecodeError:
+            raise EvaluationError('the file is not UTF-8 text', where=str(self.path)) from None
+        if header is None:
+            raise EvaluationError('the file is empty', where=str(self.path), fix='It needs at least its header.')
+        return header
+
+    def _read(self, columns: Sequence[str]) -> Any:
+        failed: list[tuple[int, str]] = []
+
+        def note(row: Any) -> str:
+            failed.append((row.number, f'{row.actual_columns} values where the header has {row.expected_columns}'))
+            return 'error'
+
+        csv.field_size_limit(1 << 30)
+        try:
+            return pa_csv.read_csv(
+                self.path,
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=64 << 20),
+                parse_options=pa_csv.ParseOptions(newlines_in_values=False, invalid_row_handler=note),
+                convert_options=pa_csv.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    strings_can_be_null=False,
+                ),
+            )
+        except (pa.ArrowInvalid, OSError) as error:
+            if failed:
+                raise EvaluationError(f'the row has {failed[0][1]}', where=self.where(failed[0][0] - 2)) from None
+            raise EvaluationError(f'the file is no valid CSV ({error})', where=str(self.path)) from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float('nan')
+
+
+def positions(ids: Sequence[str], index_of: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Positions of ids, -1 for unknown ones; one stand-in when there are no ids at all."""
+    return np.array([index_of.get(value, -1) for value in ids] or [-1], dtype=np.int64)

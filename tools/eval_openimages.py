@@ -1,0 +1,68 @@
+"""Scores a submission by the Open Images Challenge protocol (instance segmentation or detection track).
+
+Example:
+    python tools/eval_openimages.py --boxes boxes.csv --labels labels.csv --masks masks.csv \
+        --hierarchy hierarchy.json --predictions submission.csv --out result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hierseg.errors import exits_cleanly
+from hierseg.metrics import evaluate_files, write_json
+from hierseg.taxonomy import read_taxonomy
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Scores a submission by the Open Images Challenge protocol: AP at IoU 0.5 of every class and mAP.'
+    )
+    parser.add_argument('--boxes', required=True, metavar='CSV', help='ground-truth boxes')
+    parser.add_argument('--labels', required=True, metavar='CSV', help='verified image-level labels')
+    parser.add_argument('--masks', metavar='CSV', help='ground-truth masks; needed for segm, not read for bbox')
+    parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
+    parser.add_argument('--predictions', required=True, metavar='CSV', help='submission')
+    parser.add_argument('--iou-type', choices=['segm', 'bbox'], default='segm', help='what to compare (default: segm)')
+    parser.add_argument(
+        '--group-of-weight',
+        type=float,
+        choices=[0.0, 1.0],
+        help='what finding a group-of object counts (default: 0 for segm, 1 for bbox)',
+    )
+    parser.add_argument('--no-expand', action='store_true', help='the ground truth is expanded already')
+    parser.add_argument('--ignore-parts', action='store_true', help='ignore Part edges of the hierarchy')
+    parser.add_argument('--out', metavar='JSON', help='write the result there instead of printing it')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with exits_cleanly():
+        taxonomy = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts)
+        result = evaluate_files(
+            args.boxes,
+            args.labels,
+            predictions=args.predictions,
+            taxonomy=taxonomy,
+            masks=args.masks,
+            iou_type=args.iou_type,
+            group_of_weight=args.group_of_weight,
+            expand=not args.no_expand,
+            progress=True,
+        )
+        document = result.to_json(taxonomy.ids)
+        if args.out is None:
+            print(json.dumps(document, indent=1))
+        else:
+            write_json(args.out, document)
+            print(f'mAP {result.mean_average_precision:.4f} over {result.num_classes_evaluated} classes → {args.out}')
+
+
+if __name__ == '__main__':
+    main()
