@@ -1,0 +1,7 @@
+"""What the command-line tools do, as functions: train and evaluate a model that a config describes."""
+
+from hierseg.apis.evaluation import evaluate
+from hierseg.apis.runner import build_runner, load_config, read_config
+from hierseg.apis.training import train
+
+__all__ = ['build_runner', 'evaluate', 'load_config', 'read_config', 'train']

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Sets everything up, then checks lint, types and tests; arguments go to pytest.
+#   bash tools/run_tests.sh
+#   bash tools/run_tests.sh -m 'not slow' tests/taxonomy
+# HIERSEG_TEST_DATA=DIR adds the tests on real data, which skip without it.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" --test
+cd "$HIERSEG_ROOT"
+# Test processes run side by side, so one thread each.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+failed=()
+check() {
+    local name=$1 start=$SECONDS
+    echo "== $name"
+    "${@:2}" || failed+=("$name")
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+check lint "$PYTHON" -m ruff check .
+check format "$PYTHON" -m ruff format --check .
+check types "$PYTHON" -m mypy
+check tests "$PYTHON" -m pytest -n "$(nproc)" --durations 10 "$@"
+
+if ((${#failed[@]})); then
+    echo "failed: ${failed[*]}" >&2
+    exit 1
+fi

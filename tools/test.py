@@ -1,0 +1,60 @@
+"""Tests a checkpoint of the model that a config describes, and prints its scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+from hierseg.apis import evaluate
+from hierseg.errors import exits_cleanly
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--work-dir', help='where the log and results.json, the scores, go; default ./work_dirs/<config name>'
+    )
+    parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions into a pickle file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in windows')
+    parser.add_argument(
+        '--show-dir', help='write pictures here; a relative folder lies in the work directory, under the timestamp'
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='how long a window stays, in seconds')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config: model.backbone.depth=18, key="[a,b]", key="[(a,b),(c,d)]" (no blanks)',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--tta', action='store_true', help='average over augmented versions of each image')
+    # Given by torch.distributed.launch; torchrun sets LOCAL_RANK instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    with exits_cleanly():
+        evaluate(
+            arguments.config,
+            arguments.checkpoint,
+            work_dir=arguments.work_dir,
+            out=arguments.out,
+            show=arguments.show,
+            show_dir=arguments.show_dir,
+            wait_time=arguments.wait_time,
+            tta=arguments.tta,
+            options=arguments.cfg_options,
+            launcher=arguments.launcher,
+        )
+
+
+if __name__ == '__main__':
+    main()
