@@ -107,8 +107,6 @@ class StoreDataset(BaseDetDataset):
 
     def load_data_list(self) -> npt.NDArray[np.int32]:
         """All rows of the store."""
-        if len(self.store) == 0:
-            raise ConfigError('the store has no images', where=str(self.store.path), fix='Convert a split that has.')
         return np.arange(len(self.store), dtype=np.int32)
 
     def filter_data(self) -> npt.NDArray[np.int32]:

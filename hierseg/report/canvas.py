@@ -27,10 +27,12 @@ FULL_SIZE = 640
 """Pictures whose longer side is smaller are enlarged to about this, so that text finds room, ..."""
 LARGEST_FACTOR = 6
 """... by this factor at most."""
-MASK_OPACITY = 0.42
+MASK_OPACITY = 0.4
 LABEL_OPACITY = 0.88
 TOLERATED_OVERLAP = 0.35
 """A label of which a larger part would cover other labels is left out."""
+CROWD = 12
+"""With more instances than this, text is smaller and narrow boxes get the shorter forms of their labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,6 @@ def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
     region[inside] = (region[inside] * np.float32(1 - MASK_OPACITY) + tint).astype(np.uint8)
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     color = tuple(int(channel) for channel in instance.color)
-    cv2.drawContours(picture, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
 
 
@@ -149,15 +150,20 @@ def _dashes(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[tuple[in
 
 def _draw_labels(picture: Picture, instances: Sequence[DrawnInstance], factor: int) -> tuple[Picture, int]:
     """Writes every label that finds a place; returns the picture and the number of those that did not."""
-    letters = font(font_size(picture))
+    crowded = len(instances) > CROWD
+    letters = font(round(font_size(picture) * 0.85) if crowded else font_size(picture))
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas, 'RGBA')
+    line = letters.size * 1.35 + 1
+    boxes = [np.asarray(instance.box) * factor for instance in instances]
+    small = np.array([box for box in boxes if _box_area(box) < (10 * line) ** 2]).reshape(-1, 4)
     placed: list[Rectangle] = []
-    left_out = 0
-    for instance in reversed(instances):  # small ones first: they have the least choice
-        choice = _place(instance, factor, letters, picture.shape[1::-1], placed)
+    for box, instance in zip(reversed(boxes), reversed(instances), strict=True):  # small ones have the least choice
+        allowed = max(1.5 * (box[2] - box[0]), picture.shape[1] / (7 if crowded else 3))
+        sizes = [(text, int(letters.getlength(text)) + 8, int(line)) for text in instance.texts]
+        sizes = [size for size in sizes[:-1] if size[1] <= allowed] + sizes[-1:]
+        choice = _place(box, sizes, picture.shape[1::-1], placed, small)
         if choice is None:
-            left_out += 1
             continue
         text, rectangle = choice
         placed.append(rectangle)
@@ -165,35 +171,40 @@ def _draw_labels(picture: Picture, instances: Sequence[DrawnInstance], factor: i
         pen.rounded_rectangle(rectangle, radius=3, fill=background)
         middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
         pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
-    return np.asarray(canvas), left_out
+    return np.asarray(canvas), len(instances) - len(placed)
 
 
 def _place(
-    instance: DrawnInstance,
-    factor: int,
-    letters: ImageFont.FreeTypeFont,
+    box: npt.NDArray[np.floating],
+    texts: Sequence[tuple[str, int, int]],
     size: Sequence[int],
-    placed: Sequence[Rectangle],
+    labels: Sequence[Rectangle],
+    small: npt.NDArray[np.floating],
 ) -> tuple[str, Rectangle] | None:
-    """The longest text that fits near the box without covering other labels, and where.
+    """The longest text with a place near its box where it covers nothing, and that place.
 
-    A text may be half as wide again as its box, or a third of the picture. If every form at every place
-    covers something, the place that covers least is taken, unless that is more than is tolerated.
+    If there is none, the one that covers least; covering a label counts four times as much as covering a
+    small box.
+
+    Args:
+        box: (4,) xyxy, pixels of the picture.
+        texts: Texts with their width and height, the longest first.
+        size: Width and height of the picture.
+        labels: Labels that stand already.
+        small: (S, 4) boxes of small instances.
     """
-    box = np.asarray(instance.box) * factor
-    allowed = max(1.5 * (box[2] - box[0]), size[0] / 3)
     best: tuple[float, str, Rectangle] | None = None
-    for text in instance.texts:
-        width, height = int(letters.getlength(text)) + 8, int(letters.size * 1.35) + 1
-        if width > min(allowed, size[0]) and text != instance.texts[-1]:
-            continue
+    for text, width, height in texts:
         for rectangle in _candidates(box, width, height, size):
-            overlap = _overlap(rectangle, placed)
-            if overlap == 0:
-                return text, rectangle
-            if best is None or overlap < best[0]:
-                best = overlap, text, rectangle
-    return best[1:] if best is not None and best[0] <= TOLERATED_OVERLAP else None
+            covered = _overlap(rectangle, np.asarray(labels).reshape(-1, 4))
+            if covered > TOLERATED_OVERLAP:
+                continue
+            cost = covered + 0.25 * min(_overlap(rectangle, small), 1)
+            if best is None or cost < best[0]:
+                best = cost, text, rectangle
+        if best is not None and best[0] == 0:
+            break
+    return None if best is None else best[1:]
 
 
 def _candidates(box: npt.NDArray[np.floating], width: int, height: int, size: Sequence[int]) -> list[Rectangle]:
@@ -217,11 +228,8 @@ def _candidates(box: npt.NDArray[np.floating], width: int, height: int, size: Se
     return rectangles
 
 
-def _overlap(rectangle: Rectangle, placed: Sequence[Rectangle]) -> float:
-    """The part of a rectangle that others cover; counted twice where two do."""
-    if not placed:
-        return 0.0
-    others = np.asarray(placed)
+def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]) -> float:
+    """The part of a rectangle that others (S, 4) cover; counted twice where two do."""
     widths = np.minimum(others[:, 2], rectangle[2]) - np.maximum(others[:, 0], rectangle[0])
     heights = np.minimum(others[:, 3], rectangle[3]) - np.maximum(others[:, 1], rectangle[1])
     area = (rectangle[2] - rectangle[0]) * (rectangle[3] - rectangle[1])

@@ -46,10 +46,10 @@ def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]
 
     Example:
         >>> label_variants(('Animal', 'Carnivore', 'Dog'), mark='(group)')
-        ('Animal › Carnivore › Dog (group)', '… › Carnivore › Dog (group)', '… › Dog (group)', 'Dog (group)')
+        ('Animal › Carnivore › Dog (group)', '… › Carnivore › Dog (group)', 'Dog (group)')
     """
     behind = f' {mark}' if mark else ''
     whole = [SEPARATOR.join(steps)]
-    cut = [SEPARATOR.join(('…', *steps[start:])) for start in range(1, len(steps))]
+    cut = [SEPARATOR.join(('…', *steps[start:])) for start in range(1, len(steps) - 1)]
     last = [steps[-1]] if len(steps) > 1 else []
     return tuple(text + behind for text in (*whole, *cut, *last))

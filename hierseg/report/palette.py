@@ -37,10 +37,13 @@ def class_colors(taxonomy: Taxonomy) -> npt.NDArray[np.uint8]:
 
 
 def text_color(background: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
-    """Black or white, whichever reads better on an RGB background (relative luminance, WCAG 2)."""
+    """Black or white, whichever reads better on an RGB background.
+
+    By relative luminance (WCAG 2). That standard's own border, 0.18, has black text on violet and blue.
+    """
     linear = (np.asarray(background, dtype=np.float64) / 255) ** 2.2
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    return (0, 0, 0) if luminance > 0.18 else (255, 255, 255)
+    return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
 
 
 def _shade(family: int, position: int) -> tuple[int, int, int]:
