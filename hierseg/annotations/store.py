@@ -9,6 +9,7 @@ import json
 from bisect import bisect_left, bisect_right
 from functools import cached_property
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Store:
         summary: What the converter read and skipped, and why.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         header = _read_json(self.path, 'store.json')
         if header.get('format') != FORMAT or header.get('version') != VERSION:
@@ -123,7 +124,7 @@ class Store:
                 )
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, path: str | PathLike[str]) -> Store:
         """Opens a store in milliseconds, whatever its size.
 
         Raises:

@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,7 +80,7 @@ class StoreWriter:
         StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
     """
 
-    def __init__(self, path: str | Path, *, taxonomy: Taxonomy, overwrite: bool = False) -> None:
+    def __init__(self, path: str | PathLike[str], *, taxonomy: Taxonomy, overwrite: bool = False) -> None:
         self.path = Path(path).absolute()
         self.taxonomy = taxonomy
         self.overwrite = overwrite
