@@ -10,6 +10,7 @@
 #   PYTHON=python3.12          the interpreter to make .venv from
 #   PIP_FIND_LINKS=DIR         where ready wheels lie: one of onedl-mmcv saves its build from source
 #   HIERSEG_CPU_ONLY=1         leave a GPU alone: CPU builds of torch and mmcv
+#   HIERSEG_SKIP_SETUP=1       install nothing: everything is there for $PYTHON (default: python)
 #   HIERSEG_CONSTRAINTS=FILE   other versions than the tested ones of constraints.txt, at your own risk
 
 HIERSEG_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -52,4 +53,8 @@ make_environment() {
 # A GPU that must be left alone has to be invisible to torch, too.
 [[ ${HIERSEG_CPU_ONLY:-0} == 1 ]] && export CUDA_VISIBLE_DEVICES=-1
 
-make_environment && "$PYTHON" "$HIERSEG_ROOT/tools/setup_environment.py" "$@" || exit 1
+if [[ ${HIERSEG_SKIP_SETUP:-0} == 1 ]]; then
+    PYTHON=${PYTHON:-python}
+else
+    make_environment && "$PYTHON" "$HIERSEG_ROOT/tools/setup_environment.py" "$@" || exit 1
+fi
