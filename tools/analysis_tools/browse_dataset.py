@@ -58,7 +58,7 @@ def main() -> None:
         max_images=args.max_images,
     )
     if written:
-        print(f'{len(written)} pictures written to {args.output_dir}')
+        print(f'{len(written)} picture{"s" if len(written) > 1 else ""} written to {args.output_dir}')
 
 
 if __name__ == '__main__':
