@@ -32,6 +32,12 @@ def _fractal_tile(generator: np.random.Generator) -> UInt8Array:
     return scaled
 
 
+def lit(colours: UInt8Array, gain: Float32Array) -> UInt8Array:
+    """Colours (H, W, 3) times a gain (H, W, 3) in [0, 2], in steps of 1/127: OpenCV is 100 times faster in bytes."""
+    steps = np.clip(gain * 127, 0, 255).astype(np.uint8)
+    return cv2.multiply(colours, steps, scale=1 / 127).astype(np.uint8, copy=False)
+
+
 class BackgroundPainter:
     """Paints backgrounds and finishes images. The pool of noise is always the same one."""
 
@@ -93,8 +99,7 @@ class BackgroundPainter:
         slope_x, slope_y = generator.normal(0, 0.13, 2)
         light = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
         tint = generator.uniform(0.82, 1.12) * generator.normal(1, 0.04, 3)
-        gain: Float32Array = (np.clip(light, 0.5, 1.5)[..., None] * tint).astype(np.float32)
-        image = cv2.multiply(image, gain, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+        image = lit(image, (np.clip(light, 0.5, 1.5)[..., None] * tint).astype(np.float32))
         if generator.random() < 0.25:
             image = cv2.GaussianBlur(image, (3, 3), generator.uniform(0.4, 0.9)).astype(np.uint8, copy=False)
         noise = self._sensor_noise

@@ -103,7 +103,7 @@ def blended_traits(first: Traits, second: Traits) -> Traits:
 
 def child_traits(parent: Traits, rank: int, *, depth: int) -> Traits:
     """Traits of the child of that rank, ``depth`` edges below a root class: the parent's with more detail."""
-    scale = 0.6 ** (depth - 1)
+    scale = 0.75 ** (depth - 1)
     outline = stretched(parent.outline, float(np.exp(scale * 0.7 * (_sequence(rank, 0.61803) - 0.5))))
     outline = rippled(outline, waves=2 + (rank * 2 + depth) % 5, amplitude=scale * 0.12 * _sequence(rank, 0.75488))
     marking = parent.marking
@@ -114,8 +114,8 @@ def child_traits(parent: Traits, rank: int, *, depth: int) -> Traits:
         outline=outline,
         body=_shifted(
             parent.body,
-            hue=scale * 0.12 * (_sequence(rank, 0.61803) - 0.5),
-            value=scale * 0.3 * (_sequence(rank, 0.56984) - 0.5),
+            hue=scale * 0.12 * (_sequence(rank, 0.61803, start=0.0) - 0.5),
+            value=scale * 0.3 * (_sequence(rank, 0.56984, start=0.2) - 0.5),
         ),
         pattern=(parent.pattern + 1 + rank) % NUM_PATTERNS if depth == 1 else parent.pattern,
         frequency=parent.frequency * float(np.exp(0.5 * (_sequence(rank, 0.67104) - 0.5))),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hierseg.errors import ConfigError
 
 MIN_SIZE = 64
 MAX_SIZE = 4096
+SPLIT_NAMES = ('train', 'validation')
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class SplitOptions:
     rates: AnnotationRates
 
     def __post_init__(self) -> None:
+        if self.name not in SPLIT_NAMES:
+            raise ConfigError(f'split {self.name!r}', fix=f'It is one of {", ".join(SPLIT_NAMES)}.')
         if self.num_images < 1:
             raise ConfigError(f'{self.num_images} images', where=f'{self.name} split', fix='Ask for at least 1.')
         if self.tail_ratio is not None and not self.tail_ratio >= 1:
@@ -80,18 +83,21 @@ class SynthesisOptions:
     """A whole data set.
 
     Attributes:
-        splits: The splits, no two of one name.
+        splits: The splits, at least one, no two of one name.
         seed: Everything random follows from it; 0 to 2³² − 1.
         size: Longest side of the images in pixels; the objects scale with it.
         objects_per_image: Mean number of objects in an image, at least 1.
     """
 
-    splits: tuple[SplitOptions, ...] = field()
+    splits: tuple[SplitOptions, ...]
     seed: int = 0
     size: int = 160
     objects_per_image: float = 3.5
 
     def __post_init__(self) -> None:
+        names = [split.name for split in self.splits]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f'splits {names}', fix='Ask for train, validation or both, each once.')
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f'seed {self.seed}', fix='It is a number from 0 to 4294967295.')
         if not MIN_SIZE <= self.size <= MAX_SIZE:

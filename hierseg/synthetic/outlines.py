@@ -15,7 +15,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 NUM_ANGLES = 128
-ANGLES: FloatArray = np.arange(NUM_ANGLES) * (2 * np.pi / NUM_ANGLES)
+ANGLES: FloatArray = np.arange(NUM_ANGLES, dtype=np.float64) * (2 * np.pi / NUM_ANGLES)
 DIRECTIONS: FloatArray = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 

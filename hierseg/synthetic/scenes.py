@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hierseg.synthetic.backgrounds import BackgroundPainter
+from hierseg.synthetic.backgrounds import BackgroundPainter, lit
 from hierseg.synthetic.looks import EXTENT, Look, UInt8Array, class_traits
 from hierseg.synthetic.outlines import ANGLES, DIRECTIONS, FloatArray
 from hierseg.taxonomy import Taxonomy
@@ -186,7 +186,9 @@ class ScenePainter:
             [[2 * EXTENT / look.pixels, 0, -EXTENT], [0, 2 * EXTENT / look.pixels, -EXTENT], [0, 0, 1]]
         )
         matrix = part.transform @ to_texture - np.array([[0, 0, x], [0, 0, y]])
-        colours = cv2.warpAffine(look.texture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        colours = cv2.warpAffine(look.texture, matrix, size, borderMode=cv2.BORDER_REPLICATE).astype(
+            np.uint8, copy=False
+        )
         slopes = cv2.warpAffine(look.relief, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         linear = part.transform[:, :2]
         towards_light = (linear / np.linalg.norm(linear, axis=0)).T @ -light
@@ -194,7 +196,7 @@ class ScenePainter:
         material = self._background.noise(size[0], size[1], generator).astype(np.float32)
         shade *= 1 + (material - 128) * np.float32(generator.uniform(0.0005, 0.0016))
         tint = (generator.normal(1, 0.06) * generator.normal(1, 0.05, 3)).astype(np.float32)
-        body = cv2.multiply(colours, shade[..., None] * tint, dtype=cv2.CV_8U)
+        body = lit(colours, shade[..., None] * tint)
         weight = alpha.astype(np.float32) / 255
         region = image[y : y + size[1], x : x + size[0]]
         region[:] = cv2.blendLinear(body, np.ascontiguousarray(region), weight, 1 - weight)
@@ -225,6 +227,6 @@ def _cast_shadow(image: UInt8Array, x: int, y: int, alpha: UInt8Array, light: Fl
     x0, y0 = max(0, left), max(0, top)
     x1, y1 = min(width, left + padded.shape[1]), min(height, top + padded.shape[0])
     if x0 < x1 and y0 < y1:
-        shadow = 1 - padded[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32) * np.float32(0.45 / 255)
+        shadow = cv2.convertScaleAbs(padded[y0 - top : y1 - top, x0 - left : x1 - left], alpha=-0.45, beta=255)
         region = image[y0:y1, x0:x1]
-        region[:] = cv2.multiply(np.ascontiguousarray(region), cv2.merge([shadow] * 3), dtype=cv2.CV_8U)
+        region[:] = cv2.multiply(np.ascontiguousarray(region), cv2.merge([shadow] * 3), scale=1 / 255)

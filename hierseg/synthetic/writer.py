@@ -130,14 +130,14 @@ def synthesize(
 def split_shares(split: SplitOptions, taxonomy: Taxonomy, counts: FloatArray | None) -> FloatArray:
     """Shares (C,) of the annotated classes in a split.
 
-    A split without coarse labels has the leaves alone: the shares of internal classes go to them.
+    A validation split has the leaves alone: the shares of internal classes go to them.
     """
     if counts is None:
         return long_tail_shares(taxonomy, 1.0 if split.tail_ratio is None else split.tail_ratio)
     if not counts.sum() > 0:
         raise ConfigError('no class has any object', fix='Give at least one class a count above 0.')
     shares = counts / counts.sum()
-    if split.rates.negatives is None:
+    if split.name == 'validation':
         shares = leaf_shares(taxonomy, shares)
     return shares if split.tail_ratio is None else limited_shares(shares, split.tail_ratio)
 
