@@ -8,12 +8,13 @@ have the id ``supercategory:<name>``, which no category can have.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hierseg.errors import TaxonomyError
 from hierseg.taxonomy.class_list import ClassList
 from hierseg.taxonomy.draft import TaxonomyDraft
-from hierseg.taxonomy.edge_list import Edge, resolve
+from hierseg.taxonomy.edge_list import Edge, edge_list_draft
 
 GROUP_PREFIX = 'supercategory:'
 NO_SUPERCATEGORY = ('', 'none')
@@ -29,8 +30,8 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
     Args:
         document: The parsed JSON; only its categories are looked at.
         where: The file, for messages.
-        edges: More levels. They may name categories by id or name; any other name is a class above the
-            categories. A class with an edge there takes its parents from there alone; other categories keep
+        edges: More levels. They may name categories by id or name; any other parent is a class of its own,
+            above categories. A category with an edge there takes its parents from there alone; others keep
             their supercategory.
 
     Raises:
@@ -51,11 +52,10 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
             what = f'supercategory {above!r} is the name of the categories {", ".join(candidates)}'
             problems.append(TaxonomyError(what, where=place, fix='Give categories different names.'))
         pairs.append((class_id, candidates[0]))
-    problems += _add_groups(edges, categories, groups)
-    extended = ClassList(where, (*categories.ids, *groups), (*categories.names, *groups.values()), ())
-    listed, unresolved = resolve(edges, classes=extended)
-    pairs += [(child, parent) for child, parent in listed.values() if parent]
-    return TaxonomyDraft(where, extended.ids, extended.names, tuple(pairs), problems=(*problems, *unresolved))
+    _add_parents(edges, categories, groups)
+    classes = ClassList(where, (*categories.ids, *groups), (*categories.names, *groups.values()), ())
+    draft = edge_list_draft(edges, where=where, classes=classes)
+    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems))
 
 
 def parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, list[str | None]]:
@@ -97,17 +97,8 @@ def _group(text: str, groups: dict[str, str]) -> str:
     return GROUP_PREFIX + name
 
 
-def _add_groups(edges: Sequence[Edge], categories: ClassList, groups: dict[str, str]) -> list[TaxonomyError]:
-    """Adds the classes of an edge list that are no categories; one with nothing below it is a problem."""
-    problems = []
-    parents = {edge.parent.removeprefix(GROUP_PREFIX) for edge in edges if edge.parent} | set(groups.values())
+def _add_parents(edges: Sequence[Edge], categories: ClassList, groups: dict[str, str]) -> None:
+    """Adds the parents in an edge list that are no categories; a child that is neither is a misspelt category."""
     for edge in edges:
-        for end in filter(None, (edge.child, edge.parent)):
-            if end in categories.name_of or end in categories.ids_of:
-                continue
-            if end.removeprefix(GROUP_PREFIX) in parents:
-                _group(end, groups)
-            else:
-                what = f'{end!r} is neither id nor name of a category of {categories.source}, and nothing is below it'
-                problems.append(TaxonomyError(what, where=edge.place, fix='Check the spelling.'))
-    return problems
+        if edge.parent and edge.parent not in categories.name_of and edge.parent not in categories.ids_of:
+            _group(edge.parent, groups)

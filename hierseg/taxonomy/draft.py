@@ -44,6 +44,8 @@ class TaxonomyDraft:
         errors = list(self.problems)
         if not self.ids:
             errors.append(self._error('no classes', fix='A taxonomy needs at least one.'))
+        if '' in self.ids:
+            errors.append(self._error(f'the id of class {self.ids.index("")} is empty', fix='Give it one.'))
         for class_id, count in Counter(self.ids).items():
             if count > 1:
                 errors.append(self._error(f'class {class_id!r} is listed {count} times', fix='List it once.'))
@@ -71,9 +73,12 @@ class TaxonomyDraft:
         """
         errors = self.errors()
         if len(errors) > 1:
-            told = '; '.join(str(error).rstrip('.') for error in errors[:SHOWN_PROBLEMS])
+            told = '; '.join(f'{error.where}: {error.what}' for error in errors[:SHOWN_PROBLEMS])
             more = f'; and {len(errors) - SHOWN_PROBLEMS} more' if len(errors) > SHOWN_PROBLEMS else ''
-            raise TaxonomyError(f'{len(errors)} problems: {told}{more}', fix='`python -m hierseg.taxonomy` tells all.')
+            raise TaxonomyError(
+                f'{len(errors)} problems: {told}{more}',
+                fix=f'{errors[0].fix} `python -m hierseg.taxonomy` tells all.',
+            )
         if errors:
             raise errors[0]
         return Taxonomy.from_edges(self.ids, self.edges, names=self.names, preferred_parents=self.preferred_parents)

@@ -76,26 +76,27 @@ def parse_yaml(text: str, *, where: str) -> list[Edge]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise TaxonomyError(f'not valid YAML: {error.problem}', where=f'{where}, line {line}') from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise TaxonomyError(f'not valid YAML: {error!s:.80}', where=where) from None
+        raise TaxonomyError(f'not valid YAML: {str(error).splitlines()[0]}', where=where) from None
     if document is None:
         return []
     return _without_virtual_root(_yaml_edges(document, where=where))
 
 
 def _yaml_edges(document: yaml.Node, *, where: str) -> Iterator[Edge]:
-    mapping_lines: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     for child_node, parent_node in _yaml_pairs(document, where=where):
         child = _yaml_scalar(child_node, where=where)
         line = child_node.start_mark.line + 1
         place = f'{where}, line {line}'
         if child is None:
             raise TaxonomyError('a child is empty', where=place, fix=YAML_FORMS)
-        if isinstance(document, yaml.MappingNode) and mapping_lines.setdefault(child, line) != line:
+        if isinstance(document, yaml.MappingNode) and child in first_lines:
             raise TaxonomyError(
-                f'child {child!r} occurs twice, first in line {mapping_lines[child]}',
+                f'child {child!r} occurs twice, first in line {first_lines[child]}',
                 where=place,
                 fix='Give several parents as a list: "child: [parent, parent]".',
             )
+        first_lines[child] = line
         is_list = isinstance(parent_node, yaml.SequenceNode)
         parents = [_yaml_scalar(node, where=where) for node in (parent_node.value if is_list else [parent_node])]
         for parent in parents or [None]:
@@ -136,7 +137,7 @@ def edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | N
         classes: Ids, names and label order. Edges may name a class by id or by name, and a class without an
             edge is a root class. Without it every class that occurs is one, in order of appearance.
     """
-    pairs, problems = resolve(edges, classes=classes)
+    pairs, problems = _resolve(edges, classes=classes)
     names = dict(classes.name_of) if classes else {}
     for edge, (child, _) in pairs.items():
         if edge.name and names.setdefault(child, edge.name) != edge.name:
@@ -152,7 +153,7 @@ def edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | N
     )
 
 
-def resolve(
+def _resolve(
     edges: Sequence[Edge], *, classes: ClassList | None
 ) -> tuple[dict[Edge, tuple[str, str | None]], list[TaxonomyError]]:
     """The ids of child and parent of each edge, and what was wrong with the edges that are missing there."""
@@ -168,9 +169,13 @@ def resolve(
 
 
 def _find(text: str, edge: Edge, classes: ClassList | None) -> str:
-    class_id = classes.find(text, where=edge.place) if classes else text
+    if classes is None:
+        return text
+    class_id = classes.find(text, where=edge.place)
     if class_id is None:
         raise TaxonomyError(
-            f'{text!r} is neither id nor name of a class', where=edge.place, fix='Add it to the list of classes.'
+            f'{text!r} is neither id nor name of a class in {classes.source}',
+            where=edge.place,
+            fix='Check the spelling, or add it there.',
         )
     return class_id

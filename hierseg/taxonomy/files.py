@@ -74,9 +74,12 @@ def csv_rows(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
         raise TaxonomyError(f'not valid CSV: {error}', where=f'{where}, line {reader.line_num}') from None
 
 
-def line_of(text: str, value: str) -> int:
-    """The line, from 1, on which a JSON text first has this string; 1 if nowhere."""
-    return text.count('\n', 0, max(text.find(json.dumps(value)), 0)) + 1
+def line_of(text: str, value: str, *, mention: int = 1) -> int:
+    """The line, from 1, on which a JSON text has this string for the ``mention``-th time; 1 if it has not."""
+    position = -1
+    for _ in range(mention):
+        position = text.find(json.dumps(value), position + 1)
+    return text.count('\n', 0, max(position, 0)) + 1
 
 
 def write_json(document: Any, path: AnyPath) -> None:

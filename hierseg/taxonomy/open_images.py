@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -33,18 +34,20 @@ def open_images_draft(
     top = document.get('LabelName')
     ids: dict[str, None] = {}
     edges: dict[tuple[str, str], None] = {}
+    mentions: Counter[str] = Counter()
     problems = []
     for class_id, parent, relation in _walk(document, where=where):
+        mentions[class_id] += 1
         if class_id in (top, VIRTUAL_ROOT):
             what = f'the virtual root {class_id!r} occurs again below {parent or class_id!r}'
-            problems.append(TaxonomyError(what, where=_place(class_id, text, where)))
+            problems.append(TaxonomyError(what, where=_place(class_id, text, where, mention=mentions[class_id])))
             continue
         ids.setdefault(class_id)
         if relation == 'Part' and not ignore_parts:
             problems.append(
                 TaxonomyError(
                     f'{class_id!r} is a Part of {parent or top!r}, which does not make it a kind of it',
-                    where=_place(class_id, text, where),
+                    where=_place(class_id, text, where, mention=mentions[class_id]),
                     fix='Remove the Part edges, or have them ignored (ignore_parts=True, --ignore-parts).',
                 )
             )
@@ -109,5 +112,5 @@ def _mismatches(
             yield TaxonomyError(f'class {class_id!r} {what}', where=place, fix=f'{fix}, or take it from this list.')
 
 
-def _place(class_id: str, text: str, where: str) -> str:
-    return f'{where}, line {line_of(text, class_id)}'
+def _place(class_id: str, text: str, where: str, *, mention: int = 1) -> str:
+    return f'{where}, line {line_of(text, class_id, mention=mention)}'

@@ -101,7 +101,7 @@ def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: 
             fix='It has "LabelName" (Open Images), "categories" (COCO) or "format": "hierseg-taxonomy".',
         )
     if classes is not None:
-        raise TaxonomyError(f'the file has classes of its own; {classes} is one list too many', where=where)
+        raise TaxonomyError(f'the file names its classes itself, and {classes} does too', where=where, fix='Give one.')
     if 'format' in keys:
         ids, names, edges = parse_json(document, where=where)
         return TaxonomyDraft(where, tuple(ids), tuple(names), tuple(edges))

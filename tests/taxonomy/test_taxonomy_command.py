@@ -1,0 +1,135 @@
+"""``python -m hierseg.taxonomy``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from taxonomies import random_taxonomies, teddy_taxonomy
+
+from hierseg.taxonomy import read_taxonomy
+from hierseg.taxonomy.__main__ import draw, main
+from hierseg.taxonomy.files import write_json
+
+
+@pytest.fixture
+def teddy(tmp_path: Path) -> Path:
+    write_json(teddy_taxonomy().to_json(), tmp_path / 'teddy.json')
+    return tmp_path / 'teddy.json'
+
+
+def test_tree_and_report(teddy, capsys):
+    assert main([str(teddy)]) == 0
+    assert capsys.readouterr().out == (
+        f'{teddy}\n'
+        '├── Toy (toy)\n'
+        '│   └── Teddy (teddy)  [also below Animal › Bear]\n'
+        '├── Animal (animal)\n'
+        '│   └── Bear (bear)\n'
+        '│       └── Teddy (teddy)  [also below Toy (preferred)]\n'
+        '└── Car (car)\n'
+        '\n'
+        '5 classes: 3 root classes (2 with children), 2 deeper classes; 2 leaves\n'
+        'depth (longest path): 3 at 0, 1 at 1, 1 at 2; at most 2\n'
+        'lint: 0 errors, 3 warnings\n'
+        'warning: Teddy (teddy) has 2 parents: Toy (preferred), Animal › Bear\n'
+        'warning: single-child chain Toy (toy) › Teddy (teddy)\n'
+        'warning: single-child chain Animal (animal) › Bear (bear) › Teddy (teddy)\n'
+    )
+
+
+def test_what_is_below_a_class_of_two_parents_is_drawn_once(tmp_path, capsys):
+    (tmp_path / 't.yaml').write_text('x: [a, b]\ny: x\nb: a\n')
+    assert main([str(tmp_path / 't.yaml')]) == 0
+    assert capsys.readouterr().out.splitlines()[1:6] == [
+        '└── a',
+        '    ├── x  [also below a › b]',
+        '    │   └── y',
+        '    └── b',
+        '        └── x …  [also below a (preferred)]',
+    ]
+
+
+@given(random_taxonomies())
+def test_each_class_is_drawn_once_per_parent(taxonomy):
+    lines = list(draw(taxonomy))
+    drawn = [line.split('── ')[1].split()[0] for line in lines]
+    for label, class_id in enumerate(taxonomy.ids):
+        assert drawn.count(class_id) == max(len(taxonomy.parents[label]), 1)
+
+
+def test_json_is_written_and_read_again(teddy, tmp_path, capsys):
+    assert main([str(teddy), '--preferred-parent', 'Teddy=bear', '--json', str(tmp_path / 'out.json')]) == 0
+    taxonomy = read_taxonomy(tmp_path / 'out.json')
+    assert taxonomy.path_name(3) == 'Animal › Bear › Teddy'
+    assert 'also below Animal › Bear (preferred)' in capsys.readouterr().out
+
+
+def test_an_unusable_hierarchy_tells_all_and_exits_with_1(tmp_path, capsys):
+    (tmp_path / 't.csv').write_text('child,parent\na,b\nb,a\nc,d\nd,c\n')
+    assert main([str(tmp_path / 't.csv'), '--json', str(tmp_path / 'out.json')]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith('lint: 2 errors, 0 warnings\n')
+    assert 'cycle a → b → a' in out
+    assert 'cycle c → d → c' in out
+    assert not (tmp_path / 'out.json').exists()
+
+
+def test_part_edges(tmp_path, capsys):
+    path = tmp_path / 't.json'
+    path.write_text('{"LabelName": "t", "Subcategory": [{"LabelName": "a", "Part": [{"LabelName": "b"}]}]}')
+    assert main([str(path)]) == 1
+    assert "line 1: 'b' is a Part of 'a'" in capsys.readouterr().out
+    assert main([str(path), '--ignore-parts']) == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.json'], 'error: none.json: cannot read the file'),
+        (['{teddy}', '--preferred-parent', 'Teddy'], "error: --preferred-parent: 'Teddy' is no preferred parent"),
+        (['{teddy}', '--json', 'none/out.json'], 'error: none/out.json: cannot write the file'),
+        (['{teddy}', '--classes', 'none.csv'], 'names its classes itself'),
+    ],
+)
+def test_what_cannot_be_read_exits_with_2_in_one_line(teddy, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        main([argument.format(teddy=teddy) for argument in arguments])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count('\n') == 1
+    assert captured.out == ''
+
+
+def run(command: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(['bash', '-c', f'set -o pipefail; {command}'], capture_output=True, check=False)
+
+
+def test_a_reader_that_stops_early_and_a_terminal_without_box_characters(tmp_path):
+    # More text than a pipe holds, so that the command is still writing when `head` has gone.
+    rows = '\n'.join(f'some_rather_long_class_name_{i},' for i in range(4000))
+    (tmp_path / 't.csv').write_text(f'child,parent\n{rows}\n')
+    piped = run(f'{sys.executable} -m hierseg.taxonomy {tmp_path}/t.csv | head -n 1')
+    assert piped.stderr == b''
+    assert piped.returncode == 0
+    ascii_only = run(f'PYTHONIOENCODING=ascii {sys.executable} -m hierseg.taxonomy {tmp_path}/t.csv')
+    assert ascii_only.returncode == 0
+    assert b'??? some_rather_long_class_name_0\n' in ascii_only.stdout
+
+
+def test_real_files(test_data, capsys):
+    folder = test_data / 'openimages'
+    hierarchy = folder / 'challenge-2019-label300-segmentable-hierarchy.json'
+    classes = folder / 'challenge-2019-classes-description-segmentable.csv'
+    assert main([str(hierarchy), '--classes', str(classes)]) == 0
+    out = capsys.readouterr().out
+    assert '300 classes: 213 root classes (23 with children), 87 deeper classes; 275 leaves\n' in out
+    assert '213 at 0, 82 at 1, 5 at 2; at most 2' in out
+    assert 'warning: Teddy bear (/m/0kmg4) has 2 parents: Toy (preferred), Carnivore › Bear\n' in out
+    assert out.count('parents') == 1
+    assert out.count('── ') == 301  # Teddy bear stands in two places
+    assert 'lint: 0 errors, 5 warnings' in out
