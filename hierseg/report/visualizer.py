@@ -98,7 +98,8 @@ class HierLocalVisualizer(DetLocalVisualizer):
         panels = []
         if data_sample is not None:
             sample = data_sample.cpu()
-            if draw_gt and 'gt_instances' in sample:
+            # A pipeline without annotations packs instances without boxes.
+            if draw_gt and 'gt_instances' in sample and 'bboxes' in sample.gt_instances:
                 panels.append(self._ground_truth(picture, sample))
             if draw_pred and 'pred_instances' in sample:
                 panels.append(self._prediction(picture, sample, pred_score_thr))
@@ -135,7 +136,7 @@ class HierLocalVisualizer(DetLocalVisualizer):
 
     def _drawn(self, instances: InstanceData, *, mark: str = '') -> list[DrawnInstance]:
         """Texts and colours for annotated or detected instances."""
-        if 'bboxes' not in instances or len(instances.bboxes) == 0:
+        if len(instances) == 0:
             return []
         boxes = _array(instances.bboxes)
         masks = _array(instances.masks).astype(np.uint8) if 'masks' in instances else None

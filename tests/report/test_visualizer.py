@@ -122,6 +122,12 @@ def test_classes_without_a_hierarchy(image, sample, texts):
     assert texts[1] == [('cow 0.71', False)]
 
 
+def test_a_pipeline_without_annotations_shows_the_prediction_alone(visualizer, image, sample, texts):
+    sample.gt_instances, sample.ignored_instances = InstanceData(), InstanceData()  # as PackDetInputs leaves them
+    visualizer.add_datasample('x', image, sample)
+    assert texts == [[('Animal 0.98 › Dog 0.71', False)]]
+
+
 def test_an_image_without_anything(visualizer, image, texts, tmp_path):
     sample = DetDataSample()
     sample.gt_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
