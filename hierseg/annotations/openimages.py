@@ -13,7 +13,6 @@ from os import PathLike
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from hierseg.annotations.csv_tables import line_of
@@ -21,7 +20,6 @@ from hierseg.annotations.openimages_images import Folder, ImageConverter, ImageR
 from hierseg.annotations.openimages_join import BOX_TOLERANCE
 from hierseg.annotations.openimages_split import Split
 from hierseg.annotations.openimages_tables import MaskRows, TableReader
-from hierseg.annotations.records import IntArray
 from hierseg.annotations.store_writer import StoreWriter, check_target
 from hierseg.annotations.summary import ConversionSummary
 from hierseg.errors import AnnotationError
@@ -124,8 +122,10 @@ def convert_openimages(
         for row, result in enumerate(_in_order(convert, split.tasks(), workers)):
             _settle(result.problems, masks.path, options, summary)
             if result.image is not None:
-                writer.add(result.image, result.instances, *split.verified(row))
-                _count(result, split.verified(row), summary)
+                verified = split.verified(row)
+                writer.add(result.image, result.instances, *verified)
+                summary.count_image(result.instances, *verified)
+                summary.masks_resized += result.num_resized
             bar.update()
         if summary.images == 0:
             raise AnnotationError('none of the images can be read', where=str(files.images), fix='Check the folder.')
@@ -147,16 +147,6 @@ def _mask_folder(files: OpenImagesFiles, masks: MaskRows) -> Folder | None:
             'names PNG files, but no folder of masks is given', where=str(masks.path), fix='Give --mask-dir.'
         )
     return _folder(files.mask_dir)
-
-
-def _count(result: ImageResult, verified: tuple[IntArray, IntArray], summary: ConversionSummary) -> None:
-    summary.images += 1
-    summary.instances += len(result.instances)
-    summary.instances_with_mask += int(result.instances.has_mask.sum())
-    summary.instances_group_of += int(result.instances.group_of.sum())
-    summary.masks_resized += result.num_resized
-    summary.verified_positive += len(np.unique(verified[0]))
-    summary.verified_negative += len(np.unique(verified[1]))
 
 
 def _settle(

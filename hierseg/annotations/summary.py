@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from hierseg.annotations.records import Instances, IntArray
+
 EXAMPLES = 5
 
 
@@ -54,6 +58,15 @@ class ConversionSummary:
         skipped = self.skipped.setdefault(reason, Skipped())
         skipped.count += count
         skipped.examples += list(examples)[: EXAMPLES - len(skipped.examples)]
+
+    def count_image(self, instances: Instances, positive: IntArray, negative: IntArray) -> None:
+        """Counts an image that is written, with its instances and verified labels."""
+        self.images += 1
+        self.instances += len(instances)
+        self.instances_with_mask += int(instances.has_mask.sum())
+        self.instances_group_of += int(instances.group_of.sum())
+        self.verified_positive += len(np.unique(positive))
+        self.verified_negative += len(np.unique(negative))
 
     def to_json(self) -> dict[str, Any]:
         """For ``store.json``."""

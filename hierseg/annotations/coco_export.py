@@ -1,0 +1,190 @@
+"""A store to COCO JSON, such that reading it back gives the same store."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from hierseg.annotations.coco_document import corners
+from hierseg.annotations.coco_verified import ExhaustiveLabels
+from hierseg.annotations.records import ImageRow, Instances
+from hierseg.annotations.store import Store
+from hierseg.errors import AnnotationError, StoreError
+
+
+def write_coco(
+    store: Store, path: str | PathLike[str], *, overwrite: bool = False, progress: bool = False
+) -> dict[str, int]:
+    """Writes a store as COCO JSON, one annotation to a line; the file appears when it is whole.
+
+    Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is
+    ``iscrowd``. Categories are those of the COCO file that the store came from, or all classes. Ids that
+    are no whole numbers (Open Images) get numbers in order, and stay beside them as ``source_id`` and
+    ``class_id``; ``bbox_xyxy`` stands beside the few boxes whose corners no width and height give to
+    the last bit. The whole taxonomy stands under ``taxonomy``. Verified labels other than those of
+    exhaustive annotation stand as ``pos_category_ids`` and ``neg_category_ids`` of their image.
+
+    Returns:
+        How many ``images``, ``annotations`` and ``categories`` were written.
+
+    Raises:
+        AnnotationError: If the file exists and is not to be replaced.
+        StoreError: If the store has labels that are no categories.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise AnnotationError('exists already', where=str(path), fix='Name another file, or allow to overwrite it.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial-{uuid.uuid4().hex}')
+    exporter = _Exporter(store, progress=progress)
+    try:
+        with partial.open('w', encoding='utf-8') as file:
+            counts = exporter.write(file)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return counts
+
+
+def extent(start: float, end: float) -> float:
+    """The width or height that gives exactly ``end`` when added to ``start``, as the shortest decimal.
+
+    There is not always one: where all sums lie half-way between two numbers, they round to the even one. Then
+    it is the difference, and the sum is off by the last bit.
+
+    Example:
+        >>> 0.1 + 0.2, (0.1 + 0.2) - 0.1, extent(0.1, 0.1 + 0.2)
+        (0.30000000000000004, 0.20000000000000004, 0.2)
+    """
+    difference = end - start
+    for digits in range(13):
+        if start + round(difference, digits) == end:
+            return round(difference, digits)
+    near = [difference, np.nextafter(difference, np.inf), np.nextafter(difference, 0.0)]
+    return next((float(value) for value in near if start + float(value) == end), difference)
+
+
+class _Exporter:
+    """Writes one store."""
+
+    def __init__(self, store: Store, *, progress: bool) -> None:
+        self._store = store
+        self._categories, labels = _categories(store)
+        self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
+        self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
+        self._progress = progress
+        self._images = _numbers(store.image(row).id for row in range(len(store)))
+        self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
+
+    def write(self, file: TextIO) -> dict[str, int]:
+        """Writes everything; returns how much of what."""
+        file.write('{"taxonomy": ' + _dump(self._store.taxonomy.to_json()))
+        counts = {
+            name: _write_list(file, name, entries)
+            for name, entries in (
+                ('categories', iter(self._categories)),
+                ('images', self._image_entries()),
+                ('annotations', self._annotation_entries()),
+            )
+        }
+        file.write('}\n')
+        return counts
+
+    def _image_entries(self) -> Iterator[dict[str, Any]]:
+        for row, number in enumerate(self._images):
+            image = self._store.image(row)
+            entry: dict[str, Any] = {
+                'id': number,
+                'file_name': image.file_name,
+                'width': image.width,
+                'height': image.height,
+            }
+            if str(number) != image.id:
+                entry['source_id'] = image.id
+            verified = self._store.verified(row)
+            expected = self._exhaustive(self._store.instances(row).labels)
+            if any(not np.array_equal(*pair) for pair in zip(verified, expected, strict=True)):
+                for key, found in zip(('pos_category_ids', 'neg_category_ids'), verified, strict=True):
+                    entry[key] = [self._number(label, image) for label in found.tolist()]
+            yield entry
+
+    def _annotation_entries(self) -> Iterator[dict[str, Any]]:
+        numbers = iter(self._annotations)
+        rows = range(len(self._store))
+        for row in tqdm(rows, unit='image', disable=not self._progress):
+            image, instances = self._store.image(row), self._store.instances(row)
+            for i in range(len(instances)):
+                yield self._annotation(next(numbers), i, image, instances, self._images[row])
+
+    def _annotation(
+        self, number: int, i: int, image: ImageRow, instances: Instances, image_number: int
+    ) -> dict[str, Any]:
+        x1, y1, x2, y2 = instances.boxes[i].tolist()
+        counts, source_id = instances.masks[i], instances.annotation_ids[i]
+        entry: dict[str, Any] = {
+            'id': number,
+            'image_id': image_number,
+            'category_id': self._number(int(instances.labels[i]), image),
+            'bbox': [x1, y1, extent(x1, x2), extent(y1, y2)],
+            'area': float(instances.areas[i]),
+            'iscrowd': int(instances.group_of[i]),
+            'segmentation': {'size': [image.height, image.width], 'counts': counts.decode()} if counts else [],
+        }
+        if str(number) != source_id:
+            entry['source_id'] = source_id
+        if corners(entry['bbox']) != [x1, y1, x2, y2]:
+            entry['bbox_xyxy'] = [x1, y1, x2, y2]
+        return entry
+
+    def _number(self, label: int, image: ImageRow) -> int:
+        if label not in self._number_of:
+            raise StoreError(
+                f"class {self._store.taxonomy.ids[label]} of image {image.id} is none of the store's COCO categories",
+                where=str(self._store.path),
+                fix='Convert the data set again.',
+            )
+        return int(self._number_of[label])
+
+
+def _categories(store: Store) -> tuple[list[dict[str, Any]], list[int]]:
+    """The categories of the COCO file that the store came from, or all classes, and their labels."""
+    if 'coco_categories' in store.summary:
+        return store.summary['coco_categories'], store.summary['coco_labels']
+    taxonomy = store.taxonomy
+    categories = []
+    for label, number in enumerate(_numbers(taxonomy.ids)):
+        above = taxonomy.parents[label][0] if taxonomy.parents[label] else label
+        category = {'id': number, 'name': taxonomy.names[label], 'supercategory': taxonomy.names[above]}
+        if str(number) != taxonomy.ids[label]:
+            category['class_id'] = taxonomy.ids[label]
+        categories.append(category)
+    return categories, list(range(taxonomy.num_classes))
+
+
+def _numbers(names: Iterable[str]) -> Sequence[int]:
+    """The ids as whole numbers if they are such, each once; 1, 2, 3 … otherwise."""
+    texts = list(names)
+    whole = [int(text) for text in texts if text.isascii() and text.isdecimal() and str(int(text)) == text]
+    return whole if len(set(whole)) == len(texts) else range(1, len(texts) + 1)
+
+
+def _write_list(file: TextIO, name: str, entries: Iterator[dict[str, Any]]) -> int:
+    file.write(f',\n"{name}": [')
+    count = 0
+    for entry in entries:
+        file.write((',\n' if count else '\n') + _dump(entry))
+        count += 1
+    file.write('\n]')
+    return count
+
+
+def _dump(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
