@@ -29,6 +29,10 @@ Hsv = tuple[float, float, float]
 EXTENT = 1.2
 """A texture covers the square [−EXTENT, EXTENT]² around an outline of radius 1."""
 
+# Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
+# len(FAMILIES) ranks apart, and that many steps come to the golden ratio.
+_HUE_STEP = (10 + 0.61803) / len(FAMILIES)
+
 NUM_PATTERNS = 7
 NUM_MARKINGS = 6
 
@@ -72,7 +76,7 @@ def _shifted(colour: Hsv, *, hue: float = 0.0, value: float = 0.0) -> Hsv:
 def root_traits(rank: int) -> Traits:
     """Traits of the root class of that rank."""
     outline, hole = family_outline(rank)
-    hue = _sequence(rank, 0.61803, start=0.02)
+    hue = _sequence(rank, _HUE_STEP, start=0.02)
     body = (hue, 0.5 + 0.45 * _sequence(rank, 0.75488), 0.55 + 0.4 * _sequence(rank, 0.56984))
     accent_value = 0.25 if body[2] > 0.75 else 0.98
     return Traits(
