@@ -7,7 +7,8 @@ set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" --test
 cd "$HIERSEG_ROOT"
-# Test processes run side by side, so one thread each.
+# One test process a core, each with one thread. (Afterwards nproc would answer with that number.)
+cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 failed=()
@@ -21,7 +22,7 @@ check() {
 check lint "$PYTHON" -m ruff check .
 check format "$PYTHON" -m ruff format --check .
 check types "$PYTHON" -m mypy
-check tests "$PYTHON" -m pytest -n "$(nproc)" --durations 10 "$@"
+check tests "$PYTHON" -m pytest -n "$cores" --dist loadfile --durations 10 "$@"
 
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}" >&2

@@ -115,6 +115,7 @@ def running(checkpoint: str | None = None) -> Iterator[None]:
     Raises:
         ConfigError: The checkpoint holds more than tensors and plain values.
     """
+    before = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')
     if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     try:
@@ -126,5 +127,6 @@ def running(checkpoint: str | None = None) -> Iterator[None]:
             fix='If you trust whoever made it, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.',
         ) from error
     finally:
+        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -1,0 +1,225 @@
+"""The quickstart, and the tools that it uses, on a few synthetic images: on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import get_torch_safe_globals
+
+from hierseg.apis import evaluate, load_config
+from hierseg.apis.runner import prepare_distributed, running
+from hierseg.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools'
+CONFIG = ROOT / 'configs' / 'quickstart' / 'hier_e2e.py'
+VAL_IMAGES = 8
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Runs a script as a user would and gives back what it printed."""
+    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': sys.executable}
+    variables |= {'CUDA_VISIBLE_DEVICES': '-1', **environment}
+    variables.pop('LOCAL_RANK', None)
+    answer = subprocess.run(
+        command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout[-4000:]
+    return answer.stdout
+
+
+def free_port() -> str:
+    with socket.socket() as held:
+        held.bind(('127.0.0.1', 0))
+        return str(held.getsockname()[1])
+
+
+@pytest.fixture(scope='module')
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the quickstart's smallest form has run."""
+    folder = tmp_path_factory.mktemp('quickstart')
+    (folder / 'printed.txt').write_text(run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=folder))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def checkpoint(quickstart: Path) -> str:
+    return (quickstart / 'work_dirs' / 'quickstart' / 'last_checkpoint').read_text()
+
+
+@pytest.mark.slow
+class TestQuickstart:
+    def test_leaves_scores_and_pictures(self, quickstart: Path) -> None:
+        work = quickstart / 'work_dirs' / 'quickstart'
+        scores = json.loads((work / 'results.json').read_text())
+        assert scores
+        assert all(value is None or math.isfinite(value) for value in scores.values())
+        assert len([*(work / 'overlays').rglob('*.png'), *(work / 'overlays').rglob('*.jpg')]) == VAL_IMAGES
+        printed = (quickstart / 'printed.txt').read_text()
+        assert f'scores:   {work / "results.json"}' in printed
+        assert f'pictures: {work / "overlays"}' in printed
+
+    def test_skips_what_is_done(self, quickstart: Path) -> None:
+        printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
+        assert printed.count(': done before') == 5
+
+    def test_redoes_what_depends_on_a_lost_result(self, quickstart: Path) -> None:
+        (quickstart / 'work_dirs' / 'quickstart' / 'results.json').unlink()
+        printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
+        assert re.findall('== (.*): done before', printed)[-1] == 'train'
+        assert re.search('== test: [0-9]+ s', printed)
+
+    def test_its_checkpoint_loads_without_unpickling_objects(self, checkpoint: str) -> None:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            assert torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
+
+    def test_the_predictions_can_be_dumped(self, quickstart: Path, checkpoint: str) -> None:
+        dump = quickstart / 'predictions.pkl'
+        run(sys.executable, TOOLS / 'test.py', CONFIG, checkpoint, '--out', dump, '--work-dir', 'dump', cwd=quickstart)
+        predictions = pickle.loads(dump.read_bytes())
+        assert len(predictions) == VAL_IMAGES
+        first = predictions[0]['pred_instances']
+        assert {'bboxes', 'labels', 'scores', 'class_scores', 'masks'} <= first.keys()
+
+    def test_training_resumes(self, quickstart: Path, checkpoint: str) -> None:
+        more = ['--cfg-options', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=9', 'param_scheduler=None']
+        arguments = ['--work-dir', 'resumed', '--resume', checkpoint, *more]
+        printed = run(sys.executable, TOOLS / 'train.py', CONFIG, *arguments, cwd=quickstart)
+        assert 'resumed epoch: 1' in printed
+        assert 'Epoch(train) [1]' not in printed
+        assert (quickstart / 'resumed' / 'epoch_2.pth').exists()
+
+
+# Imported by both processes through the config, this notes each process's weights and images.
+NOTING_HOOK = """
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class NotingHook(Hook):
+    def before_run(self, runner):
+        self.images = []
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.images += [sample.img_id for sample in data_batch['data_samples']]
+    def after_train(self, runner):
+        weights = {name: value.detach().clone() for name, value in runner.model.module.named_parameters()}
+        torch.save({'weights': weights, 'images': self.images}, f'rank{get_rank()}.pt')
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+class TestTwoProcessesOnTheCpu:
+    @pytest.fixture(scope='class')
+    def notes(self, quickstart: Path) -> list[dict[str, object]]:
+        """What each of two training processes saw and ended with."""
+        (quickstart / 'noting.py').write_text(NOTING_HOOK)
+        options = [
+            'train_cfg.max_epochs=1',
+            'train_cfg.val_interval=9',
+            'train_dataloader.batch_size=4',
+            'custom_imports.imports=[hierseg.registry,noting]',
+            "custom_hooks=[{'type':'NotingHook'}]",
+        ]
+        command = ['bash', TOOLS / 'dist_train.sh', CONFIG, '2', '--work-dir', 'two', '--cfg-options', *options]
+        run(*command, cwd=quickstart, PORT=free_port(), PYTHONPATH=str(quickstart))
+        return [torch.load(quickstart / f'rank{rank}.pt', weights_only=True) for rank in (0, 1)]
+
+    def test_see_different_images(self, notes: list[dict[str, list[str]]]) -> None:
+        first, second = ({*note['images']} for note in notes)
+        assert first
+        assert second
+        assert not first & second
+
+    def test_end_with_the_same_weights(self, notes: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+        # Different images and no exchange of gradients would give different weights.
+        first, second = (note['weights'] for note in notes)
+        assert first.keys() == second.keys()
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+    def test_score_as_one_process_does(self, quickstart: Path, checkpoint: str) -> None:
+        command = ['bash', TOOLS / 'dist_test.sh', CONFIG, checkpoint, '2', '--work-dir', 'two-test']
+        run(*command, cwd=quickstart, PORT=free_port())
+        alone, together = (
+            json.loads((quickstart / folder / 'results.json').read_text())
+            for folder in ('work_dirs/quickstart', 'two-test')
+        )
+        assert together == pytest.approx(alone, rel=1e-6)
+
+
+class TestPreparation:
+    def test_on_gpus_nothing_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        config = load_config(CONFIG, launcher='pytorch')
+        prepare_distributed(config)
+        assert 'model_wrapper_cfg' not in config
+        assert not torch.distributed.is_initialized()
+
+    def test_other_launchers_need_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        with pytest.raises(ConfigError, match="launcher 'slurm' needs GPUs"):
+            prepare_distributed(load_config(CONFIG, launcher='slurm'))
+
+    def test_the_work_dir_is_named_after_the_config(self, tmp_path: Path) -> None:
+        assert load_config(CONFIG).work_dir == './work_dirs/hier_e2e'
+        assert load_config(CONFIG, work_dir=tmp_path).work_dir == str(tmp_path)
+        assert load_config(CONFIG, options={'work_dir': 'of the config'}).work_dir == 'of the config'
+
+    def test_a_config_that_builds_on_a_missing_one_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / 'child.py').write_text("_base_ = 'nowhere.py'\n")
+        with pytest.raises(ConfigError, match=r'child\.py: the config cannot be read'):
+            load_config(tmp_path / 'child.py')
+
+
+class TestCheckpointsOfStrangers:
+    @pytest.fixture
+    def hostile(self, tmp_path: Path) -> Path:
+        """A checkpoint that makes a folder when it is unpickled without care."""
+        torch.save({'state_dict': {}, 'meta': _Hostile(tmp_path / 'made')}, tmp_path / 'hostile.pth')
+        return tmp_path / 'hostile.pth'
+
+    def test_cannot_run_code(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr('hierseg.apis.evaluation.build_runner', lambda config: _Loading(config.load_from))
+        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+        with pytest.raises(ConfigError, match=r'hostile\.pth: the checkpoint cannot be loaded safely'):
+            evaluate(CONFIG, str(hostile))
+        assert not (hostile.parent / 'made').exists()
+
+    def test_load_when_they_are_trusted(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+        monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+        with running():
+            _Loading(str(hostile)).test()
+        assert (hostile.parent / 'made').exists()
+
+
+class _Hostile:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+class _Loading:
+    """A runner whose test is only to load its checkpoint, as MMEngine's does."""
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def test(self) -> None:
+        from mmengine.runner.checkpoint import _load_checkpoint
+
+        _load_checkpoint(self.checkpoint, map_location='cpu')
