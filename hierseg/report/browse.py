@@ -26,7 +26,7 @@ def store_dataset(store: str | Path, images: str | Path) -> StoreDataset:
         images: Folder of the images.
     """
     pipeline = [
-        LoadImageFromFile(),
+        LoadImageFromFile(color_type='color_ignore_orientation'),  # as stores count pixels
         LoadAnnotations(with_mask=True),
         PackDetInputs(meta_keys=('img_id', 'img_path', 'ori_shape', 'verified_positive', 'verified_negative')),
     ]

@@ -98,6 +98,7 @@ class HierLocalVisualizer(DetLocalVisualizer):
         panels = []
         if data_sample is not None:
             sample = data_sample.cpu()
+            picture = _as_the_pipeline_read_it(picture, sample)
             # A pipeline without annotations packs instances without boxes.
             if draw_gt and 'gt_instances' in sample and 'bboxes' in sample.gt_instances:
                 panels.append(self._ground_truth(picture, sample))
@@ -157,6 +158,15 @@ class HierLocalVisualizer(DetLocalVisualizer):
                 DrawnInstance(boxes[index], colors[label], label_variants(steps, mark=remark), mask, bool(mark))
             )
         return drawn
+
+
+def _as_the_pipeline_read_it(image: Picture, sample: DetDataSample) -> Picture:
+    """The image itself, unless a hook read it turned as its EXIF says and the pipeline did not."""
+    shape = image.shape[:2]
+    original, transformed = (tuple(sample.get(key, shape)) for key in ('ori_shape', 'img_shape'))
+    if shape in (original, transformed) or shape[::-1] != original:
+        return image
+    return mmcv.imread(sample.img_path, flag='color_ignore_orientation', channel_order='rgb')
 
 
 def _count(instances: int, left_out: int) -> str:

@@ -11,6 +11,7 @@ import torch
 from mmdet.datasets.samplers import AspectRatioBatchSampler, ClassAwareSampler
 from mmengine.dataset import ClassBalancedDataset, DefaultSampler, RepeatDataset, pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
+from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
 from hierseg.annotations import ImageRow, Instances, StoreWriter
@@ -248,6 +249,16 @@ class TestErrors:
         (pets.images / '0000000000000000.jpg').write_bytes((pets.images / '0000000000000002.jpg').read_bytes())
         with pytest.raises(AnnotationError, match='read with 30 x 40 pixels, the store says 40 x 30'):
             build(pipeline=pipeline)[0]
+
+    def test_an_exif_rotation_is_named_and_can_be_ignored(self, build, pets):
+        path = pets.images / '0000000000000000.jpg'
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
+        Image.open(path).save(path, exif=exif)
+        with pytest.raises(AnnotationError, match=r"EXIF rotation, use .*color_type='color_ignore_orientation'"):
+            build(pipeline=TRAIN_PIPELINE)[0]
+        load = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
+        assert build(pipeline=[load, *TRAIN_PIPELINE[1:]])[0]['inputs'].shape == (3, 60, 80)
 
     def test_a_faulty_transform_keeps_its_own_error(self, build):
         def divide(results):

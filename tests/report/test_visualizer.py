@@ -14,6 +14,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.registry import VISUALIZERS, init_default_scope
 from mmengine.structures import InstanceData
+from PIL import ExifTags, Image
 
 from hierseg.errors import ConfigError
 from hierseg.report import HierLocalVisualizer
@@ -165,3 +166,23 @@ def test_mmdets_hook_writes_pictures(image, sample, tmp_path):
     hook = DetVisualizationHook(draw=True, test_out_dir='shown')
     hook.after_test_iter(SimpleNamespace(work_dir=str(tmp_path), timestamp='now'), 0, {}, [sample])
     assert mmcv.imread(tmp_path / 'now' / 'shown' / 'x.jpg').shape[1] == 2 * WIDTH * FACTOR + GAP
+
+
+def test_an_image_that_the_hook_read_turned(visualizer, tmp_path):
+    upright = Image.new('RGB', (WIDTH, HEIGHT), (0, 200, 0))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
+    upright.save(tmp_path / 'x.jpg', exif=exif)
+    turned = mmcv.imread(tmp_path / 'x.jpg', channel_order='rgb')
+    assert turned.shape == (WIDTH, HEIGHT, 3)
+    sample = DetDataSample(
+        metainfo=dict(img_path=str(tmp_path / 'x.jpg'), ori_shape=(HEIGHT, WIDTH), img_shape=(240, 320))
+    )
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, 150, 100]]),
+        labels=torch.tensor([1]),
+        scores=torch.tensor([0.9]),
+        masks=torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool),
+    )
+    visualizer.add_datasample('x', turned, sample, out_file=str(tmp_path / 'drawn.png'))
+    assert mmcv.imread(tmp_path / 'drawn.png').shape[1] == WIDTH * FACTOR
