@@ -27,6 +27,7 @@ from hierseg.synthetic import (
     synthesize,
 )
 from hierseg.synthetic.encoding import image_id
+from hierseg.synthetic.writer import split_shares
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 TAXONOMY = default_taxonomy()
@@ -327,3 +328,15 @@ def test_the_real_taxonomy_with_the_real_counts(tmp_path: Path, test_data: Path)
     boxed = [row['LabelName'] for row in table(tmp_path / 'data', 'train', 'bbox')]
     # Clothing, the most frequent class of the real file, is the most frequent here.
     assert max(set(boxed), key=boxed.count) == taxonomy.ids[int(counts.argmax())]
+
+
+def test_validation_hands_counts_of_internal_classes_to_their_leaves_and_flattens_them() -> None:
+    taxonomy = Taxonomy.from_edges(['animal', 'cat', 'dog', 'car'], [('cat', 'animal'), ('dog', 'animal')])
+    counts = np.array([100.0, 90.0, 10.0, 2.0])
+    train = SplitOptions('train', 1, None, AnnotationRates())
+    assert split_shares(train, taxonomy, counts) * 202 == pytest.approx(counts)
+    # Leaves: cat 90 + 90, dog 10 + 10, car 2. Ratio 90 to at most √90: exponent 1/2, so √180 : √20 : √2.
+    validation = SplitOptions('validation', 1, float(np.sqrt(90)), VALIDATION_RATES)
+    shares = split_shares(validation, taxonomy, counts)
+    assert shares[0] == 0
+    assert shares[1:] / shares[3] == pytest.approx(np.sqrt([90, 10, 1]))
