@@ -109,3 +109,9 @@ class TestWriting:
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(TaxonomyError, match=r'cannot write the file \(No such file'):
             write_json({}, tmp_path / 'none' / 'out.json')
+
+    def test_a_failed_rename_leaves_no_temporary_file(self, tmp_path):
+        (tmp_path / 'out.json').mkdir()
+        with pytest.raises(TaxonomyError, match='cannot write the file'):
+            write_json({}, tmp_path / 'out.json')
+        assert [path.name for path in tmp_path.iterdir()] == ['out.json']
