@@ -72,6 +72,9 @@ def browse_dataset(
 
     Returns:
         The pictures written.
+
+    Raises:
+        ConfigError: If the pipeline loads no annotations.
     """
     visualizer.dataset_meta = dataset.metainfo
     count = len(dataset) if max_images is None else min(max_images, len(dataset))
@@ -80,6 +83,12 @@ def browse_dataset(
     for index in tqdm(indices.tolist(), disable=not progress, unit='image'):
         packed = dataset[index]
         sample = packed['data_samples']
+        if 'bboxes' not in sample.gt_instances:
+            raise ConfigError(
+                'the pipeline loads no annotations, so there is nothing to draw',
+                where=type(dataset).__name__,
+                fix="Add dict(type='LoadAnnotations', with_bbox=True, with_mask=True), or name another --split.",
+            )
         path = None if output_dir is None else output_dir / Path(sample.img_path).name
         visualizer.add_datasample(
             Path(sample.img_path).name,

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import mmcv
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.browse import browse_dataset, configured_dataset, store_dataset
@@ -70,6 +73,13 @@ def test_a_few_images_are_spread_over_the_data_set(pets, tmp_path):
 def test_a_split_that_the_config_lacks():
     with pytest.raises(ConfigError, match='no val_dataloader'):
         configured_dataset(Config(dict(train_dataloader=dict())), 'val')
+
+
+def test_a_pipeline_without_annotations(pets, tmp_path):
+    pipeline = [LoadImageFromFile(), PackDetInputs(meta_keys=('img_path',))]
+    dataset = StoreDataset(pets.store, data_prefix=dict(img=str(pets.images)), pipeline=pipeline)
+    with pytest.raises(ConfigError, match='StoreDataset: the pipeline loads no annotations'):
+        browse_dataset(dataset, HierLocalVisualizer(), output_dir=tmp_path, progress=False)
 
 
 def test_a_config_is_drawn_after_its_pipeline(pets, tmp_path):
