@@ -10,7 +10,7 @@ _base_ = [
 
 data_root = 'data/quickstart/'
 taxonomy = data_root + 'store/train/taxonomy.json'
-num_classes = 24
+num_classes = 22
 scale = (160, 160)
 
 channels = 64
@@ -40,16 +40,17 @@ meta_keys = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
     'verified_positive', 'verified_negative')
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs', meta_keys=meta_keys),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=meta_keys),
 ]
 train_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
