@@ -79,9 +79,11 @@ def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
     where = str(path)
     if taxonomy is None and 'taxonomy' in document:
         taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
-    # Read in any case, since this checks the categories.
-    of_categories = coco_draft(document, where=where).build()
-    labels = match_categories(document['categories'], taxonomy or of_categories, where=where)
+    for category in _unique(document['categories'], 'category', where):
+        if not isinstance(category.get('name'), str):
+            raise AnnotationError('has no name', where=f'{where}, category {category["id"]}')
+    taxonomy = taxonomy or coco_draft(document, where=where).build()
+    labels = match_categories(document['categories'], taxonomy, where=where)
     annotations = defaultdict(list)
     for annotation in _unique(document['annotations'], 'annotation', where):
         annotations[annotation.get('image_id')].append(annotation)
@@ -103,14 +105,14 @@ def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
         )
     if not images:
         raise AnnotationError('the split is empty: there are no images', where=where)
-    return CocoDocument(path, taxonomy or of_categories, document['categories'], labels, images)
+    return CocoDocument(path, taxonomy, document['categories'], labels, images)
 
 
 def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: str) -> dict[int, int]:
     """Category id → label.
 
-    All categories match by ``class_id``, or all by the text of their id, or all by their name; a name
-    matches a class of that name or id.
+    All categories match by id (their ``class_id`` if they have it), or all by name; a name matches a class
+    of that name or, failing that, of that id.
 
     Raises:
         AnnotationError: If that fails, or if ids and names match differently.
@@ -121,24 +123,20 @@ def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: 
         repeated |= {name} & by_name.keys()
         by_name[name] = label
     by_name = dict(taxonomy.label_of) | {name: label for name, label in by_name.items() if name not in repeated}
-    matches = [
-        {c['id']: taxonomy.label_of.get(c.get('class_id', '')) for c in categories},
-        {c['id']: taxonomy.label_of.get(str(c['id'])) for c in categories},
-        {c['id']: by_name.get(c['name']) for c in categories},
-    ]
-    whole = [match for match in matches if None not in match.values() and len({*match.values()}) == len(match)]
+    by_ids = {c['id']: taxonomy.label_of.get(str(c.get('class_id', c['id']))) for c in categories}
+    by_names = {c['id']: by_name.get(c['name']) for c in categories}
+    whole = [m for m in (by_ids, by_names) if None not in m.values() and len({*m.values()}) == len(m)]
     if not whole:
-        best = max(matches, key=lambda match: sum(label is not None for label in match.values()))
+        best = max(by_ids, by_names, key=lambda m: sum(label is not None for label in m.values()))
         missing = [f'{c["id"]} ({c["name"]})' for c in categories if best[c['id']] is None]
+        what = f'{len(missing)} of {len(categories)} categories are not in the taxonomy, such as '
         raise AnnotationError(
-            f'{len(missing)} of {len(categories)} categories are not in the taxonomy, such as {", ".join(missing[:5])}'
-            if missing
-            else 'several categories match one class of the taxonomy',
+            what + ', '.join(missing[:5]) if missing else 'several categories match one class of the taxonomy',
             where=where,
             fix='Each category needs a class of its own, of that id or that name.',
         )
-    if whole[0] is not matches[0] and any(match != whole[0] for match in whole):
-        number = next(number for number, label in whole[0].items() if whole[1][number] != label)
+    if len(whole) == 2 and by_ids != by_names and not any('class_id' in c for c in categories):
+        number = next(number for number, label in by_ids.items() if by_names[number] != label)
         raise AnnotationError(
             f'category {number} matches one class of the taxonomy by id and another one by name',
             where=where,
