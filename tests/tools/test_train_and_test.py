@@ -119,24 +119,25 @@ class NotingHook(Hook):
 """
 
 
+@pytest.fixture(scope='module')
+def notes(quickstart: Path) -> list[dict[str, object]]:
+    """What each of two training processes saw and ended with."""
+    (quickstart / 'noting.py').write_text(NOTING_HOOK)
+    (quickstart / 'two.py').write_text(
+        f'_base_ = {str(CONFIG)!r}\n'
+        "custom_imports = dict(imports=['hierseg.registry', 'noting'])\n"
+        "custom_hooks = [dict(type='NotingHook')]\n"
+        'train_dataloader = dict(batch_size=4)\n'
+        'train_cfg = dict(max_epochs=1, val_interval=9)\n'
+    )
+    environment = {'PORT': free_port(), 'PYTHONPATH': str(quickstart)}
+    run('bash', TOOLS / 'dist_train.sh', 'two.py', '2', cwd=quickstart, **environment)
+    return [torch.load(quickstart / f'rank{rank}.pt', weights_only=True) for rank in (0, 1)]
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 class TestTwoProcessesOnTheCpu:
-    @pytest.fixture(scope='class')
-    def notes(self, quickstart: Path) -> list[dict[str, object]]:
-        """What each of two training processes saw and ended with."""
-        (quickstart / 'noting.py').write_text(NOTING_HOOK)
-        options = [
-            'train_cfg.max_epochs=1',
-            'train_cfg.val_interval=9',
-            'train_dataloader.batch_size=4',
-            'custom_imports.imports=[hierseg.registry,noting]',
-            "custom_hooks=[{'type':'NotingHook'}]",
-        ]
-        command = ['bash', TOOLS / 'dist_train.sh', CONFIG, '2', '--work-dir', 'two', '--cfg-options', *options]
-        run(*command, cwd=quickstart, PORT=free_port(), PYTHONPATH=str(quickstart))
-        return [torch.load(quickstart / f'rank{rank}.pt', weights_only=True) for rank in (0, 1)]
-
     def test_see_different_images(self, notes: list[dict[str, list[str]]]) -> None:
         first, second = ({*note['images']} for note in notes)
         assert first
@@ -160,6 +161,24 @@ class TestTwoProcessesOnTheCpu:
 
 
 class TestPreparation:
+    def test_on_a_cpu_the_wrapper_names_no_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+        config = load_config(CONFIG, launcher='pytorch', options={'find_unused_parameters': True})
+        prepare_distributed(config)
+        assert config.model_wrapper_cfg.to_dict() == {
+            'type': 'MMDistributedDataParallel',
+            'broadcast_buffers': False,
+            'find_unused_parameters': True,
+            'device_ids': None,
+        }
+        # A config may name its own wrapper.
+        config = load_config(CONFIG, launcher='pytorch', options={'model_wrapper_cfg': {'type': 'Own', 'x': 1}})
+        prepare_distributed(config)
+        assert config.model_wrapper_cfg.type == 'Own'
+        assert config.model_wrapper_cfg.x == 1
+        assert config.model_wrapper_cfg.device_ids is None
+
     def test_on_gpus_nothing_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
         config = load_config(CONFIG, launcher='pytorch')
