@@ -56,14 +56,18 @@ class CsvTable:
 
     def where(self, row: int) -> str:
         """File and line of a row, counted from 0 below the header."""
-        with self.path.open(encoding='utf-8-sig', newline='') as file:
-            reader = csv.reader(file)
-            line, rows = 0, -1  # the header is row -1
-            for fields in reader:
-                if fields and rows == row:
-                    return f'{self.path}, line {line + 1}'
-                rows += bool(fields)
-                line = reader.line_num
+        limit = csv.field_size_limit(1 << 30)  # a mask may be longer than csv expects
+        try:
+            with self.path.open(encoding='utf-8-sig', newline='') as file:
+                reader = csv.reader(file)
+                line, rows = 0, -1  # the header is row -1
+                for fields in reader:
+                    if fields and rows == row:
+                        break
+                    rows += bool(fields)
+                    line = reader.line_num
+        finally:
+            csv.field_size_limit(limit)
         return f'{self.path}, line {line + 1}'
 
     def text(self, name: str) -> list[str]:
@@ -171,7 +175,6 @@ class CsvTable:
             failed.append((row.number, f'{row.actual_columns} values where the header has {row.expected_columns}'))
             return 'error'
 
-        csv.field_size_limit(1 << 30)
         try:
             return pa_csv.read_csv(
                 self.path,

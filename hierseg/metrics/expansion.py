@@ -8,6 +8,7 @@ reach gets one copy. Predictions are never expanded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class Expansion:
         """For files that are expanded already: every row stays what it is."""
         return cls(np.eye(num_classes, dtype=bool))
 
+    @cached_property
+    def _above(self) -> _Implied:
+        return _Implied.of(self.upward_mask)
+
+    @cached_property
+    def _below(self) -> _Implied:
+        return _Implied.of(self.upward_mask.T)
+
     def upward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Copies rows to their ancestors.
 
@@ -44,11 +53,11 @@ class Expansion:
         Returns:
             (M,) indices of the rows to repeat, ascending, and (M,) their new labels.
         """
-        return _implied(self.upward_mask, labels)
+        return _repeat(self._above, labels)
 
     def downward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Copies rows to their descendants; arguments and result as of :meth:`upward`."""
-        return _implied(self.upward_mask.T, labels)
+        return _repeat(self._below, labels)
 
     def verified(self, positive: IntArray, negative: IntArray) -> IntArray:
         """Classes of one image that are verified, directly or by implication, ascending and unique."""
@@ -56,11 +65,22 @@ class Expansion:
         return labels
 
 
-def _implied(mask: BoolArray, labels: IntArray) -> tuple[IntArray, IntArray]:
-    sources, implied = np.nonzero(mask)
-    counts = np.bincount(sources, minlength=len(mask))
-    first = np.concatenate([[0], np.cumsum(counts)])
-    repeats = counts[labels]
+@dataclass(frozen=True, eq=False)
+class _Implied:
+    """Implied classes of every class, one class after another: those of v are ``classes[first[v] : first[v + 1]]``."""
+
+    classes: IntArray
+    first: IntArray
+
+    @classmethod
+    def of(cls, mask: BoolArray) -> _Implied:
+        sources, classes = np.nonzero(mask)
+        return cls(classes, np.searchsorted(sources, np.arange(len(mask) + 1)))
+
+
+def _repeat(implied: _Implied, labels: IntArray) -> tuple[IntArray, IntArray]:
+    begin = implied.first[labels]
+    repeats = implied.first[labels + 1] - begin
     rows = np.repeat(np.arange(len(labels)), repeats)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return rows, implied[first[labels][rows] + within]
+    return rows, implied.classes[begin[rows] + within]

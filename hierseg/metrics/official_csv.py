@@ -146,7 +146,8 @@ def read_ground_truth(
     sizes: IntArray = np.zeros((len(image_ids), 2), dtype=np.int64)
     if masks is None:
         objects = objects.take(np.argsort(objects.images, kind='stable'))
-        object_masks, areas = [b''] * len(objects), np.zeros(len(objects), dtype=np.int64)
+        object_masks = [b''] * len(objects)
+        areas: IntArray = np.zeros(len(objects), dtype=np.int64)
     else:
         column = _read_masks(tables[2])
         sizes = _sizes_of_images(tables[2], images[2], column.sizes, sizes)

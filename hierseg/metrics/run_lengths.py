@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from hierseg.errors import EvaluationError
 from hierseg.metrics.records import BoolArray, IntArray
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16  # keeps a chunk's arrays in the cache
 _MAX_DIGITS = 8
 
 

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from open_images_files import counts_of, rectangle
+from pycocotools import mask as coco_mask
+
+from hierseg.errors import EvaluationError
+from hierseg.metrics import measure, regular
+
+
+def measured(masks, height, width):
+    sizes = [np.full(len(masks), extent, dtype=np.int64) for extent in (height, width)]
+    return measure(masks, *sizes)
+
+
+def written(runs):
+    """Compressed run lengths of any runs, also of ones that no encoder writes."""
+    text = bytearray()
+    for index, run in enumerate(runs):
+        value = run - runs[index - 2] if index > 2 else run
+        while True:
+            digit, value = value & 0x1F, value >> 5
+            more = value != (-1 if digit & 0x10 else 0)
+            text.append(48 + digit + (0x20 if more else 0))
+            if not more:
+                break
+    return bytes(text)
+
+
+masks_of_one_size = st.integers(1, 7).flatmap(
+    lambda height: st.integers(1, 40).flatmap(
+        lambda width: st.lists(hnp.arrays(bool, (height, width)), min_size=1, max_size=5)
+    )
+)
+
+
+@given(masks_of_one_size)
+def test_agrees_with_pycocotools(masks):
+    height, width = masks[0].shape
+    encoded = [counts_of(mask) for mask in masks]
+    measures = measured(encoded, height, width)
+    for index, mask in enumerate(masks):
+        rows, columns = np.nonzero(mask)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
+        assert (
+            measures.areas[index] == coco_mask.area({'size': [height, width], 'counts': encoded[index]}) == mask.sum()
+        )
+        assert measures.boxes[index].tolist() == box
+    assert not measures.irregular.any()
+
+
+def test_large_masks_and_many_chunks():
+    # Long numbers (4000 × 5000 needs five digits) and more bytes than one chunk takes.
+    noise = np.random.default_rng(0).random((400, 500)) < 0.5
+    tall = rectangle(4990, 3990, 5000, 4000, size=(4000, 5000))
+    masks = [counts_of(noise), counts_of(tall)] * 3
+    sizes = np.array([[400, 500], [4000, 5000]] * 3)
+    measures = measure(masks, sizes[:, 0], sizes[:, 1])
+    assert measures.areas.tolist() == [noise.sum(), 100] * 3
+    assert measures.boxes[1].tolist() == [4990, 3990, 5000, 4000]
+
+
+def test_a_run_that_reaches_the_next_column_spans_the_height():
+    mask = np.zeros((5, 4), dtype=bool)
+    mask.T.flat[8:12] = True  # rows 3 and 4 of column 1, rows 0 and 1 of column 2
+    assert measured([counts_of(mask)], 5, 4).boxes.tolist() == [[1, 0, 3, 5]]
+
+
+def test_empty_runs_are_found_and_made_regular():
+    # 4 background, 3 foreground, 0 background, 2 foreground, 7 background: 5 foreground pixels in one run.
+    odd = written([4, 3, 0, 2, 7])
+    measures = measured([odd, written([4, 5, 7])], 4, 4)
+    assert measures.irregular.tolist() == [True, False]
+    assert measures.areas.tolist() == [5, 5]
+    assert measures.boxes.tolist() == [[1, 0, 3, 4]] * 2
+    assert regular(odd, (4, 4)) == written([4, 5, 7])
+
+
+def test_no_masks():
+    assert len(measured([], 3, 3).areas) == 0
+
+
+GOOD = counts_of(rectangle(1, 1, 5, 6))
+
+
+@pytest.mark.parametrize(
+    'bad',
+    [
+        pytest.param(b'', id='empty'),
+        pytest.param(GOOD[:-1], id='cut'),
+        pytest.param(GOOD + b'1', id='one run too many'),
+        pytest.param(b'\x00' + GOOD, id='foreign character below'),
+        pytest.param(GOOD[:2] + b'~' + GOOD[2:], id='foreign character above'),
+        pytest.param(b'o', id='ends within a number'),
+        pytest.param(b'oooooooooooooooo0', id='number of 80 bits'),
+        pytest.param(written([10, 60, -6]), id='negative run'),
+        pytest.param(written([2**40, 64]), id='run beyond the image'),
+        pytest.param(counts_of(rectangle(0, 0, 1, 1, size=(8, 9))), id='another size'),
+    ],
+)
+@pytest.mark.parametrize('position', [0, 1, 2])
+def test_bad_run_lengths_are_refused_with_their_index(bad, position):
+    masks = [GOOD, GOOD]
+    masks.insert(position, bad)
+    with pytest.raises(EvaluationError, match=rf'^mask {position}: .*8×8'):
+        measured(masks, 8, 8)
+
+
+@settings(max_examples=300)
+@given(st.binary(min_size=1, max_size=12))
+def test_whatever_is_accepted_decodes_to_what_was_measured(data):
+    try:
+        measures = measured([data], 4, 4)
+    except EvaluationError:
+        return
+    pixels = coco_mask.decode({'size': [4, 4], 'counts': data})
+    assert pixels.sum() == measures.areas[0]
+
+
+@given(st.lists(st.integers(0, 16), min_size=1, max_size=9))
+def test_any_runs_of_the_right_total_are_read(runs):
+    runs = [*runs, 64]
+    total = sum(runs)
+    measures = measured([written(runs)], 1, total)
+    assert measures.areas[0] == sum(runs[1::2])
+    assert measures.irregular[0] == (0 in runs[1:])
+    assert np.array_equal(
+        coco_mask.decode({'size': [1, total], 'counts': written(runs)})[0],
+        np.repeat(np.arange(len(runs)) % 2, runs),
+    )
