@@ -87,6 +87,11 @@ def _augment(config: Config) -> None:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_model' not in config:
+        if 'mask_head' in config.model.get('roi_head', {}):
+            raise ConfigError(
+                "MMDetection's own test-time augmentation does not merge masks, and the config has no other",
+                fix='Leave --tta out, or add a tta_model to the config that merges masks.',
+            )
         config.tta_model = ConfigDict(
             type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from hierseg.apis import evaluate, load_config
@@ -200,6 +201,48 @@ class TestPreparation:
         (tmp_path / 'child.py').write_text("_base_ = 'nowhere.py'\n")
         with pytest.raises(ConfigError, match=r'child\.py: the config cannot be read'):
             load_config(tmp_path / 'child.py')
+
+
+class TestAugmentation:
+    @pytest.fixture
+    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+        """The configs that a runner was built of, which then did nothing."""
+        configs: list[Config] = []
+
+        def build(config: Config) -> _Done:
+            configs.append(config)
+            return _Done()
+
+        monkeypatch.setattr('hierseg.apis.evaluation.build_runner', build)
+        return configs
+
+    def test_of_masks_needs_a_model_that_merges_them(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match='does not merge masks'):
+            evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path)
+
+    def test_flips_images_around_the_model_of_the_config(self, tmp_path: Path, built: list[Config]) -> None:
+        options = {'tta_model': {'type': 'Merging'}}
+        evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path, options=options)
+        (config,) = built
+        assert config.model.type == 'Merging'
+        assert config.model.module.type == 'MaskRCNN'
+        pipeline = config.test_dataloader.dataset.pipeline
+        assert pipeline[-1].type == 'TestTimeAug'
+        assert [flip.prob for flip in pipeline[-1].transforms[0]] == [1.0, 0.0]
+        assert 'flip' in pipeline[-1].transforms[1][0].meta_keys
+
+
+def test_scores_that_are_no_number_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('hierseg.apis.evaluation.build_runner', lambda config: _Done())
+    evaluate(CONFIG, str(CONFIG), work_dir=tmp_path)
+    assert json.loads((tmp_path / 'results.json').read_text()) == {'mAP': 0.25, 'mAP_layer1': None}
+
+
+class _Done:
+    """A runner that has nothing left to do."""
+
+    def test(self) -> dict[str, float]:
+        return {'mAP': 0.25, 'mAP_layer1': math.nan}
 
 
 class TestCheckpointsOfStrangers:
