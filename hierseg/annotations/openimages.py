@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from os import PathLike
@@ -118,8 +119,9 @@ def convert_openimages(
     with (
         StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
         tqdm(total=len(split.image_ids), unit='image', disable=not progress, smoothing=0.05) as bar,
+        closing(_in_order(convert, split.tasks(), workers)) as results,
     ):
-        for row, result in enumerate(_in_order(convert, split.tasks(), workers)):
+        for row, result in enumerate(results):
             _settle(result.problems, masks.path, options, summary)
             if result.image is not None:
                 verified = split.verified(row)
@@ -168,7 +170,7 @@ def _settle(
 
 def _in_order(
     convert: Callable[[Sequence[ImageTask]], list[ImageResult]], tasks: Iterator[list[ImageTask]], workers: int
-) -> Iterator[ImageResult]:
+) -> Generator[ImageResult, None, None]:
     """Results in the order of the tasks, a bounded number of tasks ahead of the reader."""
     if workers <= 1:
         for task in tasks:
