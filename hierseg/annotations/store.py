@@ -211,6 +211,12 @@ class Store:
             f'no image {image_id!r} among {len(self)}', where=str(self.path), fix='Is it of another split?'
         )
 
+    @property
+    def image_ids(self) -> npt.NDArray[np.object_]:
+        """(N,) str; a copy, of some hundred bytes an image."""
+        ids: npt.NDArray[np.object_] = self._ids.to_numpy()
+        return ids
+
     @cached_property
     def num_instances_per_image(self) -> IntArray:
         """(N,) int64, found without touching a mask."""

@@ -17,7 +17,9 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.fileio import exists, join_path
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations import ImageRow, Store
+from hierseg.annotations import ImageRow, LayerView, Store
+from hierseg.annotations.trainable import trainable
+from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.registry import DATASETS
 from hierseg.taxonomy import read_taxonomy
@@ -47,20 +49,38 @@ class StoreDataset(BaseDetDataset):
       instances that are not ignored. Nothing is filtered where ``test_mode=True``.
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
 
+    With ``layer``, the data set is what that layer of the two-layer ensemble is trained on
+    (:class:`~hierseg.annotations.LayerView` has the rules): classes and labels are the layer's, and a sample
+    also has ``painted_boxes``, (P, 4) float64 xyxy pixels, for ``hierseg.PaintBoxes``. Where ``test_mode`` is
+    off, the pipeline of layer 1 must have that transform.
+
     Args:
         store: Folder of the store; unlike mmdet's ``ann_file`` not joined to ``data_root``, so that the same
             text serves data set and metric.
-        taxonomy: A taxonomy file that must hold the same classes, order and parents as the store's.
+        layer: 0 for root classes, 1 for all deeper ones, None for the classes of the store.
+        images_per_class: At most so many images for each class of the layer; None for all.
+        seed: Chooses those images, before ``filter_cfg`` looks at them.
+        taxonomy: A taxonomy file that must hold the same classes, order and parents as the store's, also
+            where ``layer`` is given.
         **kwargs: What ``BaseDetDataset`` takes. ``data_prefix=dict(img=...)`` is the image folder.
 
     Raises:
         StoreError: If the store cannot be opened.
-        ConfigError: If taxonomy or class names differ from the store's, if no image is left, or on an
-            argument that has no meaning here.
+        ConfigError: If taxonomy or class names differ from the store's, if no image is left, if layer 1 is not
+            painted, or on an argument that has no meaning here.
         AnnotationError: If an image is missing or unreadable, or of another size than the store says.
     """
 
-    def __init__(self, store: str | Path, *, taxonomy: str | Path | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        layer: int | None = None,
+        images_per_class: int | None = None,
+        seed: int = 0,
+        taxonomy: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
         for name in ('ann_file', 'proposal_file'):
             if kwargs.get(name):
                 raise ConfigError(
@@ -68,13 +88,33 @@ class StoreDataset(BaseDetDataset):
                     where='StoreDataset',
                     fix='Remove it; to replace an inherited data set, add _delete_=True.',
                 )
-        self.store = Store.open(store)
+        opened = Store.open(store)
         if taxonomy is not None:
-            where = f'StoreDataset, taxonomy {taxonomy} against store {self.store.path}'
-            require_same_taxonomy(self.store.taxonomy, read_taxonomy(taxonomy), where=where)
+            where = f'StoreDataset, taxonomy {taxonomy} against store {opened.path}'
+            require_same_taxonomy(opened.taxonomy, read_taxonomy(taxonomy), where=where)
+        if layer is None and images_per_class is not None:
+            raise ConfigError(
+                f'images_per_class={images_per_class} without a layer',
+                where='StoreDataset',
+                fix='Give layer=0 or layer=1, or leave images_per_class out.',
+            )
+        self.store: Store | LayerView = (
+            opened if layer is None else LayerView(opened, layer, images_per_class=images_per_class, seed=seed)
+        )
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
+        if layer == 1 and not self.test_mode:
+            self._require_painting()
+
+    def _require_painting(self) -> None:
+        transforms = self.pipeline.transforms
+        if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
+            raise ConfigError(
+                'layer=1, and the pipeline does not paint the boxes of root classes',
+                where=f'StoreDataset of {self.store.path}',
+                fix="Put dict(type='hierseg.PaintBoxes') directly behind LoadImageFromFile.",
+            )
 
     def _complete_metainfo(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Adds classes and taxonomy of the store to what a configuration says."""
@@ -118,7 +158,7 @@ class StoreDataset(BaseDetDataset):
         keep = sides >= self.filter_cfg.get('min_size', 0)
         if self.filter_cfg.get('filter_empty_gt', False):
             boxes = np.stack([self.store.instance_column(side) for side in ('x1', 'y1', 'x2', 'y2')], axis=1)
-            usable = ~_ignored(boxes, self.store.instance_column('group_of'))
+            usable = trainable(boxes, self.store.instance_column('group_of'))
             usable_before = np.concatenate([[0], np.cumsum(usable)])
             first = self.store.first_instances
             keep &= usable_before[first + self.store.num_instances_per_image] > usable_before[first]
@@ -142,7 +182,7 @@ class StoreDataset(BaseDetDataset):
         row = int(self.data_list[idx])
         image = self.store.image(row)
         positive, negative = self.store.verified(row)
-        return {
+        sample = {
             'img_path': self._image_path(image),
             'img_id': image.id,
             'height': image.height,
@@ -152,10 +192,13 @@ class StoreDataset(BaseDetDataset):
             'verified_negative': negative,
             'sample_idx': idx if idx >= 0 else len(self) + idx,
         }
+        if isinstance(self.store, LayerView):
+            sample['painted_boxes'] = self.store.painted(row)
+        return sample
 
     def _instances(self, row: int, image: ImageRow) -> list[dict[str, Any]]:
         found = self.store.instances(row)
-        ignored = _ignored(found.boxes, found.group_of)
+        ignored = ~trainable(found.boxes, found.group_of)
         size = [image.height, image.width]
         # mmdet ignores an instance whose counts are bytes; text it reads.
         counts = [mask.decode() or _empty_mask(image.height, image.width) for mask in found.masks]
@@ -230,12 +273,6 @@ def _missing(path: str, where: str) -> AnnotationError:
     return AnnotationError(
         f'{path} does not exist', where=where, fix='Check data_root and data_prefix, or fetch the image.'
     )
-
-
-def _ignored(boxes: npt.NDArray[np.float64], group_of: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(I,) bool: boxes that train nothing. boxes (I, 4) xyxy, pixels; group_of (I,)."""
-    ignored: npt.NDArray[np.bool_] = group_of | (boxes[:, 2:] - boxes[:, :2] < 1).any(axis=1)
-    return ignored
 
 
 @lru_cache(maxsize=1024)
