@@ -34,8 +34,9 @@ def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth:
     true_positives = np.cumsum(weights)
     precision = true_positives / (true_positives + np.cumsum(weights <= 0))
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    recall_steps = np.diff(true_positives / num_ground_truth, prepend=0.0)
-    return float((recall_steps * envelope).sum())
+    steps = weights > 0
+    recall_steps = np.diff(true_positives[steps] / num_ground_truth, prepend=0.0)
+    return float((recall_steps * envelope[steps]).sum())
 
 
 def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesResult:
