@@ -48,7 +48,9 @@ class OpenImagesInstanceMetric(BaseMetric):
 
     Ground truth comes from the store by the ``img_id`` of each data sample and is expanded through the store's
     taxonomy; predictions are not. See :func:`~hierseg.evaluation.arrays.detections_of` for what it reads of
-    ``pred_instances``. Only the images that are processed count.
+    ``pred_instances``. Only the images that are processed count. The result is that of
+    ``tools/eval_openimages.py`` on the official files, up to boxes and masks that the converter pairs
+    although their coordinates differ in a digit: the official join makes two objects of those.
 
     Results: ``mAP``, ``mAP_layer0`` and ``mAP_layer1`` (mean over root classes and over deeper ones) and
     ``num_classes_evaluated``, under the prefix; nan where no class has ground truth.
