@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no time limit: a busy machine is no mistake of the code.
+settings.register_profile('hierseg', deadline=None, derandomize=True)
+settings.load_profile('hierseg')
 
 
 @pytest.fixture(scope='session')
