@@ -58,6 +58,7 @@ class LayerView:
         seed: Of the cap; at least 0, below 2**64.
 
     Attributes:
+        classes: Which classes the layer has, and what becomes of the others.
         taxonomy: The K classes of the layer, in the label order of the store's, without edges.
         labels_of_layer: (K,) int64; their labels in the taxonomy of the store.
 
@@ -81,7 +82,7 @@ class LayerView:
             raise ConfigError(f'seed={seed}', where=where, fix='Give a whole number from 0 to 2**64 - 1.')
         self.store, self.layer, self.images_per_class, self.seed = store, layer, images_per_class, seed
         try:
-            self._classes = LayerClasses.of(store.taxonomy, layer)
+            self.classes = LayerClasses.of(store.taxonomy, layer)
         except ConfigError as error:
             raise ConfigError(error.what, where=where, fix=error.fix) from None
         self._rows: IntArray | None = None if images_per_class is None else self._capped(images_per_class)
@@ -106,12 +107,12 @@ class LayerView:
     @property
     def taxonomy(self) -> Taxonomy:
         """The classes of the layer; labels of the view index them."""
-        return self._classes.taxonomy
+        return self.classes.taxonomy
 
     @property
     def labels_of_layer(self) -> IntArray:
         """(K,) int64; labels of the layer's classes in the taxonomy of the store."""
-        return self._classes.labels
+        return self.classes.labels
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class LayerView:
     def instances(self, row: int) -> Instances:
         """The layer's instances on the image in a row, with labels of the layer."""
         found = self.store.instances(self.store_row(row))
-        labels = self._classes.layer_labels[found.labels]
+        labels = self.classes.layer_labels[found.labels]
         keep = np.flatnonzero(labels >= 0)
         return Instances(
             labels=labels[keep],
@@ -154,18 +155,18 @@ class LayerView:
 
     def painted(self, row: int) -> FloatArray:
         """(P, 4) float64; the boxes to paint grey on the image in a row, xyxy, pixels."""
-        if not self._classes.painted.any():
+        if not self.classes.painted.any():
             return np.zeros((0, 4))
         found = self.store.instances(self.store_row(row))
-        boxes = found.boxes[self._classes.painted[found.labels]]
-        return boxes[~spared(boxes, found.boxes[self._classes.layer_labels[found.labels] >= 0])]
+        boxes = found.boxes[self.classes.painted[found.labels]]
+        return boxes[~spared(boxes, found.boxes[self.classes.layer_labels[found.labels] >= 0])]
 
     def verified(self, row: int) -> tuple[IntArray, IntArray]:
         """Labels of the layer verified as present and as absent on the image in a row, ascending, int64 each."""
         present, absent = self.store.verified(self.store_row(row))
-        positive = np.unique(self._classes.layer_labels[present])
+        positive = np.unique(self.classes.layer_labels[present])
         positive = positive[positive >= 0]
-        negative = np.flatnonzero(self._classes.negatives[absent].any(axis=0))
+        negative = np.flatnonzero(self.classes.negatives[absent].any(axis=0))
         return positive, np.setdiff1d(negative, positive, assume_unique=True)
 
     def row_of(self, image_id: str) -> int:
@@ -213,13 +214,13 @@ class LayerView:
         """(M,) one fixed-width column of all instances of the view, ``label`` as label of the layer; a copy."""
         column = self.store.instance_column(name)
         if name == 'label':
-            column = self._classes.layer_labels[column].astype(column.dtype)
+            column = self.classes.layer_labels[column].astype(column.dtype)
         return column[self._shown]
 
     @property
     def _in_layer(self) -> BoolArray:
         """For all instances of the store: whether their class belongs to the layer."""
-        in_layer: BoolArray = self._classes.layer_labels[self.store.instance_column('label')] >= 0
+        in_layer: BoolArray = self.classes.layer_labels[self.store.instance_column('label')] >= 0
         return in_layer
 
     @cached_property
@@ -231,7 +232,7 @@ class LayerView:
         return shown
 
     def _capped(self, images_per_class: int) -> IntArray:
-        labels = self._classes.layer_labels[self.store.instance_column('label')]
+        labels = self.classes.layer_labels[self.store.instance_column('label')]
         boxes = np.stack([self.store.instance_column(side) for side in SIDES], axis=1)
         trains = (labels >= 0) & trainable(boxes, self.store.instance_column('group_of'))
         images = np.repeat(np.arange(len(self.store)), self.store.num_instances_per_image)

@@ -1,0 +1,41 @@
+"""Tells what the layers of the two-layer ensemble are trained on: images, instances and painted boxes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hierseg.annotations import Store
+from hierseg.errors import exits_cleanly
+from hierseg.report.layer_plot import plot_layer_report
+from hierseg.report.layer_report import layer_reports
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('store', type=Path, help='folder of the store of the training split')
+    parser.add_argument('--images-per-class', type=int, default=1500, help='the cap; default: 1500')
+    parser.add_argument('--seed', type=int, default=0, help='of the cap; default: 0')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/layer_report'),
+        help='folder for layer0 and layer1 as CSV and PNG; default: %(default)s',
+    )
+    return parser.parse_args()
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    reports = layer_reports(Store.open(args.store), images_per_class=args.images_per_class, seed=args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for report in reports:
+        print(report, end='\n\n')
+        report.write_csv(args.out / f'layer{report.view.layer}.csv')
+        plot_layer_report(report, args.out / f'layer{report.view.layer}.png')
+    print(f'every class as CSV, and plots: {args.out}')
+
+
+if __name__ == '__main__':
+    main()
