@@ -20,6 +20,7 @@ LAYERS = {
     'metrics': 1,
     'functional': 1,
     'registry': 2,
+    'seeding': 2,
     'datasets': 2,
     'models': 2,
     'engine': 2,
@@ -38,6 +39,7 @@ FORBIDDEN = {
     'metrics': HEAVY,
     'functional': MM_PACKAGES,
     'registry': {'torch'},
+    'seeding': MM_PACKAGES,
 }
 
 

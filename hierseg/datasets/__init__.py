@@ -1,6 +1,7 @@
 """MMDetection data sets over the store."""
 
 from hierseg.datasets.paint_boxes import PaintBoxes
+from hierseg.datasets.samplers import StreamBatchSampler, StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
 
-__all__ = ['PaintBoxes', 'StoreDataset']
+__all__ = ['PaintBoxes', 'StoreDataset', 'StreamBatchSampler', 'StreamSampler']

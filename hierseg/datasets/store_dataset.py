@@ -22,6 +22,7 @@ from hierseg.annotations.trainable import trainable
 from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.registry import DATASETS
+from hierseg.seeding import SeededSamples
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
 
@@ -30,7 +31,7 @@ CHECKED_IMAGES = 8
 
 
 @DATASETS.register_module()
-class StoreDataset(BaseDetDataset):
+class StoreDataset(SeededSamples, BaseDetDataset):
     """Reads annotations from a memory-mapped store, one image at a time.
 
     MMEngine pickles the annotations of all images into one array. Here ``data_list`` is an array of store

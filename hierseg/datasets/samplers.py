@@ -1,0 +1,123 @@
+"""Samplers over an endless shuffled stream in which every place is a function of the seed alone.
+
+Shape letters: n images, W processes, B images in a batch of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import BatchSampler, Sampler
+
+from hierseg.errors import ConfigError
+from hierseg.registry import DATA_SAMPLERS
+from hierseg.seeding import Purpose, StreamIndex
+
+
+@DATA_SAMPLERS.register_module()
+class StreamSampler(Sampler[StreamIndex]):
+    """The share of one process in an endless stream: the data set, shuffled anew in every pass.
+
+    Iterated as it is, an epoch is one pass, as with MMEngine's ``DefaultSampler``; with
+    :class:`StreamBatchSampler` it is a stretch of the stream. Where n is no multiple of W, a pass is filled
+    up from its own beginning. Indices are :class:`StreamIndex`, so that a sample's augmentation depends on
+    nothing but its place: any epoch can be begun, in any process, without drawing the ones before.
+
+    Args:
+        dataset: The data set.
+        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
+    """
+
+    def __init__(self, dataset: Any, seed: int | None = None) -> None:
+        self.dataset = dataset
+        self.seed = sync_random_seed() if seed is None else seed
+        self.rank, self.world_size = get_dist_info()
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Images of one pass in this process: n / W, rounded up."""
+        return -(-len(self.dataset) // self.world_size)
+
+    def __iter__(self) -> Iterator[StreamIndex]:
+        return self.draw(self.epoch * len(self), len(self))
+
+    def draw(self, first: int, count: int) -> Iterator[StreamIndex]:
+        """This process's images at its places ``first`` to ``first + count - 1`` of the stream."""
+        place = first
+        while place < first + count:
+            number, offset = divmod(place, len(self))
+            stretch = self._pass(number)[offset : offset + first + count - place]
+            for index in stretch:
+                yield StreamIndex(index, (self.seed, Purpose.AUGMENTATION, place * self.world_size + self.rank))
+                place += 1
+
+    def _pass(self, number: int) -> list[int]:
+        """This process's indices of one pass."""
+        generator = np.random.default_rng((self.seed, Purpose.ORDER, number))
+        order = np.resize(generator.permutation(len(self.dataset)), len(self) * self.world_size)
+        indices: list[int] = order[self.rank :: self.world_size].tolist()
+        return indices
+
+
+@DATA_SAMPLERS.register_module()
+class StreamBatchSampler(BatchSampler):
+    """An epoch of a fixed number of batches, however large the data set is.
+
+    Epoch e holds the places e · iterations · B to (e + 1) · iterations · B - 1 of each process's stream.
+    Within it, images in portrait and in landscape format go into different batches, as far as that comes out
+    even, because a batch of both is padded to twice the pixels. All batches have B images.
+
+    Args:
+        sampler: A :class:`StreamSampler`.
+        batch_size: B.
+        iterations: Batches of an epoch.
+
+    Raises:
+        ConfigError: The sampler is no stream, or there is not at least one batch of one image.
+    """
+
+    def __init__(self, sampler: StreamSampler, batch_size: int, iterations: int) -> None:
+        if not isinstance(sampler, StreamSampler):
+            raise ConfigError(
+                f'batches of a stream cannot be drawn from {type(sampler).__name__}',
+                where='StreamBatchSampler',
+                fix="Use sampler=dict(type='hierseg.StreamSampler').",
+            )
+        if batch_size < 1 or iterations < 1:
+            raise ConfigError(
+                f'batch_size={batch_size} and iterations={iterations} must be positive', where='StreamBatchSampler'
+            )
+        super().__init__(sampler, batch_size, drop_last=True)
+        self.sampler: StreamSampler
+        self.iterations = iterations
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of the sampler's epoch, from number ``start`` on."""
+        return islice(self._batches(), self.start, None)
+
+    def _batches(self) -> Iterator[list[int]]:
+        images = self.iterations * self.batch_size
+        buckets: dict[bool, list[int]] = {True: [], False: []}
+        for index in self.sampler.draw(self.sampler.epoch * images, images):
+            image = self.sampler.dataset.get_data_info(int(index))
+            bucket = buckets[image['width'] < image['height']]
+            bucket.append(index)
+            if len(bucket) == self.batch_size:
+                yield bucket.copy()
+                bucket.clear()
+        # What is left over is nothing, or one batch: the images of an epoch are a multiple of B.
+        mixed = buckets[True] + buckets[False]
+        if mixed:
+            yield mixed

@@ -1,0 +1,256 @@
+"""Training of a model whose parts, the layers, are trained one after the other by one command."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from hierseg.errors import ConfigError
+from hierseg.registry import LOOPS
+
+WHERE = 'LayerwiseTrainLoop'
+
+
+class Layer(NamedTuple):
+    """What the loop knows of one layer: its name, length, and where in the whole run it begins."""
+
+    name: str
+    max_epochs: int
+    iterations_per_epoch: int
+    first_epoch: int
+    first_iteration: int
+
+    @property
+    def max_iterations(self) -> int:
+        """Iterations of all epochs of the layer."""
+        return self.max_epochs * self.iterations_per_epoch
+
+
+@LOOPS.register_module()
+class LayerwiseTrainLoop(BaseLoop):
+    """Trains each layer to its end before the next: with its own data, optimiser, schedulers and length.
+
+    A layer is an attribute of the model, and a key of ``max_epochs``, ``train_dataloader``, ``optim_wrapper``
+    and ``param_scheduler``. Epochs and iterations of the runner, and so of checkpoints and logs, count through
+    all layers. A step of a layer is that layer's own ``train_step``: under a distributed wrapper of each layer
+    (``MMSeparateDistributedDataParallel``) gradients are averaged over the processes as for a model alone.
+
+    Logged losses are named after the layer, ``layer0/loss_bbox``; their sum is also logged as ``loss``, which
+    other hooks look for. The whole model is evaluated once, at the end, if the config has a ``val_cfg``: before
+    its last layer is trained, its score says nothing.
+
+    Schedulers begin with their layer: where a scheduler has no ``end``, it is the layer's.
+    ``hierseg.LayerwiseHook`` must take the place of ``ParamSchedulerHook``.
+
+    Args:
+        runner: The runner.
+        dataloader: A dataloader config for each layer; other keys are shared by all layers.
+        max_epochs: Epochs of each layer, in the order of training.
+
+    Raises:
+        ConfigError: Layers are missing in one of the settings, batch sizes differ, a layer would not be
+            trained, or the hook is missing.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Mapping[str, Any], max_epochs: Mapping[str, int]) -> None:
+        self._runner = runner
+        self.dataloaders = self._build_dataloaders(dataloader, max_epochs)
+        lengths = [len(loader) for loader in self.dataloaders.values()]
+        epochs = [*accumulate(max_epochs.values(), initial=0)]
+        iterations = [
+            *accumulate((e * n for e, n in zip(max_epochs.values(), lengths, strict=True)), initial=0),
+        ]
+        self.layers = [
+            Layer(name, max_epochs[name], length, first_epoch, first_iteration)
+            for name, length, first_epoch, first_iteration in zip(
+                max_epochs, lengths, epochs[:-1], iterations[:-1], strict=True
+            )
+        ]
+        self._max_epochs, self._max_iters = epochs[-1], iterations[-1]
+        self._epoch = self._iter = 0  # set by the runner when it resumes
+        runner.param_schedulers = self._bind_schedulers(runner.param_schedulers)
+
+    def _build_dataloaders(
+        self, config: Mapping[str, Any], max_epochs: Mapping[str, int]
+    ) -> dict[str, DataLoader[Any]]:
+        for name, epochs in max_epochs.items():
+            if name not in config or 'dataset' not in config[name]:
+                raise ConfigError(f'train_dataloader has no dataset for {name}', where=WHERE)
+            if epochs < 1:
+                raise ConfigError(f'{name} must be trained for an epoch at least, not {epochs}', where=WHERE)
+        shared = {key: value for key, value in config.items() if key not in max_epochs}
+        settings = {name: {**shared, **config[name]} for name in max_epochs}
+        sizes = {setting.get('batch_size') for setting in settings.values()}
+        if len(sizes) > 1 or sizes != {config.get('batch_size')}:
+            # By it the runner scales the learning rates of all layers (--auto-scale-lr).
+            raise ConfigError(
+                f'batch sizes of the layers are {sizes}',
+                where=WHERE,
+                fix='Set batch_size once, beside the layers in train_dataloader.',
+            )
+        different = self.runner._randomness_cfg.get('diff_rank_seed', False)
+        return {
+            name: self.runner.build_dataloader(setting, seed=self.runner.seed, diff_rank_seed=different)
+            for name, setting in settings.items()
+        }
+
+    def _bind_schedulers(self, config: Any) -> dict[str, list[Any]] | None:
+        """Scheduler configs with the length of their own layer, before the runner fills in the loop's."""
+        if config is None:
+            return None
+        names = [layer.name for layer in self.layers]
+        if not isinstance(config, Mapping) or set(config) != set(names):
+            raise ConfigError(f'param_scheduler must be a dict with the keys {names}', where=WHERE)
+        bound = {}
+        for layer in self.layers:
+            given = config[layer.name]
+            bound[layer.name] = deepcopy(list(given) if isinstance(given, Sequence) else [given])
+            for scheduler in bound[layer.name]:
+                scheduler['epoch_length'] = layer.iterations_per_epoch
+                scheduler.setdefault(
+                    'end', layer.max_epochs if scheduler.get('by_epoch', True) else layer.max_iterations
+                )
+        return bound
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of all layers."""
+        return self._max_epochs
+
+    @property
+    def max_iters(self) -> int:
+        """Iterations of all layers."""
+        return self._max_iters
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, of all layers."""
+        return self._epoch
+
+    @property
+    def iter(self) -> int:
+        """Iterations done, of all layers."""
+        return self._iter
+
+    @property
+    def layer(self) -> Layer:
+        """The layer in training; the last one when all are done."""
+        return self.layer_of(self._epoch)
+
+    def layer_of(self, epoch: int) -> Layer:
+        """The layer that an epoch, counted through all layers, belongs to."""
+        return self.layers[bisect_right([layer.first_epoch for layer in self.layers], epoch) - 1]
+
+    @property
+    def layer_epoch(self) -> int:
+        """Epochs done of the layer in training."""
+        return self._epoch - self.layer.first_epoch
+
+    @property
+    def layer_iter(self) -> int:
+        """Iterations done of the layer in training."""
+        return self._iter - self.layer.first_iteration
+
+    @property
+    def dataloader(self) -> DataLoader[Any]:
+        """The dataloader of the layer in training."""
+        return self.dataloaders[self.layer.name]
+
+    def run(self) -> nn.Module:
+        """Trains what is left of all layers."""
+        self._check_model_and_hooks()
+        self.runner.call_hook('before_train')
+        while self._epoch < self._max_epochs:
+            layer = self.layer
+            self._begin(layer)
+            while self._epoch < layer.first_epoch + layer.max_epochs:
+                self._run_epoch()
+            # Ends its workers, which persistent_workers keeps.
+            self.dataloaders[layer.name]._iterator = None
+        if self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _check_model_and_hooks(self) -> None:
+        names = [layer.name for layer in self.layers]
+        for name in names:
+            if not isinstance(getattr(unwrapped(self.runner.model), name, None), nn.Module):
+                raise ConfigError(f'the model has no part {name}', where=WHERE)
+            if name not in self.runner.optim_wrapper:
+                raise ConfigError(f'optim_wrapper has no {name}', where=WHERE)
+        if any(type(hook) is ParamSchedulerHook for hook in self.runner.hooks):
+            raise ConfigError(
+                'ParamSchedulerHook would step the schedulers of all layers at once',
+                where=WHERE,
+                fix="Use default_hooks=dict(param_scheduler=dict(type='hierseg.LayerwiseHook')).",
+            )
+
+    def _begin(self, layer: Layer) -> None:
+        self.runner.logger.info(
+            f'{layer.name}: {layer.max_epochs} epochs of {layer.iterations_per_epoch} iterations, '
+            f'{self.layer_iter} of {layer.max_iterations} done'
+        )
+        self.runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+        # Else each line of the log would repeat the last losses of the layers before.
+        done = tuple(f'train/{other.name}/' for other in self.layers if other.first_epoch < layer.first_epoch)
+        scalars = self.runner.message_hub.log_scalars
+        for key in [*scalars]:
+            if key.startswith(done) or (key == 'train/loss' and self.layer_iter == 0):
+                del scalars[key]
+        self.runner.optim_wrapper[layer.name].initialize_count_status(
+            self.layer_model, self.layer_iter, layer.max_iterations
+        )
+
+    @property
+    def layer_model(self) -> nn.Module:
+        """The model's part in training, in its distributed wrapper if there is one."""
+        model: nn.Module = getattr(unwrapped(self.runner.model), self.layer.name)
+        return model
+
+    def _run_epoch(self) -> None:
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        # The sampler counts the layer's own epochs, so that a layer alone draws the same images.
+        first = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
+        self._seek(first)
+        for batch_index, data_batch in enumerate(self.dataloader, first):
+            self._run_iter(batch_index, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _seek(self, batch: int) -> None:
+        """Sets the data to a batch of the layer's epoch, which is not the first after a checkpoint within it."""
+        loader = self.dataloader
+        batches = loader.batch_sampler
+        if hasattr(batches, 'start'):
+            batches.start = batch
+        elif batch:
+            raise ConfigError(
+                f'cannot resume at batch {batch} of an epoch',
+                where=WHERE,
+                fix="Use batch_sampler=dict(type='hierseg.StreamBatchSampler', iterations=...).",
+            )
+        batches.sampler.set_epoch(self.layer_epoch)
+
+    def _run_iter(self, batch_index: int, data_batch: Any) -> None:
+        self.runner.call_hook('before_train_iter', batch_idx=batch_index, data_batch=data_batch)
+        name = self.layer.name
+        losses = self.layer_model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper[name])
+        outputs = {'loss': losses['loss'], **{f'{name}/{key}': value for key, value in losses.items()}}
+        self.runner.call_hook('after_train_iter', batch_idx=batch_index, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without its distributed wrapper, if it has one."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,161 @@
+"""Curves of the training and validation loss, drawn from a run's own log of scalars."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from hierseg.engine.atomic_checkpoint import write_atomically
+from hierseg.registry import HOOKS
+
+TRAINING, VALIDATION = '#2563eb', '#ea580c'
+MARKED = 30
+"""Curves of up to this many epochs have each of them marked."""
+
+
+@dataclass(frozen=True)
+class LossCurves:
+    """The losses of one model, or of one layer of a model.
+
+    Attributes:
+        name: The layer's name, or '' for a model that is trained as a whole.
+        training: Mean of the logged training losses by epoch, counted from 1 through the whole run.
+        validation: Validation loss by epoch.
+    """
+
+    name: str
+    training: Mapping[int, float]
+    validation: Mapping[int, float]
+
+
+def read_losses(work_dir: Path) -> list[LossCurves]:
+    """The curves of the run in a work directory, in the order of training.
+
+    A run that was resumed has a folder of scalars for each start. What a start logged beyond the point from
+    which the next one went on is left out, as is everything that an earlier run in the same directory logged.
+
+    Args:
+        work_dir: The directory with a folder named by time stamp for each start.
+
+    Returns:
+        An entry for each layer, or a single one; empty before the first loss is logged.
+    """
+    entries = _without_repeats(_entries(work_dir))
+    layers: dict[str, tuple[dict[int, list[float]], dict[int, float]]] = {}
+    for _, epoch, losses in entries:
+        # A layer's losses also stand under 'loss', which serves for a model as a whole only.
+        names = [key for key in losses if '/' in key.removeprefix('val/')] or [*losses]
+        for key in names:
+            name = key.removeprefix('val/').removesuffix('loss').removesuffix('/')
+            training, validation = layers.setdefault(name, ({}, {}))
+            if key.startswith('val/'):
+                validation[epoch] = losses[key]
+            else:
+                training.setdefault(epoch, []).append(losses[key])
+    return [
+        LossCurves(name, {epoch: float(np.mean(values)) for epoch, values in training.items()}, validation)
+        for name, (training, validation) in layers.items()
+    ]
+
+
+def _entries(work_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Iteration, epoch and losses of every logged line that has losses, in the order of writing."""
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            entry = _parsed(line)
+            losses = {key.removeprefix('train/'): value for key, value in entry.items() if _is_total(key)}
+            if losses and {'iter', 'epoch'} <= entry.keys():
+                yield entry['iter'], entry['epoch'], losses
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return {}  # the last line of a run that was killed
+    return entry
+
+
+def _is_total(key: str) -> bool:
+    return key == 'loss' or key.endswith('/loss')
+
+
+def _without_repeats(
+    entries: Iterable[tuple[int, int, dict[str, float]]],
+) -> list[tuple[int, int, dict[str, float]]]:
+    """What is left when whoever goes back to an earlier iteration takes back what came after it."""
+    kept: list[tuple[int, int, dict[str, float]]] = []
+    for entry in entries:
+        while kept and (kept[-1][0] > entry[0] or (kept[-1][0] == entry[0] and kept[-1][2].keys() == entry[2].keys())):
+            kept.pop()
+        kept.append(entry)
+    return kept
+
+
+def draw_losses(curves: list[LossCurves]) -> bytes:
+    """A PNG with a panel for each layer: mean training loss and validation loss by epoch.
+
+    Args:
+        curves: What :func:`read_losses` gives; at least one.
+    """
+    figure = Figure(figsize=(6.4 * len(curves), 4.2), layout='constrained')
+    for axes, curve in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves, strict=True):
+        _draw(axes, curve)
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=110)
+    return content.getvalue()
+
+
+def _draw(axes: Axes, curve: LossCurves) -> None:
+    # Epochs of the layer itself, as its settings count them.
+    before = min([*curve.training, *curve.validation]) - 1
+    for values, color, label in (
+        (curve.training, TRAINING, 'training'),
+        (curve.validation, VALIDATION, 'validation'),
+    ):
+        epochs = sorted(values)
+        marker = 'o' if len(epochs) <= MARKED else ''
+        axes.plot(
+            [epoch - before for epoch in epochs],
+            [values[epoch] for epoch in epochs],
+            color=color, label=label, linewidth=1.6, marker=marker, markersize=4,
+        )  # fmt: skip
+    axes.set_title(curve.name.replace('layer', 'Layer ') or 'Loss', loc='left')
+    axes.set_xlabel('epoch')
+    axes.set_ylabel('loss')
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False)
+
+
+@HOOKS.register_module()
+class LossCurvesHook(Hook):
+    """After every epoch, draws ``loss_curves.png`` beside the log, over all starts of the run.
+
+    Needs the ``LocalVisBackend``, which writes the scalars that are drawn; ``ValidationLossHook`` gives the
+    curve of the validation loss.
+    """
+
+    priority = 'LOWEST'
+
+    @master_only
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Reads and draws."""
+        curves = read_losses(Path(runner.work_dir))
+        if curves:
+            write_atomically(draw_losses(curves), Path(runner.log_dir) / 'loss_curves.png')
