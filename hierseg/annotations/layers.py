@@ -207,7 +207,15 @@ class LayerView:
         return labels
 
     def image_column(self, name: str) -> npt.NDArray[Any]:
-        """(N,) one fixed-width column of all images of the view, such as ``width``; a copy."""
+        """(N,) one fixed-width column of all images of the view, such as ``width``; a copy.
+
+        Raises:
+            StoreError: If it says where in the store an image's rows are.
+        """
+        if name.startswith(('first_', 'last_')):
+            raise StoreError(
+                f'{name} counts rows of the store', where=repr(self), fix='Use first_instances of the view.'
+            )
         return self.store.image_column(name)[self.rows]
 
     def instance_column(self, name: str) -> npt.NDArray[Any]:
