@@ -8,7 +8,7 @@ _base_ = [
     './_base_/models/hier_mask_rcnn_r50_fpn.py',
     './_base_/datasets/openimages_instance.py',
     'mmdet::_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    './_base_/runtime.py',
 ]
 
 num_classes = 300
@@ -22,7 +22,8 @@ model = dict(
         bbox_head=dict(num_classes=num_classes, loss_cls=dict(taxonomy=_base_.taxonomy)),
         mask_head=dict(num_classes=num_classes)))
 
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='openimages/mAP', rule='greater'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='hierseg.HierLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+default_hooks = dict(
+    checkpoint=dict(interval=1, max_keep_ckpts=3, save_best='segm/mAP', rule='greater'),
+    validation_loss=_base_.validation_loss)
+randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

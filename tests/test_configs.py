@@ -3,49 +3,144 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from hierseg.registry import MODELS, TRANSFORMS
+from hierseg.registry import HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(file for file in (ROOT / 'configs').rglob('*.py') if '_base_' not in file.parts)
+ENSEMBLES = [file for file in CONFIGS if file.stem == 'two_layer_ensemble']
+LAYERS = [file for file in CONFIGS if file.parent.name == 'two_layer']
+END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e']
 
 
-def load(file: Path, taxonomy: Taxonomy, folder: Path) -> Config:
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT / 'configs'))
+
+
+def read(file: Path) -> Config:
     config = Config.fromfile(file)
     init_default_scope(config.default_scope)
-    path = folder / 'taxonomy.json'
-    path.write_text(json.dumps(taxonomy.to_json()))
-    assert config.model.roi_head.bbox_head.loss_cls.taxonomy == config.taxonomy
-    config.model.roi_head.bbox_head.loss_cls.taxonomy = str(path)
     return config
 
 
-def chain(num_classes: int) -> Taxonomy:
-    """As many classes as the config wants, every third one a root class."""
-    ids = [f'c{label}' for label in range(num_classes)]
-    return Taxonomy.from_edges(ids, [(ids[label], ids[label - 1]) for label in range(num_classes) if label % 3])
+def use(taxonomy: Taxonomy, settings: Any, folder: Path) -> None:
+    """Puts a file with the taxonomy in the place of the one that does not exist here."""
+    path = folder / 'taxonomy.json'
+    path.write_text(json.dumps(taxonomy.to_json()))
+    settings.taxonomy = str(path)
 
 
-@pytest.mark.parametrize('file', CONFIGS, ids=lambda file: str(file.relative_to(ROOT / 'configs')))
-def test_config_builds(file: Path, tmp_path: Path) -> None:
-    num_classes = Config.fromfile(file).num_classes
-    config = load(file, chain(num_classes), tmp_path)
-    model = MODELS.build(config.model)
-    assert model.roi_head.bbox_head.fc_cls.out_features == num_classes + 1
-    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        assert loader.dataset.taxonomy == config.taxonomy
-        assert loader.dataset.data_root == config.data_root
-        assert loader.dataset.store.startswith(config.data_root)
-        for transform in loader.dataset.pipeline:
+def two_levels(num_roots: int, num_deeper: int) -> Taxonomy:
+    """As many root classes and children of them as a config wants."""
+    roots, deeper = ([f'{kind}{label}' for label in range(n)] for kind, n in (('r', num_roots), ('d', num_deeper)))
+    return Taxonomy.from_edges(roots + deeper, [(child, roots[i % num_roots]) for i, child in enumerate(deeper)])
+
+
+def datasets(settings: Any) -> Iterator[Any]:
+    """All settings of data sets, wherever they stand."""
+    if isinstance(settings, dict):
+        if settings.get('type') == 'hierseg.StoreDataset':
+            yield settings
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for value in settings:
+            yield from datasets(value)
+
+
+@pytest.mark.parametrize('file', CONFIGS, ids=name)
+def test_parts_fit_together(file: Path) -> None:
+    config = read(file)
+    running = [config.get('train_dataloader'), config.get('val_dataloader'), config.get('test_dataloader')]
+    found = [*datasets([*running, config.default_hooks])]
+    assert len(found) >= 2
+    for dataset in found:
+        assert dataset.taxonomy == config.taxonomy
+        assert dataset.data_root == config.data_root
+        assert dataset.store.startswith(config.data_root)
+        for transform in dataset.pipeline:
             TRANSFORMS.build(transform)
-    for evaluator in (config.val_evaluator, config.test_evaluator):
-        assert evaluator.store.startswith(config.data_root)
+        # An image of a scale of its own would make another problem of validation or test.
+        assert scales(dataset.pipeline) == scales(found[0].pipeline)
+    for evaluator in (config.get('val_evaluator'), config.get('test_evaluator')):
+        if evaluator is not None:
+            assert evaluator.store.startswith(config.data_root)
+            METRICS.get(evaluator.type)
+    for key, hook in config.default_hooks.items():
+        if key != 'visualization':  # wants the runner's visualizer
+            HOOKS.build(hook)
+    assert LOOPS.get(config.train_cfg.type) is not None
+    assert VISUALIZERS.get(config.visualizer.type) is not None
+    # Runs resume exactly: see docs/design.md.
+    assert {'exact_resume', 'validation_loss', 'loss_curves'} <= config.default_hooks.keys()
+    assert config.default_hooks.checkpoint.type == 'hierseg.AtomicCheckpointHook'
+    assert config.train_dataloader.sampler.type == 'hierseg.StreamSampler'
+    assert config.randomness.seed is not None
+    # What a checkpoint or a work directory keeps of the config can be read again.
+    Config.fromstring(config.pretty_text, '.py')
+
+
+def scales(pipeline: list[Any]) -> list[Any]:
+    return [tuple(step.scale) for step in pipeline if step.type == 'Resize']
+
+
+@pytest.mark.parametrize('file', END_TO_END, ids=name)
+def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
+    config = read(file)
+    assert config.model.roi_head.bbox_head.loss_cls.taxonomy == config.taxonomy
+    use(two_levels(config.num_classes - 5, 5), config.model.roi_head.bbox_head.loss_cls, tmp_path)
+    model = MODELS.build(config.model)
+    assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
+
+
+@pytest.mark.parametrize('file', LAYERS, ids=name)
+def test_a_layer_builds_as_a_plain_detector(file: Path) -> None:
+    config = read(file)
+    model = MODELS.build(config.model)
+    assert type(model).__module__.startswith('mmdet.')
+    assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
+    assert model.roi_head.mask_head.conv_logits.out_channels == config.num_classes
+
+
+def test_the_layers_alone_have_the_settings_of_the_ensemble() -> None:
+    ensemble = read(ROOT / 'configs/two_layer_ensemble.py')
+    # The report: 213 and 87 classes, 150 epochs of 700 and 160 of 280 steps with 8 images on 4 GPUs, 50 batches.
+    report = {'layer0': (213, 150, 700), 'layer1': (87, 160, 280)}
+    for layer, (num_classes, epochs, iterations) in report.items():
+        alone = read(ROOT / f'configs/two_layer/{layer}.py')
+        assert alone.num_classes == num_classes
+        assert alone.model == ensemble.model[layer]
+        assert alone.model.backbone.depth == 101
+        assert alone.train_cfg == {'type': 'EpochBasedTrainLoop', 'max_epochs': epochs}
+        assert alone.train_dataloader.batch_sampler.iterations == iterations
+        assert alone.train_dataloader.batch_size * 4 == 8
+        assert alone.train_dataloader.dataset.layer == int(layer[-1])
+        assert alone.optim_wrapper == ensemble.optim_wrapper[layer]
+        assert alone.param_scheduler == ensemble.param_scheduler[layer]
+        validation = alone.default_hooks.validation_loss
+        assert (validation.num_batches, validation.dataloader.batch_size * 4) == (50, 8)
+        assert validation.dataloader.dataset.layer == int(layer[-1])
+        together = ensemble.default_hooks.validation_loss.dataloader[layer].dataset
+        assert validation.dataloader.dataset == together
+
+
+def test_the_quickstart_trains_both_systems_equally_long() -> None:
+    end_to_end = read(ROOT / 'configs/quickstart/hier_e2e.py')
+    ensemble = read(ROOT / 'configs/quickstart/two_layer_ensemble.py')
+    alone = end_to_end.train_cfg.max_epochs * end_to_end.train_dataloader.batch_sampler.iterations
+    together = sum(
+        epochs * ensemble.train_dataloader[layer].batch_sampler.iterations
+        for layer, epochs in ensemble.train_cfg.max_epochs.items()
+    )
+    assert together == alone == 1200
+    assert ensemble.train_dataloader.batch_size == end_to_end.train_dataloader.batch_size
 
 
 def test_the_end_to_end_model_on_the_real_hierarchy(test_data: Path, tmp_path: Path) -> None:
@@ -54,6 +149,8 @@ def test_the_end_to_end_model_on_the_real_hierarchy(test_data: Path, tmp_path: P
         folder / 'challenge-2019-label300-segmentable-hierarchy.json',
         classes=folder / 'challenge-2019-classes-description-segmentable.csv',
     )
-    model = MODELS.build(load(ROOT / 'configs/hier_e2e.py', taxonomy, tmp_path).model)
+    config = read(ROOT / 'configs/hier_e2e.py')
+    use(taxonomy, config.model.roi_head.bbox_head.loss_cls, tmp_path)
+    model = MODELS.build(config.model)
     # Less than half of the two-layer ensemble's 127.5 million parameters.
     assert sum(parameter.numel() for parameter in model.parameters()) < 63.75e6

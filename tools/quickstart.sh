@@ -26,7 +26,7 @@ work=work_dirs/quickstart
 images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200} overrides=()
 if $smoke; then
     images=24 val_images=8
-    overrides=(--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1)
+    overrides=(--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 train_dataloader.batch_sampler.iterations=3)
 fi
 ! $fresh || rm -rf "$data" "$work"
 

@@ -1,82 +1,54 @@
 # The end-to-end model, slim enough to learn from scratch on two CPU cores in minutes.
 #   bash tools/quickstart.sh        does everything; or, on its data,
 #   python tools/train.py configs/quickstart/hier_e2e.py
-#   python tools/test.py configs/quickstart/hier_e2e.py work_dirs/quickstart/hier_e2e/last.pth
+#   python tools/test.py configs/quickstart/hier_e2e.py work_dirs/hier_e2e/epoch_6.pth
 _base_ = [
     '../_base_/models/hier_mask_rcnn_r50_fpn.py',
     '../_base_/datasets/openimages_instance.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/runtime.py',
+    '../_base_/quickstart.py',
 ]
 
-data_root = 'data/quickstart/'
+data_root = _base_.quickstart_root
 taxonomy = data_root + 'store/train/taxonomy.json'
 num_classes = 22
-scale = (160, 160)
 
-channels = 64
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=32),
-    backbone=dict(
-        depth=18, base_channels=32, stem_channels=32, frozen_stages=-1, norm_eval=False, init_cfg=None),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=channels),
-    rpn_head=dict(
-        in_channels=channels, feat_channels=channels,
-        # Objects of 20 to 100 pixels.
-        anchor_generator=dict(scales=[4])),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels),
-        mask_roi_extractor=dict(out_channels=channels),
-        bbox_head=dict(
-            in_channels=channels, fc_out_channels=256, num_classes=num_classes,
-            loss_cls=dict(taxonomy=taxonomy)),
-        mask_head=dict(in_channels=channels, conv_out_channels=channels, num_convs=2, num_classes=num_classes)),
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64))),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=30)))
+model = _base_.slim_detector
+model.roi_head.bbox_head.update(num_classes=num_classes, loss_cls=dict(taxonomy=taxonomy))
+model.roi_head.mask_head.update(num_classes=num_classes)
 
-meta_keys = (
-    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
-    'verified_positive', 'verified_negative')
-train_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
-]
+train_pipeline = _base_.train_pipeline
+test_pipeline = _base_.test_pipeline
+for step in [*train_pipeline, *test_pipeline]:
+    if step.type == 'Resize':
+        step.scale = _base_.quickstart_scale
+dataset = dict(data_root=data_root, taxonomy=taxonomy)
 train_dataloader = dict(
-    batch_size=8, num_workers=0, persistent_workers=False,
-    dataset=dict(
-        store=data_root + 'store/train', data_root=data_root, taxonomy=taxonomy, pipeline=train_pipeline))
+    **_base_.slim_loading,
+    # 6 epochs of 200 steps, as many as both layers of the ensemble have together.
+    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=200),
+    dataset=dict(store=data_root + 'store/train', pipeline=train_pipeline, **dataset))
 val_dataloader = dict(
-    batch_size=8, num_workers=0, persistent_workers=False,
-    dataset=dict(
-        store=data_root + 'store/validation', data_root=data_root, taxonomy=taxonomy, pipeline=test_pipeline))
+    **_base_.slim_loading,
+    dataset=dict(store=data_root + 'store/validation', pipeline=test_pipeline, **dataset))
 test_dataloader = val_dataloader
 val_evaluator = dict(store=data_root + 'store/validation')
 test_evaluator = val_evaluator
 
-max_epochs = 6
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
-    clip_grad=dict(max_norm=10))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=1e-5, convert_to_iter_based=True),
-]
+optim_wrapper = _base_.slim_optim_wrapper
+param_scheduler = _base_.slim_param_scheduler
+
+validation_loss = _base_.validation_loss
+validation_loss.update(num_batches=5)
+validation_loss.dataloader.update(_base_.slim_loading)
+validation_loss.dataloader.dataset.update(
+    store=data_root + 'store/validation',
+    pipeline=[step for step in train_pipeline if step.type != 'RandomFlip'],
+    **dataset)
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=1), validation_loss=validation_loss)
 randomness = dict(seed=0)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=1))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='hierseg.HierLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+del step, dataset

@@ -1,7 +1,8 @@
 """MMDetection data sets over the store."""
 
+from hierseg.datasets.maskless import IgnoreMaskless
 from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.datasets.samplers import StreamBatchSampler, StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
 
-__all__ = ['PaintBoxes', 'StoreDataset', 'StreamBatchSampler', 'StreamSampler']
+__all__ = ['IgnoreMaskless', 'PaintBoxes', 'StoreDataset', 'StreamBatchSampler', 'StreamSampler']

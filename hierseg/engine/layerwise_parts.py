@@ -66,7 +66,8 @@ class LayerwiseHook(ParamSchedulerHook):
         """Nothing: the whole model is evaluated when all schedules have ended."""
 
     def _step(self, runner: Runner, *, by_epoch: bool) -> None:
-        for scheduler in (runner.param_schedulers or {}).get(_loop(runner).layer.name, []):
+        name = _loop(runner).layer.name
+        for scheduler in (runner.param_schedulers or {}).get(name, []):
             if scheduler.by_epoch == by_epoch:
                 scheduler.step()
 

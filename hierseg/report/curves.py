@@ -92,13 +92,16 @@ def _is_total(key: str) -> bool:
     return key == 'loss' or key.endswith('/loss')
 
 
-def _without_repeats(
-    entries: Iterable[tuple[int, int, dict[str, float]]],
-) -> list[tuple[int, int, dict[str, float]]]:
+def _without_repeats(entries: Iterable[tuple[int, int, dict[str, float]]]) -> list[tuple[int, int, dict[str, float]]]:
     """What is left when whoever goes back to an earlier iteration takes back what came after it."""
+
+    def place(entry: tuple[int, int, dict[str, float]]) -> tuple[int, bool]:
+        # Within an iteration, training comes before validation.
+        return entry[0], any(key.startswith('val/') for key in entry[2])
+
     kept: list[tuple[int, int, dict[str, float]]] = []
     for entry in entries:
-        while kept and (kept[-1][0] > entry[0] or (kept[-1][0] == entry[0] and kept[-1][2].keys() == entry[2].keys())):
+        while kept and place(kept[-1]) >= place(entry):
             kept.pop()
         kept.append(entry)
     return kept

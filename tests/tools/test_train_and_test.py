@@ -94,6 +94,7 @@ class TestQuickstart:
 
     def test_training_resumes(self, quickstart: Path, checkpoint: str) -> None:
         more = ['--cfg-options', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=9', 'param_scheduler=None']
+        more += ['train_dataloader.batch_sampler.iterations=3']
         arguments = ['--work-dir', 'resumed', '--resume', checkpoint, *more]
         printed = run(sys.executable, TOOLS / 'train.py', CONFIG, *arguments, cwd=quickstart)
         assert 'resumed epoch: 1' in printed
@@ -128,7 +129,7 @@ def notes(quickstart: Path) -> list[dict[str, object]]:
         f'_base_ = {str(CONFIG)!r}\n'
         "custom_imports = dict(imports=['hierseg.registry', 'noting'])\n"
         "custom_hooks = [dict(type='NotingHook')]\n"
-        'train_dataloader = dict(batch_size=4)\n'
+        'train_dataloader = dict(batch_size=4, batch_sampler=dict(iterations=3))\n'
         'train_cfg = dict(max_epochs=1, val_interval=9)\n'
     )
     environment = {'PORT': free_port(), 'PYTHONPATH': str(quickstart)}

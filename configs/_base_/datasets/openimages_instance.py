@@ -27,7 +27,7 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='hierseg.StreamSampler'),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type='hierseg.StoreDataset',
@@ -38,6 +38,23 @@ train_dataloader = dict(
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
         backend_args=backend_args))
+# After every epoch, over other images each time.
+validation_loss = dict(
+    type='hierseg.ValidationLossHook',
+    num_batches=50,
+    dataloader=dict(
+        batch_size=4,
+        num_workers=2,
+        persistent_workers=True,
+        dataset=dict(
+            type='hierseg.StoreDataset',
+            store=data_root + 'store/validation',
+            taxonomy=taxonomy,
+            data_root=data_root,
+            data_prefix=dict(img='validation/'),
+            filter_cfg=dict(filter_empty_gt=True, min_size=32),
+            pipeline=[step for step in train_pipeline if step['type'] != 'RandomFlip'],
+            backend_args=backend_args)))
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,

@@ -1,0 +1,12 @@
+# How all hierseg models are trained: MMDetection's runtime, with runs that go on exactly where they were killed
+# (--resume) and curves of the losses beside the log.
+# For TensorBoard: pip install tensorboard, and
+#   --cfg-options visualizer.vis_backends="[{'type':'LocalVisBackend'},{'type':'TensorboardVisBackend'}]"
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+default_hooks = dict(
+    checkpoint=dict(type='hierseg.AtomicCheckpointHook'),
+    exact_resume=dict(type='hierseg.ExactResumeHook'),
+    loss_curves=dict(type='hierseg.LossCurvesHook'))
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='hierseg.HierLocalVisualizer', vis_backends=vis_backends, name='visualizer')
