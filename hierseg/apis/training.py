@@ -58,8 +58,11 @@ def train(
 def _use_mixed_precision(config: Config) -> None:
     if not torch.cuda.is_available():
         raise ConfigError('mixed precision needs a GPU, and torch sees none here', fix='Leave --amp out.')
-    config.optim_wrapper.type = 'AmpOptimWrapper'
-    config.optim_wrapper.loss_scale = 'dynamic'
+    settings = config.optim_wrapper
+    # Of one optimiser, or of one for each layer by name.
+    of_layers = [settings[name] for name in settings if name != 'constructor'] if 'optimizer' not in settings else []
+    for wrapper in of_layers or [settings]:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
 
 
 def _scale_learning_rate(config: Config, *, where: str) -> None:

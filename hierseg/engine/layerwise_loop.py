@@ -203,10 +203,10 @@ class LayerwiseTrainLoop(BaseLoop):
         self.runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
         # Else each line of the log would repeat the last losses of the layers before.
         done = tuple(f'train/{other.name}/' for other in self.layers if other.first_epoch < layer.first_epoch)
-        scalars = self.runner.message_hub.log_scalars
-        for key in [*scalars]:
+        hub = self.runner.message_hub
+        for key in [*hub.log_scalars]:
             if key.startswith(done) or (key == 'train/loss' and self.layer_iter == 0):
-                del scalars[key]
+                del hub.log_scalars[key], hub._resumed_keys[key]
         self.runner.optim_wrapper[layer.name].initialize_count_status(
             self.layer_model, self.layer_iter, layer.max_iterations
         )

@@ -41,11 +41,16 @@ def configured_dataset(config: Mapping[str, Any], split: str) -> Any:
         split: ``train``, ``val`` or ``test``.
 
     Raises:
-        ConfigError: If the config has no such data loader.
+        ConfigError: If the config has no such data loader, or one for each layer.
     """
     loader = config.get(f'{split}_dataloader')
     if not loader:
         raise ConfigError(f'the config has no {split}_dataloader', fix='Name another split with --split.')
+    if 'dataset' not in loader:
+        raise ConfigError(
+            f'{split}_dataloader has a data set for each layer',
+            fix='Name the config of a layer alone, such as configs/two_layer/layer1.py.',
+        )
     return DATASETS.build(loader['dataset'])
 
 

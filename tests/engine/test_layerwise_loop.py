@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from stub_training import alone_settings, layerwise_settings, make_runner
 
+from hierseg.apis import train
 from hierseg.engine import LayerwiseHook
 from hierseg.errors import ConfigError
 from hierseg.registry import METRICS
+
+ROOT = Path(__file__).parents[2]
 
 
 class Noting(Hook):
@@ -226,3 +230,24 @@ def test_the_hook_needs_the_loop(tmp_path: Path) -> None:
     settings = alone_settings('layer0') | {'hooks': {'param_scheduler': dict(type='hierseg.LayerwiseHook')}}
     with pytest.raises(ConfigError, match='LayerwiseHook needs a LayerwiseTrainLoop'):
         make_runner(settings, tmp_path).train()
+
+
+@pytest.mark.parametrize(('name', 'wrappers'), [('hier_e2e', [()]), ('two_layer_ensemble', [('layer0',), ('layer1',)])])
+def test_mixed_precision_is_each_optimisers_own(
+    name: str, wrappers: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Config] = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('hierseg.apis.training.build_runner', lambda config: built.append(config) or StubRunner())
+    train(ROOT / f'configs/{name}.py', amp=True)
+    for path in wrappers:
+        settings = built[0].optim_wrapper
+        for key in path:
+            settings = settings[key]
+        assert (settings.type, settings.loss_scale) == ('AmpOptimWrapper', 'dynamic')
+        assert settings.optimizer.type == 'SGD'
+
+
+class StubRunner:
+    def train(self) -> None:
+        """Nothing."""

@@ -130,3 +130,8 @@ def test_contradictory_arguments(run_tool, capsys, arguments, complaint):
     with pytest.raises(SystemExit, match='2'):
         run_tool(*arguments)
     assert complaint in capsys.readouterr().err
+
+
+def test_a_config_with_a_data_set_for_each_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match='Name the config of a layer alone'):
+        configured_dataset(Config.fromfile(ROOT / 'configs/two_layer_ensemble.py'), 'train')
