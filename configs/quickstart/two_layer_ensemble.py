@@ -64,7 +64,7 @@ for layer in [validation_loss.dataloader.layer0, validation_loss.dataloader.laye
 default_hooks = dict(
     param_scheduler=dict(type='hierseg.LayerwiseHook'),
     logger=dict(interval=20),
-    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    checkpoint=dict(interval=2, max_keep_ckpts=1),
     validation_loss=validation_loss)
 randomness = dict(seed=0)
 del step, layer, dataset, train_dataset
