@@ -230,8 +230,17 @@ class LayerwiseTrainLoop(BaseLoop):
 
     def _seek(self, batch: int) -> None:
         """Sets the data to a batch of the layer's epoch, which is not the first after a checkpoint within it."""
-        loader = self.dataloader
-        batches = loader.batch_sampler
+        if not 0 <= batch <= self.layer.iterations_per_epoch:
+            lengths = ', '.join(
+                f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
+            )
+            raise ConfigError(
+                f'the checkpoint is of {self._epoch} epochs and {self._iter} iterations, '
+                f'which do not meet where epochs × iterations are {lengths}',
+                where=WHERE,
+                fix='Resume with the epochs and iterations of each layer that it was trained with.',
+            )
+        batches = self.dataloader.batch_sampler
         if hasattr(batches, 'start'):
             batches.start = batch
         elif batch:

@@ -11,6 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from stub_training import alone_settings, layerwise_settings, make_runner
 
+from hierseg.errors import ConfigError
+
 
 class Interrupted(Exception):
     """Stands for a kill; tests/engine/test_killed_runs.py has real ones."""
@@ -129,6 +131,16 @@ def test_without_the_hook_a_resumed_run_differs(tmp_path: Path) -> None:
     resumed.train()
     histories = [runner.message_hub.get_scalar('train/layer1/loss').data[0] for runner in (resumed, expected)]
     assert histories[0].tolist() != histories[1].tolist()
+
+
+def test_resuming_with_other_lengths_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        make_runner(layerwise_settings(), tmp_path, custom_hooks=[Interrupt(10)]).train()
+    settings = layerwise_settings()
+    # The checkpoint is of 3 epochs, two of 3 iterations and one of 2: 8 iterations, not 9.
+    settings['train_cfg']['max_epochs']['layer0'] = 3
+    with pytest.raises(ConfigError, match='of 3 epochs and 8 iterations'):
+        make_runner(settings, tmp_path, resume=True).train()
 
 
 def test_resuming_compares_the_data_of_the_layer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
