@@ -100,6 +100,18 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
     assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
 
 
+@pytest.mark.parametrize('file', ENSEMBLES, ids=name)
+def test_the_ensemble_builds(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip('hierseg.models.two_layer_ensemble')
+    config = read(file)
+    assert config.model.taxonomy == config.taxonomy
+    counts = config.num_classes
+    use(two_levels(counts.layer0, counts.layer1), config.model, tmp_path)
+    model = MODELS.build(config.model)
+    for layer, num_classes in counts.items():
+        assert getattr(model, layer).roi_head.bbox_head.fc_cls.out_features == num_classes + 1
+
+
 @pytest.mark.parametrize('file', LAYERS, ids=name)
 def test_a_layer_builds_as_a_plain_detector(file: Path) -> None:
     config = read(file)
