@@ -51,7 +51,7 @@ step() {
 synthesize() {
     rm -rf "$data"
     "$PYTHON" "$tools/synthesize.py" "$data" --images "$images" --val-images "$val_images" \
-        --size "${SIZE:-160}" --seed "${SEED:-0}" --workers "$(nproc)"
+        --size "${SIZE:-160}" --seed "${SEED:-0}" --tail-ratio 30 --workers "$(nproc)"
 }
 
 convert() {

@@ -1,7 +1,7 @@
 # The end-to-end model, slim enough to learn from scratch on two CPU cores in minutes.
 #   bash tools/quickstart.sh        does everything; or, on its data,
 #   python tools/train.py configs/quickstart/hier_e2e.py
-#   python tools/test.py configs/quickstart/hier_e2e.py work_dirs/hier_e2e/epoch_6.pth
+#   python tools/test.py configs/quickstart/hier_e2e.py work_dirs/hier_e2e/epoch_4.pth
 _base_ = [
     '../_base_/models/hier_mask_rcnn_r50_fpn.py',
     '../_base_/datasets/openimages_instance.py',
@@ -25,7 +25,7 @@ for step in [*train_pipeline, *test_pipeline]:
 dataset = dict(data_root=data_root, taxonomy=taxonomy)
 train_dataloader = dict(
     **_base_.slim_loading,
-    # 6 epochs of 200 steps, as many as both layers of the ensemble have together.
+    # 4 epochs of 200 steps, as many as both layers of the ensemble have together.
     batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=200),
     dataset=dict(store=data_root + 'store/train', pipeline=train_pipeline, **dataset))
 val_dataloader = dict(
@@ -35,7 +35,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(store=data_root + 'store/validation')
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = _base_.slim_optim_wrapper
