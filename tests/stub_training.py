@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from hierseg.registry import DATASETS, MODELS
 from hierseg.seeding import SeededSamples, from_the_start
+from hierseg.taxonomy import Taxonomy
 
 BATCH_SIZE = 2
 ITERATIONS = {'layer0': 3, 'layer1': 2}
@@ -76,7 +77,7 @@ class StubLayers(BaseModel):
         for name in EPOCHS:
             with from_the_start():
                 setattr(self, name, StubModel())
-        self.dataset_meta = {'classes': ('whole',)}
+        self.taxonomy = Taxonomy.from_edges(['/m/a', '/m/b'], [('/m/b', '/m/a')], names=['Whole', 'Part'])
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> None:
         """The loop trains the layers, not the whole."""

@@ -168,6 +168,7 @@ class LayerwiseTrainLoop(BaseLoop):
     def run(self) -> nn.Module:
         """Trains what is left of all layers."""
         self._check_model_and_hooks()
+        self._check_position()
         self.runner.call_hook('before_train')
         while self._epoch < self._max_epochs:
             layer = self.layer
@@ -193,6 +194,20 @@ class LayerwiseTrainLoop(BaseLoop):
                 'ParamSchedulerHook would step the schedulers of all layers at once',
                 where=WHERE,
                 fix="Use default_hooks=dict(param_scheduler=dict(type='hierseg.LayerwiseHook')).",
+            )
+
+    def _check_position(self) -> None:
+        """Epochs and iterations that a checkpoint brought must be one place in this run."""
+        done = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
+        if not 0 <= done <= self.layer.iterations_per_epoch or self._iter > self._max_iters:
+            lengths = ', '.join(
+                f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
+            )
+            raise ConfigError(
+                f'the checkpoint is of {self._epoch} epochs and {self._iter} iterations, '
+                f'which do not meet where epochs × iterations are {lengths}',
+                where=WHERE,
+                fix='Resume with the epochs and iterations of each layer that it was trained with.',
             )
 
     def _begin(self, layer: Layer) -> None:
@@ -230,16 +245,6 @@ class LayerwiseTrainLoop(BaseLoop):
 
     def _seek(self, batch: int) -> None:
         """Sets the data to a batch of the layer's epoch, which is not the first after a checkpoint within it."""
-        if not 0 <= batch <= self.layer.iterations_per_epoch:
-            lengths = ', '.join(
-                f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
-            )
-            raise ConfigError(
-                f'the checkpoint is of {self._epoch} epochs and {self._iter} iterations, '
-                f'which do not meet where epochs × iterations are {lengths}',
-                where=WHERE,
-                fix='Resume with the epochs and iterations of each layer that it was trained with.',
-            )
         batches = self.dataloader.batch_sampler
         if hasattr(batches, 'start'):
             batches.start = batch

@@ -13,6 +13,7 @@ from torch import nn
 from hierseg.engine.layerwise_loop import LayerwiseTrainLoop, unwrapped
 from hierseg.errors import ConfigError
 from hierseg.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
+from hierseg.taxonomy import Taxonomy
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -49,7 +50,7 @@ class LayerwiseHook(ParamSchedulerHook):
     """Steps the schedulers of the layer in training, and saves checkpoints of the model as a whole.
 
     In a checkpoint, weights have the same names whether the layers were in distributed wrappers or not, and
-    ``dataset_meta``, from which inference takes the class names, is the whole model's.
+    ``dataset_meta``, from which inference takes the class names, is that of the model's ``taxonomy``.
     """
 
     def after_train_iter(
@@ -80,9 +81,14 @@ class LayerwiseHook(ParamSchedulerHook):
             if layer in loop.dataloaders:
                 weights[f'{layer}.{rest}'] = weights.pop(name)
         meta['layer_meta'] = _metainfo(loop, meta['epoch'])
-        whole = getattr(unwrapped(runner.model), 'dataset_meta', None)
-        if whole is not None:
-            meta['dataset_meta'] = whole
+        taxonomy = getattr(unwrapped(runner.model), 'taxonomy', None)
+        if isinstance(taxonomy, Taxonomy):
+            # As StoreDataset has it without a layer.
+            meta['dataset_meta'] = {
+                'classes': taxonomy.names,
+                'class_ids': taxonomy.ids,
+                'taxonomy': taxonomy.to_json(),
+            }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """On resuming, lets the runner compare the data of the layer in training."""

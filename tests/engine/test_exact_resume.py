@@ -141,6 +141,18 @@ def test_resuming_with_other_lengths_is_refused(tmp_path: Path) -> None:
     settings['train_cfg']['max_epochs']['layer0'] = 3
     with pytest.raises(ConfigError, match='of 3 epochs and 8 iterations'):
         make_runner(settings, tmp_path, resume=True).train()
+    # It is beyond the end of one epoch each.
+    settings['train_cfg']['max_epochs'] = {'layer0': 1, 'layer1': 1}
+    with pytest.raises(ConfigError, match='layer0: 1 × 3, layer1: 1 × 2'):
+        make_runner(settings, tmp_path, resume=True).train()
+
+
+def test_resuming_what_is_complete_changes_nothing(finished: Runner, tmp_path: Path) -> None:
+    make_runner(layerwise_settings(), tmp_path).train()
+    again = make_runner(layerwise_settings(), tmp_path, resume=True)
+    again.train()
+    assert_equal_runs(again, finished)
+    assert again.model.layer1.seen == []
 
 
 def test_resuming_compares_the_data_of_the_layer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ def test_one_checkpoint_of_the_whole(finished: Runner) -> None:
     assert checkpoint['state_dict'].keys() == finished.model.state_dict().keys()
     assert checkpoint['optimizer'].keys() == checkpoint['param_schedulers'].keys() == {'layer0', 'layer1'}
     # The runner alone would have written the last layer's classes.
-    assert checkpoint['meta']['dataset_meta'] == {'classes': ('whole',)}
+    assert [*checkpoint['meta']['dataset_meta']['classes']] == ['Whole', 'Part']
     assert (checkpoint['meta']['epoch'], checkpoint['meta']['iter']) == (5, 12)
 
 
