@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from taxonomies import ANIMAL, BEAR, CAR, TEDDY, teddy_taxonomy
+
+from hierseg.errors import ConfigError
+from hierseg.models import TwoLayerEnsemble
+from hierseg.registry import MODELS
+
+
+def tiny_ensemble() -> dict[str, Any]:
+    """Three root classes (Toy, Animal, Car) and two deeper ones (Bear, Teddy)."""
+    init_default_scope('mmdet')
+    config = Config.fromfile('configs/_base_/models/two_layer_mask_rcnn_r50_fpn.py')
+    slim = Config.fromfile('configs/_base_/quickstart.py').slim_detector
+    for name, count in (('layer0', 3), ('layer1', 2)):
+        layer = Config(dict(model=config.model[name]))
+        layer.merge_from_dict(dict(model=copy.deepcopy(slim)))
+        layer.model.roi_head.bbox_head.num_classes = layer.model.roi_head.mask_head.num_classes = count
+        layer.model.test_cfg.rcnn.score_thr = 0.0
+        config.model[name] = layer.model
+    config.model.taxonomy = teddy_taxonomy()
+    return config.model
+
+
+@pytest.fixture(scope='module')
+def model() -> TwoLayerEnsemble:
+    torch.manual_seed(0)
+    return MODELS.build(tiny_ensemble()).eval()
+
+
+def instances(labels: list[int], boxes: list[list[int]], scores: list[float]) -> InstanceData:
+    masks = torch.zeros(len(labels), 32, 32, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.long),
+        scores=torch.tensor(scores),
+        masks=masks,
+    )
+
+
+def test_merges_into_the_record_of_the_end_to_end_model(model: TwoLayerEnsemble) -> None:
+    # Labels of the layers: root classes are toy 0, animal 1, car 2; deeper ones bear 0, teddy 1.
+    first = instances([2, 1], [[0, 0, 8, 8], [10, 10, 30, 30]], [0.5, 0.9])
+    second = instances([0, 1], [[10, 10, 30, 29], [0, 20, 8, 30]], [0.6, 0.7])
+    merged, _ = model.merged(first, second)
+    # Animal > Bear, then the teddy that belongs to nothing, then the car.
+    assert merged.labels.tolist() == [BEAR, TEDDY, CAR]
+    assert merged.scores.tolist() == pytest.approx([0.6, 0.7, 0.5])
+    assert merged.class_scores[0, ANIMAL].item() == pytest.approx(0.9)
+    assert merged.bboxes[0].tolist() == [10, 10, 30, 30]
+    assert merged.masks[1].sum() == 80
+
+
+def test_predicts_with_both_layers(model: TwoLayerEnsemble) -> None:
+    images = [torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8) for _ in range(2)]
+    meta = dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0))
+    with torch.no_grad():
+        results = model.test_step(dict(inputs=images, data_samples=[DetDataSample(metainfo=meta) for _ in images]))
+    for result in results:
+        found = result.pred_instances
+        assert len(found) > 0
+        assert found.class_scores.shape == (len(found), 5)
+        assert found.masks.shape == (len(found), 64, 96)
+        assert (found.class_scores.gather(1, found.labels[:, None]).squeeze(1) == found.scores).all()
+
+
+def test_a_layer_starts_with_the_weights_that_it_has_alone() -> None:
+    config = tiny_ensemble()
+    torch.manual_seed(3)
+    together = MODELS.build(copy.deepcopy(config))
+    for name in ('layer0', 'layer1'):
+        torch.manual_seed(3)
+        alone = MODELS.build(copy.deepcopy(config[name]))
+        for key, value in alone.state_dict().items():
+            assert torch.equal(value, together.state_dict()[f'{name}.{key}']), key
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'merge': {'unmatched': 'guess'}}, "unmatched='keep' or 'drop'"),
+        ({'merge': {'iou': 0.5}}, 'Use iou_threshold'),
+    ],
+)
+def test_clear_errors(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MODELS.build({**tiny_ensemble(), **change})
+
+
+def test_refuses_a_head_of_another_size() -> None:
+    config = tiny_ensemble()
+    config.layer1.roi_head.bbox_head.num_classes = 7
+    with pytest.raises(ConfigError, match=r'layer1 has num_classes=7, the layer 2 classes'):
+        MODELS.build(config)
