@@ -102,7 +102,6 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('file', ENSEMBLES, ids=name)
 def test_the_ensemble_builds(file: Path, tmp_path: Path) -> None:
-    pytest.importorskip('hierseg.models.two_layer_ensemble')
     config = read(file)
     assert config.model.taxonomy == config.taxonomy
     counts = config.num_classes
