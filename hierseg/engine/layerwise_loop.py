@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from mmengine.hooks import ParamSchedulerHook
@@ -64,18 +63,14 @@ class LayerwiseTrainLoop(BaseLoop):
     def __init__(self, runner: Runner, dataloader: Mapping[str, Any], max_epochs: Mapping[str, int]) -> None:
         self._runner = runner
         self.dataloaders = self._build_dataloaders(dataloader, max_epochs)
-        lengths = [len(loader) for loader in self.dataloaders.values()]
-        epochs = [*accumulate(max_epochs.values(), initial=0)]
-        iterations = [
-            *accumulate((e * n for e, n in zip(max_epochs.values(), lengths, strict=True)), initial=0),
-        ]
-        self.layers = [
-            Layer(name, max_epochs[name], length, first_epoch, first_iteration)
-            for name, length, first_epoch, first_iteration in zip(
-                max_epochs, lengths, epochs[:-1], iterations[:-1], strict=True
-            )
-        ]
-        self._max_epochs, self._max_iters = epochs[-1], iterations[-1]
+        self.layers: list[Layer] = []
+        first_epoch = first_iteration = 0
+        for name, epochs in max_epochs.items():
+            layer = Layer(name, epochs, len(self.dataloaders[name]), first_epoch, first_iteration)
+            self.layers.append(layer)
+            first_epoch += epochs
+            first_iteration += layer.max_iterations
+        self._max_epochs, self._max_iters = first_epoch, first_iteration
         self._epoch = self._iter = 0  # set by the runner when it resumes
         runner.param_schedulers = self._bind_schedulers(runner.param_schedulers)
 
