@@ -165,3 +165,15 @@ def test_resuming_compares_the_data_of_the_layer(tmp_path: Path, capfd: pytest.C
     settings['train_dataloader']['layer1']['dataset']['name'] = 'renamed'
     make_runner(settings, tmp_path / 'other', resume=True).train()
     assert 'dataset metainfo' in capfd.readouterr().out
+
+
+def test_steps_and_processes_draw_numbers_of_their_own(
+    finished: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The stub logs what it drew as `acc`; a layer that is done is no longer in the log, layer 1's 6 steps are.
+    drawn = finished.message_hub.get_scalar('train/layer1/acc').data[0].tolist()
+    assert len(set(drawn)) == len(drawn) == 6
+    monkeypatch.setattr('hierseg.engine.exact_resume.get_rank', lambda: 1)
+    other = make_runner(layerwise_settings(), tmp_path)
+    other.train()
+    assert not set(drawn) & set(other.message_hub.get_scalar('train/layer1/acc').data[0].tolist())
