@@ -138,7 +138,7 @@ def _draw(axes: Axes, curve: LossCurves) -> None:
     axes.set_title(curve.name.replace('layer', 'Layer ') or 'Loss', loc='left')
     axes.set_xlabel('epoch')
     axes.set_ylabel('loss')
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])  # the first point is often the highest
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
     axes.set_axisbelow(True)
