@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# It registers types under fixed names; collecting it for doctests would import it twice.
+collect_ignore = ['stub_training.py']
+
 # The same examples in every run, and no time limit: a busy machine is no mistake of the code.
 settings.register_profile('hierseg', deadline=None, derandomize=True)
 settings.load_profile('hierseg')

@@ -76,7 +76,12 @@ def test_the_tool(split, rectangle):
 def test_the_tool_interrupted_leaves_nothing_behind(split, rectangle):
     many_images(split, rectangle, 200)
     process = subprocess.Popen(
-        command(split, '--workers', '2'), env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True
+        command(split, '--workers', '2'),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell lets what it runs in the background ignore the signal, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     out = split.root / 'out'
     deadline = time.monotonic() + 30
