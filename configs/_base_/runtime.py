@@ -7,6 +7,7 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 default_hooks = dict(
     checkpoint=dict(type='hierseg.AtomicCheckpointHook'),
     class_count=dict(type='hierseg.ClassCountHook'),
+    load_from=dict(type='hierseg.LoadFromHook'),
     exact_resume=dict(type='hierseg.ExactResumeHook'),
     loss_curves=dict(type='hierseg.LossCurvesHook'))
 vis_backends = [dict(type='LocalVisBackend')]

@@ -14,6 +14,7 @@ from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from hierseg.errors import ConfigError
 
@@ -120,6 +121,8 @@ def running(checkpoint: str | None = None) -> Iterator[None]:
     before = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')
     if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    # MMEngine allows the harmless types of its own checkpoints for files; checkpoints by address need them, too.
+    torch.serialization.add_safe_globals(get_torch_safe_globals())
     try:
         yield
     except pickle.UnpicklingError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
 from hierseg.errors import ConfigError
@@ -46,9 +46,12 @@ def train(
         _use_mixed_precision(settled)
     if auto_scale_lr:
         _scale_learning_rate(settled, where=str(config))
-    if resume is not None:
-        settled.resume = True
-        settled.load_from = None if resume == 'auto' else check_checkpoint(resume)
+    if resume == 'auto':
+        # Without a checkpoint the run begins, from `load_from` if the config has it.
+        settled.resume = find_latest_checkpoint(settled.work_dir) is not None
+        settled.load_from = None if settled.resume else settled.get('load_from')
+    elif resume is not None:
+        settled.resume, settled.load_from = True, check_checkpoint(resume)
     with running(settled.get('load_from')):
         runner = build_runner(settled)
         runner.train()

@@ -53,7 +53,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     With ``layer``, the data set is what that layer of the two-layer ensemble is trained on
     (:class:`~hierseg.annotations.LayerView` has the rules): classes and labels are the layer's, and a sample
     also has ``painted_boxes``, (P, 4) float64 xyxy pixels, for ``hierseg.PaintBoxes``. Where ``test_mode`` is
-    off, the pipeline of layer 1 must have that transform.
+    off, the pipeline of layer 1 must have that transform. ``metainfo`` tells the ``layer`` and the store's
+    ``whole_taxonomy``, so that a checkpoint of the layer alone knows where it belongs.
 
     Args:
         store: Folder of the store; unlike mmdet's ``ann_file`` not joined to ``data_root``, so that the same
@@ -124,7 +125,10 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         if 'classes' in metainfo:
             where = f'StoreDataset, metainfo classes against store {self.store.path}'
             require_same_class_names(taxonomy.names, metainfo['classes'], where=where)
-        return {**metainfo, 'classes': taxonomy.names, 'class_ids': taxonomy.ids, 'taxonomy': taxonomy.to_json()}
+        found = {**metainfo, 'classes': taxonomy.names, 'class_ids': taxonomy.ids, 'taxonomy': taxonomy.to_json()}
+        if isinstance(self.store, LayerView):
+            found |= {'layer': self.store.layer, 'whole_taxonomy': self.store.store.taxonomy.to_json()}
+        return found
 
     def _join_prefix(self) -> None:
         if 'img' not in self.data_prefix:

@@ -5,6 +5,7 @@ from hierseg.engine.class_count import ClassCountHook
 from hierseg.engine.exact_resume import ExactResumeHook
 from hierseg.engine.layerwise_loop import Layer, LayerwiseTrainLoop
 from hierseg.engine.layerwise_parts import LayerwiseHook, LayerwiseOptimWrapperConstructor
+from hierseg.engine.load_from import LoadFromHook
 from hierseg.engine.validation_loss import ValidationLossHook
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     'LayerwiseHook',
     'LayerwiseOptimWrapperConstructor',
     'LayerwiseTrainLoop',
+    'LoadFromHook',
     'ValidationLossHook',
 ]

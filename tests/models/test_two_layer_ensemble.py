@@ -6,29 +6,13 @@ from typing import Any
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from taxonomies import ANIMAL, BEAR, CAR, TEDDY, teddy_taxonomy
+from taxonomies import ANIMAL, BEAR, CAR, TEDDY
+from tiny_models import tiny_ensemble
 
 from hierseg.errors import ConfigError
 from hierseg.models import TwoLayerEnsemble
 from hierseg.registry import MODELS
-
-
-def tiny_ensemble() -> dict[str, Any]:
-    """Three root classes (Toy, Animal, Car) and two deeper ones (Bear, Teddy)."""
-    init_default_scope('mmdet')
-    config = Config.fromfile('configs/_base_/models/two_layer_mask_rcnn_r50_fpn.py')
-    slim = Config.fromfile('configs/_base_/quickstart.py').slim_detector
-    for name, count in (('layer0', 3), ('layer1', 2)):
-        layer = Config(dict(model=config.model[name]))
-        layer.merge_from_dict(dict(model=copy.deepcopy(slim)))
-        layer.model.roi_head.bbox_head.num_classes = layer.model.roi_head.mask_head.num_classes = count
-        layer.model.test_cfg.rcnn.score_thr = 0.0
-        config.model[name] = layer.model
-    config.model.taxonomy = teddy_taxonomy()
-    return config.model
 
 
 @pytest.fixture(scope='module')
