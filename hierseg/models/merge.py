@@ -1,19 +1,18 @@
 """Joins the instances of the two layers of the ensemble into instances with paths.
 
-Shape letters: N layer-0 instances, M layer-1 instances, K merged instances, C classes of the taxonomy.
-Labels are those of the full taxonomy.
+Shape letters: N layer-0 instances, M layer-1 instances, K merged instances, C classes of the taxonomy, H, W the
+image. Labels are those of the full taxonomy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
+from torch import Tensor
 
+from hierseg.models.mask_overlap import mask_overlaps
 from hierseg.taxonomy import TaxonomyArrays
 
 IntArray = npt.NDArray[np.int64]
@@ -27,12 +26,12 @@ class LayerInstances:
     Attributes:
         labels: (N,) int64.
         scores: (N,) float64.
-        masks: N masks as COCO run-length encodings (dicts of size and counts).
+        masks: (N, H, W) bool, on any device.
     """
 
     labels: IntArray
     scores: FloatArray
-    masks: Sequence[dict[str, Any]]
+    masks: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +43,15 @@ class MergedInstances:
         labels: (K,) int64; the class to name.
         class_scores: (K, C) float64; the score of every class that the instance claims, 0 for the others.
         joined: (M,) int64; the layer-0 instance that each layer-1 instance belongs to, -1 for none.
+        best: (K,) int64; the layer-1 instance that speaks for it: the best of those that belong to it, or itself
+            where it is of layer 1; -1 for none.
     """
 
     sources: IntArray
     labels: IntArray
     class_scores: FloatArray
     joined: IntArray
+    best: IntArray
 
 
 def merge_layers(
@@ -59,21 +61,27 @@ def merge_layers(
     *,
     iou_threshold: float = 0.5,
     keep_unmatched: bool = True,
+    decision_threshold: float = 0.5,
 ) -> MergedInstances:
     """Merges the layers' instances on one image.
 
     A layer-1 instance belongs to the layer-0 instance whose class is one of its ancestors and whose mask
-    overlaps it most. The layer-0 instance takes the best of them, by score, for its name: (Person, Man). The
-    others keep their score on it, for they are further opinions on the same object, not further objects.
-    Scores stay as each layer gave them; what lies between the two classes, or above the deeper one by another
-    path, gets the deeper one's.
+    overlaps it most, the one of higher score where two overlap it equally. The layer-0 instance takes the best of
+    them, by score, for its name: (Person, Man). The others keep their score on it, for they are further opinions
+    on the same object, not further objects. Scores stay as each layer gave them; what lies between the two
+    classes, or above the deeper one by another path, gets the deeper one's.
+
+    A detector gives a Man of score 0.05 on most Persons of score 0.99, which is no reason to name them so. The rule
+    is that of the end-to-end model: to be named, the deeper class must have a part of its root's score.
 
     Args:
         layer0: N instances of root classes.
         layer1: M instances of deeper classes.
         arrays: The taxonomy.
-        iou_threshold: Masks that overlap less do not belong together.
+        iou_threshold: Masks that overlap less do not belong together; above 0.
         keep_unmatched: Keep a layer-1 instance that belongs to none, under its own ancestors; else drop it.
+        decision_threshold: The part of the layer-0 instance's score that the best child must have to give the name;
+            with 0 it always does. No score depends on it.
     """
     joined = _join(layer0, layer1, arrays, iou_threshold)
     num_classes, num_first = len(arrays.depths), len(layer0.labels)
@@ -83,24 +91,31 @@ def merge_layers(
     row_of[alone] = num_first + np.arange(len(alone))
 
     class_scores: FloatArray = np.zeros((len(sources), num_classes))
-    labels = np.concatenate([layer0.labels, layer1.labels[alone]]).astype(np.int64)
+    best = np.full(len(sources), -1, dtype=np.int64)
     # Ascending, so that the best child of an instance is written last.
     for index in np.argsort(layer1.scores, kind='stable'):
-        row, label = row_of[index], layer1.labels[index]
+        row = row_of[index]
         if row >= 0:
-            above = arrays.ancestor_mask[label]
+            above = arrays.ancestor_mask[layer1.labels[index]]
             class_scores[row, above] = np.maximum(class_scores[row, above], layer1.scores[index])
-            labels[row] = label
+            best[row] = index
     class_scores[np.arange(num_first), layer0.labels] = layer0.scores
-    return MergedInstances(sources, labels, class_scores, joined)
+
+    labels = np.concatenate([layer0.labels, layer1.labels[alone]]).astype(np.int64)
+    parents = np.flatnonzero(best[:num_first] >= 0)
+    children = best[parents]
+    named = layer1.scores[children] >= decision_threshold * layer0.scores[parents]
+    labels[parents[named]] = layer1.labels[children[named]]
+    return MergedInstances(sources, labels, class_scores, joined, best)
 
 
 def _join(layer0: LayerInstances, layer1: LayerInstances, arrays: TaxonomyArrays, iou_threshold: float) -> IntArray:
-    """(M,) int64 indices of layer-0 instances, -1 for none; the first on ties."""
+    """(M,) int64 indices of layer-0 instances, -1 for none."""
     if not len(layer0.labels) or not len(layer1.labels):
         return np.full(len(layer1.labels), -1, dtype=np.int64)
-    # pycocotools compares run lengths only where the masks' boxes meet.
-    overlaps = np.asarray(coco_mask.iou(list(layer1.masks), list(layer0.masks), [0] * len(layer0.masks)))
-    overlaps = np.where(arrays.ancestor_mask[np.ix_(layer1.labels, layer0.labels)], overlaps, -1.0)
-    best = overlaps.argmax(axis=1)
-    return np.where(overlaps[np.arange(len(best)), best] >= iou_threshold, best, -1)
+    descends = arrays.ancestor_mask[np.ix_(layer1.labels, layer0.labels)]
+    overlaps = mask_overlaps(layer1.masks, layer0.masks, descends, at_least=iou_threshold)
+    # The first of equal overlaps is then the one of the highest score.
+    by_score = np.argsort(-layer0.scores, kind='stable')
+    joined = by_score[overlaps[:, by_score].argmax(axis=1)]
+    return np.where(overlaps.max(axis=1) > 0, joined, -1).astype(np.int64)

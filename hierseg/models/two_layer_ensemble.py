@@ -5,14 +5,15 @@ Shape letters: K merged instances, C classes of the taxonomy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from hierseg.annotations.layer_classes import LayerClasses
@@ -37,12 +38,14 @@ class TwoLayerEnsemble(BaseModel):
         taxonomy: A taxonomy, or the path of a file that ``read_taxonomy`` understands.
         layer0: Config of a detector of the root classes.
         layer1: Config of a detector of all deeper classes.
-        merge: ``iou_threshold`` (default 0.5), from which masks belong together, and ``unmatched``: ``keep``
-            (default) layer-1 instances that belong to none, or ``drop`` them.
+        merge: How :func:`~hierseg.models.merge.merge_layers` joins what the layers found. ``iou_threshold`` (default
+            0.5, above 0), from which masks belong together; ``unmatched``: ``keep`` (default) layer-1 instances that
+            belong to none, or ``drop`` them; ``decision_thr`` (default 0.5), the part of a root's score that the
+            deeper class must have to give the name.
 
     Raises:
-        ConfigError: On another ``unmatched``, an unknown option, or a head with another number of classes than
-            its layer.
+        ConfigError: On an option of ``merge`` that is unknown or out of range, or a head with another number of
+            classes than its layer.
     """
 
     def __init__(
@@ -55,13 +58,7 @@ class TwoLayerEnsemble(BaseModel):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        options = {'iou_threshold': 0.5, 'unmatched': 'keep', **(merge or {})}
-        if options['unmatched'] not in ('keep', 'drop') or len(options) > 2:
-            raise ConfigError(
-                f'merge={merge}', where='TwoLayerEnsemble', fix="Use iou_threshold and unmatched='keep' or 'drop'."
-            )
-        self.iou_threshold: float = options['iou_threshold']
-        self.keep_unmatched: bool = options['unmatched'] == 'keep'
+        self.merge_options = _merge_options(merge or {})
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else read_taxonomy(taxonomy)
         self.layer_labels = []
         for number, (name, config) in enumerate(zip(LAYERS, (layer0, layer1), strict=True)):
@@ -114,26 +111,23 @@ class TwoLayerEnsemble(BaseModel):
             second: Layer 1's.
 
         Returns:
-            The instances in descending order of their best score, and how they came about.
+            The instances in descending order of their best score, and how they came about, in the same order.
         """
         layers = [
-            LayerInstances(of_layer[found.labels.cpu().numpy()], found.scores.double().cpu().numpy(), _encoded(found))
+            LayerInstances(of_layer[found.labels.cpu().numpy()], found.scores.double().cpu().numpy(), found.masks)
             for of_layer, found in zip(self.layer_labels, (first, second), strict=True)
         ]
-        result = merge_layers(
-            *layers,
-            self.taxonomy.arrays,
-            iou_threshold=self.iou_threshold,
-            keep_unmatched=self.keep_unmatched,
-        )
+        result = merge_layers(*layers, self.taxonomy.arrays, **self.merge_options)
         order = np.argsort(-result.class_scores.max(axis=1, initial=0), kind='stable')
+        result = MergedInstances(
+            result.sources[order], result.labels[order], result.class_scores[order], result.joined, result.best[order]
+        )
         device = first.bboxes.device
-        rows = torch.from_numpy(result.sources[order]).to(device)
-        labels = torch.from_numpy(result.labels[order]).to(device)
-        class_scores = torch.from_numpy(result.class_scores[order]).to(first.scores)
+        labels = torch.from_numpy(result.labels).to(device)
+        class_scores = torch.from_numpy(result.class_scores).to(first.scores)
         instances = InstanceData(
-            bboxes=torch.cat([first.bboxes, second.bboxes])[rows],
-            masks=torch.cat([first.masks, second.masks])[rows],
+            bboxes=_taken(first.bboxes, second.bboxes, result.sources),
+            masks=_taken(first.masks, second.masks, result.sources),
             labels=labels,
             scores=class_scores.gather(1, labels[:, None]).squeeze(1),
             class_scores=class_scores,
@@ -141,11 +135,29 @@ class TwoLayerEnsemble(BaseModel):
         return instances, result
 
 
-def _encoded(found: InstanceData) -> list[dict[str, Any]]:
-    masks: Tensor = found.masks
-    if not len(masks):
-        return []
-    # Column-major, as pycocotools wants it: (H, W, N).
-    planes = np.asfortranarray(masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-    encoded: list[dict[str, Any]] = coco_mask.encode(planes)
-    return encoded
+def _taken(first: Tensor, second: Tensor, sources: npt.NDArray[np.int64]) -> Tensor:
+    """Rows of two tensors, counted through both: as of their concatenation, which for masks would be large."""
+    rows = [first[row] if row < len(first) else second[row - len(first)] for row in sources.tolist()]
+    return torch.stack(rows) if rows else first[:0]
+
+
+def _merge_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``merge_layers`` that a config stands for."""
+    options = {'iou_threshold': 0.5, 'unmatched': 'keep', 'decision_thr': 0.5, **given}
+    valid = (
+        len(options) == 3
+        and options['unmatched'] in ('keep', 'drop')
+        and 0 < options['iou_threshold'] <= 1
+        and 0 <= options['decision_thr'] <= 1
+    )
+    if not valid:
+        raise ConfigError(
+            f'merge={dict(given)}',
+            where='TwoLayerEnsemble',
+            fix="Use iou_threshold in (0, 1], unmatched='keep' or 'drop', and decision_thr in [0, 1].",
+        )
+    return {
+        'iou_threshold': options['iou_threshold'],
+        'keep_unmatched': options['unmatched'] == 'keep',
+        'decision_threshold': options['decision_thr'],
+    }

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pycocotools import mask as coco_mask
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.models.merge import LayerInstances, MergedInstances, merge_layers
@@ -17,11 +17,9 @@ Box = tuple[int, int, int, int]
 
 def found(labels: Sequence[int], boxes: Sequence[Box], scores: Sequence[float] | None = None) -> LayerInstances:
     """Rectangles in a picture of 40 × 100 pixels."""
-    masks = []
-    for left, top, right, bottom in boxes:
-        plane = np.zeros((40, 100), dtype=np.uint8, order='F')
-        plane[top:bottom, left:right] = 1
-        masks.append(coco_mask.encode(plane))
+    masks = torch.zeros(len(boxes), 40, 100, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
     return LayerInstances(
         np.array(labels, dtype=np.int64), np.array(scores if scores is not None else [0.9] * len(labels)), masks
     )
@@ -95,25 +93,105 @@ def test_a_layer_may_find_nothing(first: list[int], second: list[int]) -> None:
     assert merged.labels.tolist() == first + second
 
 
+def test_an_unlikely_child_gives_no_name() -> None:
+    layer0 = found([ANIMAL], [(0, 0, 20, 20)], [0.8])
+    at_half, below = (found([BEAR], [(0, 0, 20, 20)], [score]) for score in (0.4, 0.39))
+    assert merge(layer0, at_half).labels.tolist() == [BEAR]
+    unlikely = merge(layer0, below)
+    assert unlikely.labels.tolist() == [ANIMAL]
+    assert unlikely.class_scores[0, BEAR] == 0.39
+    assert merge(layer0, below, decision_threshold=0).labels.tolist() == [BEAR]
+
+
+def test_tells_which_instance_of_layer_1_speaks() -> None:
+    layer0 = found([ANIMAL, CAR], [(0, 0, 20, 20), (0, 0, 9, 9)])
+    layer1 = found([BEAR, TEDDY, BEAR], [(0, 0, 20, 20), (0, 0, 20, 20), (50, 0, 70, 20)], [0.3, 0.5, 0.2])
+    assert merge(layer0, layer1).best.tolist() == [1, -1, 2]
+
+
 rectangles = st.tuples(st.integers(0, 60), st.integers(0, 20), st.integers(1, 30), st.integers(1, 15)).map(
     lambda box: (box[0], box[1], box[0] + box[2], box[1] + box[3])
 )
+ABOVE = {BEAR: {ANIMAL}, TEDDY: {TOY, ANIMAL, BEAR}}
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([TOY, ANIMAL, CAR]), rectangles), max_size=5),
-    st.lists(st.tuples(st.sampled_from([BEAR, TEDDY]), rectangles), max_size=5),
-)
-def test_joins_as_pixels_compared_one_pair_at_a_time(first, second) -> None:
-    layers = [found([label for label, _ in layer], [box for _, box in layer]) for layer in (first, second)]
-    above = {BEAR: {ANIMAL}, TEDDY: {TOY, ANIMAL}}
-    expected = []
-    for label, (a, b, c, d) in second:
-        best = (0.5, -1)
-        for index, (root, (e, f, g, h)) in enumerate(first):
-            common = max(0, min(c, g) - max(a, e)) * max(0, min(d, h) - max(b, f))
-            overlap = common / ((c - a) * (d - b) + (g - e) * (h - f) - common)
-            if root in above[label] and (overlap > best[0] or (overlap >= 0.5 and best[1] < 0)):
-                best = (overlap, index)
-        expected.append(best[1])
-    assert merge(*layers).joined.tolist() == expected
+def overlap(one: Box, other: Box) -> float:
+    (a, b, c, d), (e, f, g, h) = one, other
+    common = max(0, min(c, g) - max(a, e)) * max(0, min(d, h) - max(b, f))
+    return common / ((c - a) * (d - b) + (g - e) * (h - f) - common)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[list, list]:
+    """(label, box, score) of each layer; no two scores are equal, and boxes are often."""
+    places = draw(st.lists(rectangles, min_size=1, max_size=4))
+    box = st.sampled_from(places) | rectangles
+    first = draw(st.lists(st.tuples(st.sampled_from([TOY, ANIMAL, CAR]), box), max_size=5))
+    second = draw(st.lists(st.tuples(st.sampled_from([BEAR, TEDDY]), box), max_size=6))
+    scores = draw(st.permutations([step / 20 for step in range(1, 20)]))
+    scored = [(*instance, score) for instance, score in zip(first + second, scores, strict=False)]
+    return scored[: len(first)], scored[len(first) :]
+
+
+def layers_of(scene: tuple[list, list]) -> list[LayerInstances]:
+    return [found(*([row[column] for row in layer] for column in range(3))) for layer in scene]
+
+
+def plainly(first: list, second: list, *, threshold: float, keep: bool, part: float) -> list[tuple]:
+    """The rules, one instance after the other: box, named class and claims of each merged instance."""
+    children: dict[int, list] = {}
+    alone = []
+    for label, box, score in second:
+        fits = [
+            (overlap(box, other), other_score, index)
+            for index, (root, other, other_score) in enumerate(first)
+            if root in ABOVE[label] and overlap(box, other) >= threshold
+        ]
+        (children.setdefault(max(fits)[2], []) if fits else alone).append((label, box, score))
+    merged = []
+    for index, (root, box, score) in enumerate(first):
+        claims: dict[int, float] = {}
+        for label, _, child in children.get(index, []):
+            for claimed in {label} | ABOVE[label]:
+                claims[claimed] = max(claims.get(claimed, 0), child)
+        claims[root] = score
+        best = max(children.get(index, []), key=lambda child: child[2], default=None)
+        merged.append((box, best[0] if best and best[2] >= part * score else root, claims))
+    if keep:
+        merged += [(box, label, dict.fromkeys({label} | ABOVE[label], score)) for label, box, score in alone]
+    return merged
+
+
+def described(scene: tuple[list, list], merged: MergedInstances) -> list[tuple]:
+    boxes = [box for layer in scene for _, box, _ in layer]
+    return [
+        (boxes[source], label, {claim: float(row[claim]) for claim in np.flatnonzero(row)})
+        for source, label, row in zip(merged.sources, merged.labels.tolist(), merged.class_scores, strict=True)
+    ]
+
+
+@given(scenes(), st.sampled_from([0.1, 0.5, 0.9]), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]))
+def test_merges_as_the_rules_say_one_instance_after_the_other(scene, threshold, keep, part) -> None:
+    merged = merge(*layers_of(scene), iou_threshold=threshold, keep_unmatched=keep, decision_threshold=part)
+    assert described(scene, merged) == plainly(*scene, threshold=threshold, keep=keep, part=part)
+
+
+@given(scenes(), st.randoms(use_true_random=False))
+def test_the_order_of_instances_does_not_matter(scene, random) -> None:
+    shuffled = tuple(random.sample(layer, len(layer)) for layer in scene)
+    results = [described(each, merge(*layers_of(each))) for each in (scene, shuffled)]
+    assert sorted(results[0], key=repr) == sorted(results[1], key=repr)
+
+
+@given(scenes())
+def test_nothing_that_layer_0_says_is_lost_or_changed(scene) -> None:
+    merged = merge(*layers_of(scene))
+    for row, (label, _, score) in enumerate(scene[0]):
+        assert merged.sources[row] == row
+        assert merged.class_scores[row, label] == score
+    # Every opinion of layer 1 is said, and never without the classes above it.
+    for label, _, score in scene[1]:
+        assert (merged.class_scores[:, label] >= score).any()
+    for claims in merged.class_scores:
+        for label, above in ABOVE.items():
+            assert claims[label] == 0 or all(claims[list(above)] > 0)

@@ -75,6 +75,8 @@ def test_a_layer_starts_with_the_weights_that_it_has_alone() -> None:
     [
         ({'merge': {'unmatched': 'guess'}}, "unmatched='keep' or 'drop'"),
         ({'merge': {'iou': 0.5}}, 'Use iou_threshold'),
+        ({'merge': {'iou_threshold': 0}}, r'iou_threshold in \(0, 1\]'),
+        ({'merge': {'decision_thr': 2}}, r'decision_thr in \[0, 1\]'),
     ],
 )
 def test_clear_errors(change: dict[str, Any], message: str) -> None:
