@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import CheckpointLoader
 
 from hierseg import __version__
-from hierseg.apis.runner import check_checkpoint, running
+from hierseg.apis.inference import read_checkpoint
 from hierseg.engine.atomic_checkpoint import write_atomically
 from hierseg.errors import ConfigError
 from hierseg.taxonomy import Taxonomy
@@ -52,23 +51,6 @@ def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
     torch.save(joined, content)
     write_atomically(content.getvalue(), Path(out))
     return joined
-
-
-def read_checkpoint(checkpoint: str) -> dict[str, Any]:
-    """Reads a checkpoint in safe mode.
-
-    Raises:
-        ConfigError: It does not exist, cannot be read, or has no ``state_dict``.
-    """
-    with running(check_checkpoint(checkpoint)):
-        try:
-            found = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-        except (RuntimeError, EOFError, OSError) as error:
-            reason = str(error).partition('\n')[0]
-            raise ConfigError(f'the checkpoint cannot be read: {reason}', where=checkpoint) from error
-    if not isinstance(found, dict) or not isinstance(found.get('state_dict'), dict):
-        raise ConfigError('the file is no checkpoint of a training: it has no state_dict', where=checkpoint)
-    return found
 
 
 def _meta_of_layer(checkpoint: Mapping[str, Any], number: int, source: str) -> Mapping[str, Any]:

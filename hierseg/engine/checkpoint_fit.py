@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hierseg.errors import ConfigError
+
 Shape = tuple[int, ...]
+
+SHOWN = 3
+"""An error names this many of the tensors that do not fit."""
 
 
 class Fate(str, Enum):
@@ -47,6 +52,24 @@ class TensorFit(NamedTuple):
         if self.fate is Fate.OTHER_SHAPE:
             return f'{self.name}: {self.source_shape} in the checkpoint, {self.shape} in the model'
         return f'{self.name or self.source}: {self.fate.value}'
+
+
+def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
+    """The tensors of a checkpoint by name, whether it has more than tensors or not, or was saved in a wrapper.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    whole = checkpoint if isinstance(checkpoint, dict) else {}
+    found = whole.get('state_dict', whole)
+    weights: OrderedDict[str, Any] = OrderedDict(
+        (name.removeprefix('module.'), value) for name, value in found.items() if hasattr(value, 'shape')
+    )
+    if not weights:
+        raise ConfigError('the checkpoint has no weights', where=where, fix='It needs a state_dict.')
+    versions = getattr(found, '_metadata', {})
+    weights._metadata = {name.removeprefix('module.'): value for name, value in versions.items()}  # type: ignore[attr-defined]
+    return weights
 
 
 def fit_tensors(
@@ -98,6 +121,23 @@ def fitted(
             metadata[module] = versions[source]
     state._metadata = metadata  # type: ignore[attr-defined]  # where PyTorch and MMEngine look for it
     return state
+
+
+def require_all(fits: Sequence[TensorFit], *, where: str) -> None:
+    """Requires that every tensor of the model is taken.
+
+    Raises:
+        ConfigError: It is not; the first ones are named.
+    """
+    # Checkpoints of early PyTorch do not have the counters; batch normalisation does not need them to test.
+    bad = [fit for fit in fits if fit.name and fit.fate is not Fate.TAKEN and 'num_batches_tracked' not in fit.name]
+    if bad:
+        some = '; '.join(map(str, bad[:SHOWN])) + ('; …' if len(bad) > SHOWN else '')
+        raise ConfigError(
+            f'the checkpoint is of another model: {len(bad)} tensors do not fit ({some})',
+            where=where,
+            fix='Use the config that it was trained with.',
+        )
 
 
 def summary(fits: Sequence[TensorFit], *, parts: Sequence[str] = ()) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,16 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import get_state_dict
 
-from hierseg.engine.checkpoint_fit import Fate, TensorFit, as_csv, fit_tensors, fitted, summary
+from hierseg.engine.checkpoint_fit import (
+    Fate,
+    TensorFit,
+    as_csv,
+    fit_tensors,
+    fitted,
+    require_all,
+    summary,
+    weights_of,
+)
 from hierseg.engine.layerwise_loop import unwrapped
 from hierseg.errors import ConfigError
 from hierseg.models.two_layer_ensemble import LAYERS, TwoLayerEnsemble
@@ -44,7 +52,7 @@ class LoadFromHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Puts what the model takes into the place of the checkpoint's weights."""
         where = str(runner._load_from or runner.work_dir)
-        weights = _weights(checkpoint, where)
+        weights = weights_of(checkpoint, where=where)
         if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
             raise ConfigError(
                 'the checkpoint has weights and no state of a training to resume',
@@ -56,7 +64,7 @@ class LoadFromHook(Hook):
         fits = fit_tensors(own, weights, parts=parts)
         # MMEngine's loop is a config until training begins.
         if runner._resume or not isinstance(runner._train_loop, BaseLoop):
-            _insist(fits, where)
+            require_all(fits, where=where)
         elif not any(fit.fate is Fate.TAKEN for fit in fits):
             raise ConfigError(
                 f'no tensor of the checkpoint fits the model: the checkpoint has {_some(weights)}, '
@@ -72,32 +80,6 @@ class LoadFromHook(Hook):
         if is_main_process():
             table.write_text(as_csv(fits))
         runner.logger.info(f'load_from {runner._load_from}: {summary(fits, parts=parts)}\nall of them: {table}')
-
-
-def _weights(checkpoint: Any, where: str) -> OrderedDict[str, Any]:
-    """The tensors of a checkpoint by name, whether it has more than tensors or not, or was saved in a wrapper."""
-    whole = checkpoint if isinstance(checkpoint, dict) else {}
-    found = whole.get('state_dict', whole)
-    weights: OrderedDict[str, Any] = OrderedDict(
-        (name.removeprefix('module.'), value) for name, value in found.items() if hasattr(value, 'shape')
-    )
-    if not weights:
-        raise ConfigError('the checkpoint has no weights', where=where, fix='It needs a state_dict.')
-    versions = getattr(found, '_metadata', {})
-    weights._metadata = {name.removeprefix('module.'): value for name, value in versions.items()}  # type: ignore[attr-defined]
-    return weights
-
-
-def _insist(fits: list[TensorFit], where: str) -> None:
-    # Checkpoints of early PyTorch do not have the counters; batch normalisation does not need them to test.
-    bad = [fit for fit in fits if fit.name and fit.fate is not Fate.TAKEN and 'num_batches_tracked' not in fit.name]
-    if bad:
-        some = '; '.join(map(str, bad[:SHOWN])) + ('; …' if len(bad) > SHOWN else '')
-        raise ConfigError(
-            f'the checkpoint is of another model: {len(bad)} tensors do not fit ({some})',
-            where=where,
-            fix='Use the config that it was trained with.',
-        )
 
 
 def _some(names: Any) -> str:

@@ -97,11 +97,15 @@ class TwoLayerEnsemble(BaseModel):
         Returns:
             The second layer's data samples with merged ``pred_instances``.
         """
-        results = [getattr(self, name).test_step(data) for name in LAYERS]
+        results = self.predict_layers(data)
         found = [[sample.pred_instances for sample in samples] for samples in results]
         for sample, first, second in zip(results[1], *found, strict=True):
             sample.pred_instances = self.merged(first, second)[0]
         return results[1]
+
+    def predict_layers(self, data: dict[str, Any]) -> list[list[Any]]:
+        """The data samples of a batch with what each layer found, in the layer's labels."""
+        return [getattr(self, name).test_step(data) for name in LAYERS]
 
     def merged(self, first: InstanceData, second: InstanceData) -> tuple[InstanceData, MergedInstances]:
         """Merges what the layers found on one image.

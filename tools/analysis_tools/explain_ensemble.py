@@ -1,0 +1,45 @@
+"""Shows how the two-layer ensemble comes to its instances on one image: layer 0 | layer 1 | final, and a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import mmcv
+from mmengine.config import DictAction
+
+from hierseg.apis import explain_ensemble
+from hierseg.errors import exits_cleanly
+from hierseg.report.flow import flow_rows
+from hierseg.report.flow_picture import draw_flow
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of an ensemble')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--image', required=True, metavar='FILE', help='the image')
+    parser.add_argument(
+        '--out', type=Path, metavar='PNG', help='picture to write; default: work_dirs/explain_ensemble/<image>.png'
+    )
+    parser.add_argument('--score-thr', type=float, default=0.3, help='instances below are not shown; default: 0.3')
+    parser.add_argument('--device', help='such as cuda:0 or cpu; default: the first GPU, if there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config: key=value ...'
+    )
+    return parser.parse_args()
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    flow = explain_ensemble(args.config, args.checkpoint, args.image, device=args.device, options=args.cfg_options)
+    for row in flow_rows(flow, threshold=args.score_thr):
+        print(row)
+    out = args.out or Path('work_dirs/explain_ensemble') / f'{Path(args.image).stem}.png'
+    mmcv.imwrite(draw_flow(flow, threshold=args.score_thr)[..., ::-1], str(out))
+    print(f'picture: {out}')
+
+
+if __name__ == '__main__':
+    main()
