@@ -14,6 +14,7 @@ PACKAGE = Path(hierseg.__file__).parent
 
 LAYERS = {
     'errors': 0,
+    'files': 0,
     'taxonomy': 0,
     'annotations': 1,
     'synthetic': 1,
@@ -33,6 +34,7 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 # Foreign packages that a room must not import.
 FORBIDDEN = {
     'errors': HEAVY,
+    'files': HEAVY,
     'taxonomy': HEAVY | {'pandas', 'pyarrow', 'cv2', 'pycocotools'},
     'annotations': HEAVY,
     'synthetic': HEAVY,

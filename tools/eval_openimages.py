@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hierseg.errors import exits_cleanly
-from hierseg.metrics import evaluate_files, write_json
+from hierseg.errors import EvaluationError, exits_cleanly
+from hierseg.files import write_json
+from hierseg.metrics import evaluate_files
 from hierseg.taxonomy import read_taxonomy
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         if args.out is None:
             print(json.dumps(document, indent=1))
         else:
-            write_json(args.out, document)
+            write_json(document, args.out, error=EvaluationError)
             print(f'mAP {result.mean_average_precision:.4f} over {result.num_classes_evaluated} classes → {args.out}')
 
 

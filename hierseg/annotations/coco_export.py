@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,6 +17,7 @@ from hierseg.annotations.coco_verified import ExhaustiveLabels
 from hierseg.annotations.records import ImageRow, Instances
 from hierseg.annotations.store import Store
 from hierseg.errors import AnnotationError, StoreError
+from hierseg.files import whole_file
 
 
 def write_coco(
@@ -43,14 +43,11 @@ def write_coco(
     if path.exists() and not overwrite:
         raise AnnotationError('exists already', where=str(path), fix='Name another file, or allow to overwrite it.')
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial-{uuid.uuid4().hex}')
     exporter = _Exporter(store, progress=progress)
-    try:
-        with partial.open('w', encoding='utf-8') as file:
-            counts = exporter.write(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding='utf-8')
+        counts = exporter.write(text)
+        text.detach()  # flushes, and leaves the file open
     return counts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
 from hierseg.errors import ConfigError
+from hierseg.files import write_json
 
 
 def evaluate(
@@ -115,4 +115,4 @@ def _dump(config: Config, out: str) -> None:
 def _write(metrics: Mapping[str, float], path: Path) -> None:
     # JSON knows no NaN: a class without ground truth has no score, which is null.
     finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-    path.write_text(json.dumps(finite, indent=2) + '\n')
+    write_json(finite, path, error=ConfigError)

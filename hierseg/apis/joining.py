@@ -11,8 +11,8 @@ import torch
 
 from hierseg import __version__
 from hierseg.apis.inference import read_checkpoint
-from hierseg.engine.atomic_checkpoint import write_atomically
 from hierseg.errors import ConfigError
+from hierseg.files import write_atomically
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.compare import require_same_taxonomy
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,10 @@ from mmengine.fileio.backends import register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from hierseg.files import write_atomically
 from hierseg.registry import HOOKS
 
 BACKEND = 'hierseg.atomic'
-
-
-def write_atomically(content: bytes, path: Path) -> None:
-    """Writes a file so that whoever reads ``path``, now or after a crash, finds the old content or the new.
-
-    A partial file of a killed run is overwritten by the next attempt.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    with partial.open('wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class AtomicLocalBackend(LocalBackend):

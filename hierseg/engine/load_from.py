@@ -22,6 +22,7 @@ from hierseg.engine.checkpoint_fit import (
 )
 from hierseg.engine.layerwise_loop import unwrapped
 from hierseg.errors import ConfigError
+from hierseg.files import write_atomically
 from hierseg.models.two_layer_ensemble import LAYERS, TwoLayerEnsemble
 from hierseg.registry import HOOKS
 
@@ -78,7 +79,7 @@ class LoadFromHook(Hook):
     def _report(self, runner: Runner, fits: list[TensorFit], parts: tuple[str, ...]) -> None:
         table = Path(runner.log_dir) / TABLE
         if is_main_process():
-            table.write_text(as_csv(fits))
+            write_atomically(as_csv(fits).encode(), table)
         runner.logger.info(f'load_from {runner._load_from}: {summary(fits, parts=parts)}\nall of them: {table}')
 
 

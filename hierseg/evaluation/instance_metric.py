@@ -19,6 +19,7 @@ from hierseg.annotations import Store
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.arrays import detections_of, ground_truth_of
 from hierseg.evaluation.submission import Span, SubmissionWriter
+from hierseg.files import write_json
 from hierseg.metrics import (
     DEFAULT_GROUP_OF_WEIGHTS,
     Expansion,
@@ -27,7 +28,6 @@ from hierseg.metrics import (
     checked_iou_type,
     match_image,
     summarise,
-    write_json,
 )
 from hierseg.registry import METRICS
 from hierseg.taxonomy import Taxonomy
@@ -159,7 +159,7 @@ class OpenImagesInstanceMetric(BaseMetric):
         if self.classwise:
             logger.info('AP of %s at IoU 0.5\n%s', self.iou_type, class_table(result, self.taxonomy))
         if self.results_file is not None:
-            write_json(self.results_file, result.to_json(self.taxonomy.ids))
+            write_json(result.to_json(self.taxonomy.ids), self.results_file, error=EvaluationError)
         if self._submission is not None:
             spans = [record.span for record in results if record.span is not None]
             self._submission.merge(spans, by_mask=self.iou_type == 'segm')

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 from hierseg.annotations import ImageRow
 from hierseg.errors import EvaluationError
+from hierseg.files import whole_file
 from hierseg.metrics import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS, ImageDetections, encode_mask
 
 
@@ -70,10 +70,9 @@ class SubmissionWriter:
             EvaluationError: If the part file of another rank is not there.
         """
         parts: dict[int, BinaryIO] = {}
-        temporary = self.path.with_name(f'.{self.path.name}.tmp')
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open('wb') as target:
+            with whole_file(self.path) as target:
                 columns = MASK_SUBMISSION_COLUMNS if by_mask else BOX_SUBMISSION_COLUMNS
                 target.write((','.join(columns) + '\n').encode('ascii'))
                 for span in spans:
@@ -81,7 +80,6 @@ class SubmissionWriter:
                         parts[span.rank] = self._part_of(span.rank).open('rb')
                     parts[span.rank].seek(span.start)
                     target.write(parts[span.rank].read(span.length))
-            shutil.move(temporary, self.path)
         except FileNotFoundError as error:
             raise EvaluationError(
                 f'{error.filename} is missing',
@@ -91,7 +89,6 @@ class SubmissionWriter:
         finally:
             for part in parts.values():
                 part.close()
-            temporary.unlink(missing_ok=True)
 
     def remove_part(self) -> None:
         """Deletes this rank's part file."""

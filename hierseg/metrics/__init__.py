@@ -11,7 +11,7 @@ from hierseg.metrics.official_csv import (
     read_detections,
     read_ground_truth,
 )
-from hierseg.metrics.open_images import evaluate_files, write_json
+from hierseg.metrics.open_images import evaluate_files
 from hierseg.metrics.records import (
     DEFAULT_GROUP_OF_WEIGHTS,
     ImageDetections,
@@ -45,5 +45,4 @@ __all__ = [
     'read_ground_truth',
     'regular',
     'summarise',
-    'write_json',
 ]

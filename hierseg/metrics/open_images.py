@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -66,20 +62,3 @@ def evaluate_files(
         ),
         taxonomy.num_classes,
     )
-
-
-def write_json(path: str | PathLike[str], document: dict[str, Any]) -> None:
-    """Writes a JSON file whole or not at all.
-
-    Raises:
-        EvaluationError: If it cannot be written.
-    """
-    target = Path(path)
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + '\n', 'utf-8')
-        temporary.replace(target)
-    except OSError as error:
-        raise EvaluationError(f'cannot write the file ({error.strerror})', where=str(target)) from None
-    finally:
-        temporary.unlink(missing_ok=True)

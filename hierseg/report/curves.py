@@ -17,7 +17,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from hierseg.engine.atomic_checkpoint import write_atomically
+from hierseg.files import write_atomically
 from hierseg.registry import HOOKS
 
 TRAINING, VALIDATION = '#2563eb', '#ea580c'

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from hierseg.errors import TaxonomyError, exits_cleanly
+from hierseg.files import write_json
 from hierseg.taxonomy.draft import TaxonomyDraft
-from hierseg.taxonomy.files import write_json
 from hierseg.taxonomy.graph import Taxonomy
 from hierseg.taxonomy.lint import LintReport, describe, lint, summary
 from hierseg.taxonomy.readers import read_draft
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report = lint(draft)
     if options.json and report.taxonomy:
-        write_json(report.taxonomy.to_json(), options.json)
+        write_json(report.taxonomy.to_json(), options.json, error=TaxonomyError)
     _print('\n'.join(report_lines(draft, report)))
     return 0 if report.taxonomy else 1
 

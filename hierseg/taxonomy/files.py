@@ -1,11 +1,10 @@
-"""Text and JSON files in and out, with errors that name the file and the line."""
+"""Text and JSON files, with errors that name the file and the line."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -80,21 +79,3 @@ def line_of(text: str, value: str, *, mention: int = 1) -> int:
     for _ in range(mention):
         position = text.find(json.dumps(value), position + 1)
     return text.count('\n', 0, max(position, 0)) + 1
-
-
-def write_json(document: Any, path: AnyPath) -> None:
-    """Writes a document as JSON; the file is either whole or not there.
-
-    Raises:
-        TaxonomyError: If the file cannot be written.
-    """
-    target = Path(path)
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
-    try:
-        try:
-            temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1) + '\n', encoding='utf-8')
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise TaxonomyError(f'cannot write the file ({error.strerror})', where=str(path)) from None

@@ -10,7 +10,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from stub_training import layerwise_settings, make_runner
 
-from hierseg.engine.atomic_checkpoint import write_atomically
+from hierseg.files import write_atomically
 
 
 class Killed(BaseException):

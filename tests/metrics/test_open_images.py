@@ -14,8 +14,7 @@ from open_images_files import GOLDENS, rectangle, write_case
 from plain_open_images import evaluate as plain_evaluate
 from taxonomies import teddy_taxonomy
 
-from hierseg.errors import EvaluationError
-from hierseg.metrics import evaluate_files, write_json
+from hierseg.metrics import evaluate_files
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 CASES = [('case_02', 'segm'), ('case_03', 'segm'), ('case_03', 'bbox')]
@@ -161,18 +160,6 @@ def test_renumbering_classes_permutes_the_result(tmp_path):
     assert result.to_json(TAXONOMY.ids) == renumbered.to_json(order)
     # Bear: one of two found. Animal: one of two. Toy and Car: none of one.
     assert result.average_precision.tolist() == [0, 0.5, 0.5, 1, 0]
-
-
-def test_results_are_written_whole_or_not_at_all(tmp_path):
-    target = tmp_path / 'result.json'
-    write_json(target, {'mAP': None, 'AP': {'Größe': 0.5}})
-    assert json.loads(target.read_text('utf-8')) == {'mAP': None, 'AP': {'Größe': 0.5}}
-    with pytest.raises(ValueError, match='JSON'):
-        write_json(target, {'mAP': float('nan')})
-    with pytest.raises(EvaluationError, match='cannot write'):
-        write_json(tmp_path / 'missing' / 'result.json', {})
-    assert [path.name for path in tmp_path.iterdir()] == ['result.json']
-    assert json.loads(target.read_text('utf-8'))['AP'] == {'Größe': 0.5}
 
 
 def test_the_progress_bar_changes_nothing(tmp_path, capsys):

@@ -9,8 +9,8 @@ from hypothesis import given
 from taxonomies import random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import TaxonomyError
+from hierseg.files import write_json
 from hierseg.taxonomy import Taxonomy, read_taxonomy
-from hierseg.taxonomy.files import write_json
 from hierseg.taxonomy.readers import OPEN_IMAGES_PREFERRED_PARENTS
 
 
@@ -90,28 +90,3 @@ def test_classes_of_no_known_kind(tmp_path):
     (tmp_path / 'c.json').write_text('{"classes": []}')
     with pytest.raises(TaxonomyError, match=r'c.json: no list of classes. Give a CSV'):
         read_taxonomy(tmp_path / 't.csv', classes=tmp_path / 'c.json')
-
-
-class TestWriting:
-    def test_leaves_nothing_beside_the_file(self, tmp_path):
-        write_json({'a': 'ä'}, tmp_path / 'out.json')
-        write_json({'a': 'ö'}, tmp_path / 'out.json')
-        assert [path.name for path in tmp_path.iterdir()] == ['out.json']
-        assert json.loads((tmp_path / 'out.json').read_text(encoding='utf-8')) == {'a': 'ö'}
-
-    def test_a_failed_write_keeps_what_was_there(self, tmp_path):
-        write_json({'a': 1}, tmp_path / 'out.json')
-        with pytest.raises(TypeError):
-            write_json({'a': object()}, tmp_path / 'out.json')
-        assert [path.name for path in tmp_path.iterdir()] == ['out.json']
-        assert json.loads((tmp_path / 'out.json').read_text()) == {'a': 1}
-
-    def test_a_folder_that_is_not_there(self, tmp_path):
-        with pytest.raises(TaxonomyError, match=r'cannot write the file \(No such file'):
-            write_json({}, tmp_path / 'none' / 'out.json')
-
-    def test_a_failed_rename_leaves_no_temporary_file(self, tmp_path):
-        (tmp_path / 'out.json').mkdir()
-        with pytest.raises(TaxonomyError, match='cannot write the file'):
-            write_json({}, tmp_path / 'out.json')
-        assert [path.name for path in tmp_path.iterdir()] == ['out.json']

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from taxonomies import random_taxonomies, teddy_taxonomy
 
+from hierseg.files import write_json
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.__main__ import draw, main
-from hierseg.taxonomy.files import write_json
 
 
 @pytest.fixture
