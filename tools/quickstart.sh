@@ -32,7 +32,7 @@ fi
 
 # step NAME RESULT COMMAND...: runs a command unless its result is there from an earlier run of the same steps,
 # with the same settings and configs.
-chain=$(cat "$HIERSEG_ROOT"/configs/quickstart/*.py "$HIERSEG_ROOT"/configs/_base_/*/*.py | cksum)
+chain=$(cat "$HIERSEG_ROOT"/configs/quickstart/*.py "$HIERSEG_ROOT"/configs/_base_/{,*/}*.py | cksum)
 step() {
     local name=$1 result=$2 start=$SECONDS mark=$data/.steps/$1
     shift 2
