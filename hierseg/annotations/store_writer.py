@@ -87,18 +87,24 @@ class StoreWriter:
         self.summary: dict[str, Any] = {}
         self._ids: set[str] = set()
         self._num_masks = 0
+        self._lock: int | None = None
         check_target(self.path, overwrite=overwrite)
 
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.path)
         self._partial = self.path.with_name(f'.{self.path.name}.partial-{uuid.uuid4().hex}')
-        self._partial.mkdir()
-        # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
-        self._lock = os.open(self._partial, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
-        return self
+        try:
+            self._partial.mkdir()
+            # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
+            self._lock = os.open(self._partial, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
+            return self
+        except BaseException:
+            # Python calls no __exit__ for an interruption that comes before the block begins.
+            self._discard()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -109,8 +115,14 @@ class StoreWriter:
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._discard()
+
+    def _discard(self) -> None:
+        """Removes the hidden folder, unless it took its name, and lets the lock go."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
     def add(
         self,

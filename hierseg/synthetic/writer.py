@@ -111,8 +111,8 @@ def synthesize(
     if workers < 1:
         raise ConfigError(f'{workers} workers', fix='Ask for at least 1.')
     partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         _write_taxonomy(partial, taxonomy)
         summaries = {}
         for index, split in enumerate(options.splits):

@@ -185,6 +185,18 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('step', ['fcntl.flock', '_TableWriter'])
+def test_an_interruption_before_the_block_leaves_nothing_behind(tmp_path, monkeypatch, step):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f'hierseg.annotations.store_writer.{step}', interrupt)
+    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / 'store', taxonomy=TAXONOMY):
+        pass
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_images_is_an_error(tmp_path):
     with pytest.raises(StoreError, match='the split is empty'), StoreWriter(tmp_path / 'store', taxonomy=TAXONOMY):
         pass
