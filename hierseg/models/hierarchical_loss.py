@@ -120,6 +120,8 @@ class HierarchicalLoss(nn.Module):
         label_weights: Tensor | None = None,
         avg_factor: float | None = None,
         reduction_override: Reduction | None = None,
+        *,
+        known: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss.
 
@@ -129,13 +131,16 @@ class HierarchicalLoss(nn.Module):
             label_weights: (N,) factors.
             avg_factor: What a mean divides by instead of N.
             reduction_override: Instead of the one set at construction.
+            known: (N, C) bool; classes whose presence where the RoI lies somebody verified. The others count
+                neither for nor against it; see ``marginal_negative_log_likelihood``. None: all.
 
         Returns:
             A scalar, or (N,) without reduction.
         """
         # Log-sum-exp of half-precision logits would lose small masses.
         with torch.autocast(cls_score.device.type, enabled=False):
-            losses = marginal_negative_log_likelihood(self.outcome_logits(cls_score), labels, self.descendants)
+            outcomes = self.outcome_logits(cls_score)
+            losses = marginal_negative_log_likelihood(outcomes, labels, self.descendants, known=known)
             weights = None if label_weights is None else label_weights.to(losses.dtype)
             return self.loss_weight * weight_reduce_loss(
                 losses, weights, reduction_override or self.reduction, avg_factor

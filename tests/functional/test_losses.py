@@ -21,6 +21,16 @@ def test_hand_derived_values() -> None:
     assert losses.tolist() == pytest.approx([math.log(21 / 9), math.log(21 / 4), math.log(21 / 6)])
 
 
+def test_unknown_classes_leave_the_normaliser() -> None:
+    outcomes = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], dtype=torch.float64).log().expand(3, 6)
+    descendants = padded_descendants(teddy_taxonomy().arrays)
+    # Toy and teddy (masses 1 and 4) are not known.
+    known = torch.tensor([[False, True, True, False, True]]).expand(3, 5)
+    losses = marginal_negative_log_likelihood(outcomes, torch.tensor([ANIMAL, TEDDY, 5]), descendants, known=known)
+    # animal: 9 of 21 - 1, for teddy is below it; teddy: 4 of 21 - 1; background: 6 of 21 - 1 - 4.
+    assert losses.tolist() == pytest.approx([math.log(20 / 9), math.log(20 / 4), math.log(16 / 6)])
+
+
 @given(random_taxonomies(), st.integers(0, 2**31))
 def test_equals_enumeration_of_the_outcomes(taxonomy: Taxonomy, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
