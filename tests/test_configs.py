@@ -150,7 +150,7 @@ def test_the_quickstart_trains_both_systems_equally_long() -> None:
         epochs * ensemble.train_dataloader[layer].batch_sampler.iterations
         for layer, epochs in ensemble.train_cfg.max_epochs.items()
     )
-    assert together == alone == 800
+    assert together == alone == 560
     assert ensemble.train_dataloader.batch_size == end_to_end.train_dataloader.batch_size
 
 

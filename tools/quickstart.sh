@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a trained and tested model on synthetic data, in minutes on two CPU cores; a GPU is used when there.
+# From nothing to both systems trained and tested on synthetic data, the end-to-end model and the two-layer ensemble, in
+# minutes on two CPU cores; a GPU is used when there.
 #   bash tools/quickstart.sh [--fresh] [--smoke]
 #   --fresh   redo everything; without it, steps that are done already are skipped and training goes on where it was
 #   --smoke   a few images and steps only: shows that everything runs, learns nothing
@@ -12,7 +13,7 @@ for argument in "$@"; do
     case $argument in
         --fresh) fresh=true ;;
         --smoke) smoke=true ;;
-        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
         *) echo "error: unknown argument $argument; see --help" >&2; exit 2 ;;
     esac
 done
@@ -20,13 +21,13 @@ done
 set --  # the set-up has arguments of its own
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tools=$HIERSEG_ROOT/tools
-config=$HIERSEG_ROOT/configs/quickstart/hier_e2e.py
+configs=$HIERSEG_ROOT/configs/quickstart
 data=data/quickstart
 work=work_dirs/quickstart
-images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200} overrides=()
+systems=(hier_e2e two_layer_ensemble)
+images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200}
 if $smoke; then
     images=24 val_images=8
-    overrides=(--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 train_dataloader.batch_sampler.iterations=3)
 fi
 ! $fresh || rm -rf "$data" "$work"
 
@@ -62,31 +63,67 @@ convert() {
         --masks "$official-$split-segmentation-masks.csv" --mask-dir "$data/$split-masks" --images "$data/$split"
 }
 
+# What --smoke changes in the training of a system.
+overrides() {
+    case $smoke,$1 in
+        true,hier_e2e)
+            echo --cfg-options train_cfg.max_epochs=1 train_dataloader.batch_sampler.iterations=3 ;;
+        true,two_layer_ensemble)
+            echo --cfg-options train_cfg.max_epochs.layer{0,1}=1 train_dataloader.layer{0,1}.batch_sampler.iterations=2 ;;
+    esac
+}
+
 train() {
+    local system=$1 folder=$work/$1
     # An interrupted run of the same steps goes on; checkpoints of any other make way.
-    if [[ ! -f $work/.begun || $(<"$work/.begun") != "$chain" ]]; then
-        rm -rf "$work"
-        mkdir -p "$work"
-        echo "$chain" >"$work/.begun"
+    if [[ ! -f $folder/.begun || $(<"$folder/.begun") != "$chain" ]]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        echo "$chain" >"$folder/.begun"
     fi
-    "$PYTHON" "$tools/train.py" "$config" --work-dir "$work" --resume "${overrides[@]}"
+    "$PYTHON" "$tools/train.py" "$configs/$system.py" --work-dir "$folder" --resume "${@:2}"
 }
 
 evaluate() {
-    rm -rf "$work/overlays"
+    local folder=$work/$1
+    rm -rf "$folder/overlays"
     # An absolute folder, or the pictures would lie under a timestamp.
-    "$PYTHON" "$tools/test.py" "$config" "$(<"$work/last_checkpoint")" --work-dir "$work" --show-dir "$PWD/$work/overlays"
+    "$PYTHON" "$tools/test.py" "$configs/$1.py" "$(<"$folder/last_checkpoint")" --work-dir "$folder" \
+        --show-dir "$PWD/$folder/overlays"
+}
+
+# How the ensemble comes to what it says of one image, the first.
+explain() {
+    local images=("$data"/validation/*) folder=$work/two_layer_ensemble
+    "$PYTHON" "$tools/analysis_tools/explain_ensemble.py" "$configs/two_layer_ensemble.py" \
+        "$(<"$folder/last_checkpoint")" --image "${images[0]}" --out "$folder/flow.png"
 }
 
 step 'write a synthetic data set' "$data/train" synthesize "$images" "$val_images" "${SIZE:-160}" "${SEED:-0}"
 step 'convert the training split' "$data/store/train" convert train
 step 'convert the validation split' "$data/store/validation" convert validation
-step 'train' "$work/last_checkpoint" train "${overrides[@]}"
-step 'test' "$work/results.json" evaluate
+prepared=$chain
+for system in "${systems[@]}"; do
+    chain=$prepared
+    # shellcheck disable=SC2046  # several words are meant
+    step "train $system" "$work/$system/last_checkpoint" train "$system" $(overrides "$system")
+    step "test $system" "$work/$system/results.json" evaluate "$system"
+done
+step 'explain the ensemble on one image' "$work/two_layer_ensemble/flow.png" explain
 
 echo
-echo "scores:   $PWD/$work/results.json"
-cat "$work/results.json"
-echo "pictures: $PWD/$work/overlays (ground truth beside prediction)"
-echo "weights:  $(<"$work/last_checkpoint")"
+scores=()
+for system in "${systems[@]}"; do
+    scores+=("$system=$work/$system/results.json")
+done
+"$PYTHON" "$tools/analysis_tools/side_by_side.py" "${scores[@]}" --out "$work/results.json"
+for system in "${systems[@]}"; do
+    folder=$PWD/$work/$system curves=("$PWD/$work/$system"/*/loss_curves.png)
+    echo "$system"
+    echo "  pictures: $folder/overlays (ground truth beside prediction)"
+    echo "  curves:   ${curves[-1]}"
+    echo "  weights:  $(<"$work/$system/last_checkpoint")"
+done
+echo "the ensemble on one image: $PWD/$work/two_layer_ensemble/flow.png"
+echo "scores: $PWD/$work/results.json"
 echo "took $((SECONDS / 60)) min $((SECONDS % 60)) s"

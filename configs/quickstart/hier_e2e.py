@@ -25,8 +25,8 @@ for step in [*train_pipeline, *test_pipeline]:
 dataset = dict(data_root=data_root, taxonomy=taxonomy)
 train_dataloader = dict(
     **_base_.slim_loading,
-    # 4 epochs of 200 steps, as many as both layers of the ensemble have together.
-    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=200),
+    # 4 epochs of 140 steps, as many as both layers of the ensemble have together.
+    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=140),
     dataset=dict(store=data_root + 'store/train', pipeline=train_pipeline, **dataset))
 val_dataloader = dict(
     **_base_.slim_loading,

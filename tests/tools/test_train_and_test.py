@@ -53,32 +53,48 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SYSTEMS = ('hier_e2e', 'two_layer_ensemble')
+
+
 @pytest.fixture(scope='module')
 def checkpoint(quickstart: Path) -> str:
-    return (quickstart / 'work_dirs' / 'quickstart' / 'last_checkpoint').read_text()
+    """The end-to-end model's."""
+    return (quickstart / 'work_dirs' / 'quickstart' / 'hier_e2e' / 'last_checkpoint').read_text()
 
 
 @pytest.mark.slow
 class TestQuickstart:
-    def test_leaves_scores_and_pictures(self, quickstart: Path) -> None:
+    def test_leaves_the_scores_of_both_systems(self, quickstart: Path) -> None:
         work = quickstart / 'work_dirs' / 'quickstart'
-        scores = json.loads((work / 'results.json').read_text())
-        assert scores
-        assert all(value is None or math.isfinite(value) for value in scores.values())
-        assert len([*(work / 'overlays').rglob('*.png'), *(work / 'overlays').rglob('*.jpg')]) == VAL_IMAGES
+        systems = json.loads((work / 'results.json').read_text())
+        assert tuple(systems) == SYSTEMS
+        for name, scores in systems.items():
+            assert scores == json.loads((work / name / 'results.json').read_text())
+            assert {'segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1'} < scores.keys()
+            assert all(value is None or math.isfinite(value) for value in scores.values())
+        assert f'scores: {work / "results.json"}' in (quickstart / 'printed.txt').read_text()
+
+    @pytest.mark.parametrize('system', SYSTEMS)
+    def test_leaves_pictures_and_curves(self, quickstart: Path, system: str) -> None:
+        work = quickstart / 'work_dirs' / 'quickstart' / system
         printed = (quickstart / 'printed.txt').read_text()
-        assert f'scores:   {work / "results.json"}' in printed
+        assert len([*(work / 'overlays').rglob('*.png'), *(work / 'overlays').rglob('*.jpg')]) == VAL_IMAGES
         assert f'pictures: {work / "overlays"}' in printed
+        (curves,) = work.glob('*/loss_curves.png')
+        assert f'curves:   {curves}' in printed
+
+    def test_explains_the_ensemble(self, quickstart: Path) -> None:
+        assert (quickstart / 'work_dirs/quickstart/two_layer_ensemble/flow.png').stat().st_size > 1000
 
     def test_skips_what_is_done(self, quickstart: Path) -> None:
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert printed.count(': done before') == 5
+        assert printed.count(': done before') == printed.count('== ') == 8
 
     def test_redoes_what_depends_on_a_lost_result(self, quickstart: Path) -> None:
-        (quickstart / 'work_dirs' / 'quickstart' / 'results.json').unlink()
+        (quickstart / 'work_dirs' / 'quickstart' / 'hier_e2e' / 'results.json').unlink()
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert re.findall('== (.*): done before', printed)[-1] == 'train'
-        assert re.search('== test: [0-9]+ s', printed)
+        assert printed.count(': done before') == 7
+        assert re.search('== test hier_e2e: [0-9]+ s', printed)
 
     def test_its_checkpoint_loads_without_unpickling_objects(self, checkpoint: str) -> None:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
@@ -157,7 +173,7 @@ class TestTwoProcessesOnTheCpu:
         run(*command, cwd=quickstart, PORT=free_port())
         alone, together = (
             json.loads((quickstart / folder / 'results.json').read_text())
-            for folder in ('work_dirs/quickstart', 'two-test')
+            for folder in ('work_dirs/quickstart/hier_e2e', 'two-test')
         )
         assert together == pytest.approx(alone, rel=1e-6)
 
