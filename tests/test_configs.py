@@ -12,13 +12,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from hierseg.registry import HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+from hierseg.synthetic import default_taxonomy
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(file for file in (ROOT / 'configs').rglob('*.py') if '_base_' not in file.parts)
 ENSEMBLES = [file for file in CONFIGS if file.stem == 'two_layer_ensemble']
 LAYERS = [file for file in CONFIGS if file.parent.name == 'two_layer']
-END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e']
+END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e' or file.parent.name == 'ablations']
 
 
 def name(file: Path) -> str:
@@ -95,9 +96,14 @@ def scales(pipeline: list[Any]) -> list[Any]:
 def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
     config = read(file)
     assert config.model.roi_head.bbox_head.loss_cls.taxonomy == config.taxonomy
-    use(two_levels(config.num_classes - 5, 5), config.model.roi_head.bbox_head.loss_cls, tmp_path)
+    built_in = default_taxonomy()
+    is_built_in = config.num_classes == built_in.num_classes
+    taxonomy = built_in if is_built_in else two_levels(config.num_classes - 5, 5)
+    use(taxonomy, config.model.roi_head.bbox_head.loss_cls, tmp_path)
     model = MODELS.build(config.model)
     assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
+    if model.roi_head.known_classes is not None:
+        assert model.roi_head.known_classes.class_counts == config.train_dataloader.dataset.store
 
 
 @pytest.mark.parametrize('file', ENSEMBLES, ids=name)
@@ -154,7 +160,13 @@ def test_the_quickstart_trains_both_systems_equally_long() -> None:
     assert ensemble.train_dataloader.batch_size == end_to_end.train_dataloader.batch_size
 
 
-def test_the_end_to_end_model_on_the_real_hierarchy(test_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('mask_channels', 'num_channels', 'parameters'),
+    [('shared', 1, 63_269_761), ('root', 213, 63_324_245), ('class', 300, 63_346_604)],
+)
+def test_the_end_to_end_model_on_the_real_hierarchy(
+    mask_channels: str, num_channels: int, parameters: int, test_data: Path, tmp_path: Path
+) -> None:
     folder = test_data / 'openimages'
     taxonomy = read_taxonomy(
         folder / 'challenge-2019-label300-segmentable-hierarchy.json',
@@ -162,6 +174,12 @@ def test_the_end_to_end_model_on_the_real_hierarchy(test_data: Path, tmp_path: P
     )
     config = read(ROOT / 'configs/hier_e2e.py')
     use(taxonomy, config.model.roi_head.bbox_head.loss_cls, tmp_path)
+    config.model.roi_head.mask_channels = mask_channels
+    if mask_channels != 'shared':
+        config.model.roi_head.mask_head.update(class_agnostic=False, num_classes=num_channels)
     model = MODELS.build(config.model)
-    # Less than half of the two-layer ensemble's 127.5 million parameters.
-    assert sum(parameter.numel() for parameter in model.parameters()) < 63.75e6
+    # Each channel of the mask head has 256 weights and a bias.
+    assert parameters == 63_269_761 + (num_channels - 1) * 257
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    # Less than half of the two-layer ensemble's 127.5 million.
+    assert parameters < 63.75e6

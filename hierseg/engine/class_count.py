@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from hierseg.engine.layerwise_loop import LayerwiseTrainLoop, unwrapped
 from hierseg.errors import ConfigError
+from hierseg.models import HierarchicalRoIHead
 from hierseg.registry import HOOKS
 
 
@@ -32,10 +33,14 @@ class ClassCountHook(Hook):
             parts = [(model, '', loop.dataloader)]
         for part, prefix, loader in parts:
             classes = getattr(loader.dataset, 'metainfo', {}).get('classes')
-            for name, module in unwrapped(part).named_modules():
+            modules = dict(unwrapped(part).named_modules())
+            # Looked at by the RoI head itself: it may have a mask for each root class.
+            checked = {f'{name}.mask_head' for name in modules if isinstance(modules[name], HierarchicalRoIHead)}
+            for name, module in modules.items():
                 count = getattr(module, 'num_classes', None)
                 # Proposals have one class.
-                if classes is None or count is None or name.endswith('rpn_head') or count == len(classes):
+                is_other = name.endswith('rpn_head') or name in checked
+                if classes is None or count is None or is_other or count == len(classes):
                     continue
                 raise ConfigError(
                     f'model.{prefix}{name} is for {count} classes, and its data set has {len(classes)}',

@@ -1,6 +1,6 @@
 """One detection for each physical instance: a box, a mask and the probability of every class on it.
 
-Shape letters: N RoIs of an image, C classes, R root classes, M detections.
+Shape letters: B images, N RoIs of an image, C classes, R root classes, M detections.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from mmcv.ops import batched_nms
 from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from hierseg.errors import ConfigError
 from hierseg.functional import deepest_confident_class
 from hierseg.models.hierarchical_loss import HierarchicalLoss
+from hierseg.models.mask_channels import MaskChannels, mask_channel_of_classes
+from hierseg.models.verified import KnownClasses, hand_over
 from hierseg.registry import MODELS
 
 
@@ -32,11 +35,27 @@ class HierarchicalRoIHead(StandardRoIHead):
     ``test_cfg`` takes mmdet's ``score_thr``, ``nms``, ``max_per_img`` and ``mask_thr_binary``, and
     ``decision_thr`` (default 0.5): how much of its root's probability the named class must hold.
 
+    Args:
+        mask_channels: Which classes share a mask, in training and testing: ``shared`` all, ``root`` those of one
+            root class, ``class`` none; an instance has the mask of its label (of its root class). See
+            :func:`~hierseg.models.mask_channels.mask_channel_of_classes`.
+        verified: Arguments of :class:`~hierseg.models.verified.KnownClasses`: on each image, classes that nobody
+            verified leave the loss of its RoIs. None: whatever is not annotated is not there.
+        *args: As mmdet's.
+        **kwargs: As mmdet's.
+
     Raises:
-        ConfigError: If the box head's loss has no taxonomy or its boxes depend on the class.
+        ConfigError: If the box head's loss has no taxonomy or its boxes depend on the class, or the mask head's
+            channels are not those of ``mask_channels``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mask_channels: MaskChannels = 'shared',
+        verified: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.bbox_head.loss_cls, HierarchicalLoss):
             raise ConfigError(
@@ -53,6 +72,13 @@ class HierarchicalRoIHead(StandardRoIHead):
         arrays = self.bbox_head.loss_cls.taxonomy.arrays
         for name in ('ancestor_mask', 'depths'):
             self.register_buffer(name, torch.from_numpy(getattr(arrays, name).copy()), persistent=False)
+        taxonomy = self.bbox_head.loss_cls.taxonomy
+        if self.with_mask:
+            channels = mask_channel_of_classes(self.mask_head, taxonomy, mask_channels)
+            self.register_buffer('mask_channel_of', channels, persistent=False)
+        self.known_classes = None if verified is None else KnownClasses(taxonomy, **verified)
+        # (B, C) while the loss of a batch is computed.
+        self._known: Tensor | None = None
 
     def predict_bbox(
         self,
@@ -98,6 +124,26 @@ class HierarchicalRoIHead(StandardRoIHead):
             class_scores=class_scores,
         )
 
+    def loss(
+        self, x: tuple[Tensor], rpn_results_list: list[InstanceData], batch_data_samples: list[DetDataSample]
+    ) -> dict[str, Tensor]:
+        """The losses of mmdet, of the classes that are known on each image; the arguments are mmdet's."""
+        if self.known_classes is not None:
+            self._known = self.known_classes(batch_data_samples).to(x[0].device)
+        try:
+            return super().loss(x, rpn_results_list, batch_data_samples)
+        finally:
+            self._known = None
+
+    def bbox_loss(self, x: tuple[Tensor], sampling_results: list[Any]) -> dict[str, Any]:
+        """The losses of mmdet's box head; its loss also gets the classes that are known where each RoI lies."""
+        if self._known is None:
+            return super().bbox_loss(x, sampling_results)
+        rois = [len(sample.priors) for sample in sampling_results]
+        known = torch.cat([row.expand(count, -1) for row, count in zip(self._known, rois, strict=True)])
+        with hand_over(self.bbox_head.loss_cls, known):
+            return super().bbox_loss(x, sampling_results)
+
     def mask_loss(
         self,
         x: tuple[Tensor],
@@ -105,7 +151,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         bbox_feats: Tensor,
         batch_gt_instances: list[InstanceData],
     ) -> dict[str, Any]:
-        """The mask loss of mmdet over the positive RoIs whose instance has a mask."""
+        """The mask loss of mmdet over the positive RoIs whose instance has a mask, in its label's channel."""
         masked = []
         for sample, instances in zip(sampling_results, batch_gt_instances, strict=True):
             has_mask = torch.as_tensor(instances.masks.masks.any(axis=(1, 2)), device=sample.pos_priors.device)
@@ -114,10 +160,27 @@ class HierarchicalRoIHead(StandardRoIHead):
                 InstanceData(
                     pos_priors=sample.pos_priors[chosen],
                     pos_assigned_gt_inds=sample.pos_assigned_gt_inds[chosen],
-                    pos_gt_labels=sample.pos_gt_labels[chosen],
+                    pos_gt_labels=self.mask_channel_of[sample.pos_gt_labels[chosen]],
                 )
             )
         return super().mask_loss(x, masked, bbox_feats, batch_gt_instances)
+
+    def predict_mask(
+        self,
+        x: tuple[Tensor],
+        batch_img_metas: list[dict[str, Any]],
+        results_list: list[InstanceData],
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Masks from the channels of the classes to name; the arguments are mmdet's."""
+        labels = [results.labels for results in results_list]
+        # mmdet's mask heads take a label for a channel.
+        for results in results_list:
+            results.labels = self.mask_channel_of[results.labels]
+        results_list = super().predict_mask(x, batch_img_metas, results_list, rescale)
+        for results, named in zip(results_list, labels, strict=True):
+            results.labels = named
+        return results_list
 
 
 def suppress_per_root(

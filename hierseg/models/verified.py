@@ -1,0 +1,171 @@
+"""Which classes are known on an image: where nobody looked for a class, a box without it says nothing about it.
+
+Shape letters: B images, C classes, K labels of one image, N RoIs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from hierseg.annotations import Store
+from hierseg.annotations.frequency import count_classes
+from hierseg.errors import ConfigError
+from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy.compare import require_same_taxonomy
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+WHERE = 'verified'
+
+
+class KnownClasses:
+    """The classes that count on each image of a batch; all others leave the normaliser of the loss there.
+
+    Known are those of :func:`known_classes`, where annotated instances count as verified present, and
+    ``num_negatives`` of the others, drawn anew for each image and kept as negatives: they may be there, but
+    rarely are, and without them a class would hardly ever be told from background. A class is drawn with a weight
+    of (images that have it)^``power``, ancestors included; one that no image has is drawn as if one had. Source: the
+    federated loss of Zhou, Koltun & Krähenbühl, "Probabilistic two-stage detection", 2021, which draws with the
+    square root until 50 classes count, once for the whole batch.
+
+    It draws from torch's generator on the CPU, whatever the device, so that a resumed run draws the same.
+
+    Args:
+        taxonomy: The classes.
+        class_counts: Store of the training data, or (C,) counts of images. A store is opened when it is first
+            needed, which in testing is never.
+        num_negatives: Classes to draw for each image; all that are left where there are fewer.
+        power: 0 draws uniformly, 1 in proportion to the counts.
+
+    Raises:
+        ConfigError: On an option out of range, counts for other classes, or, when called, images without verified
+            labels.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        *,
+        class_counts: str | Path | Sequence[int],
+        num_negatives: int = 50,
+        power: float = 0.5,
+    ) -> None:
+        if num_negatives < 0:
+            raise ConfigError(f'num_negatives={num_negatives}', where=WHERE, fix='Draw 0 or more classes.')
+        if not 0 <= power < math.inf:
+            raise ConfigError(f'power={power}', where=WHERE, fix='Use 0 or more.')
+        self.taxonomy, self.num_negatives, self.power = taxonomy, num_negatives, power
+        self.class_counts = class_counts if isinstance(class_counts, str | Path) else self._checked(class_counts)
+
+    def _checked(self, counts: Sequence[int]) -> list[int]:
+        """Counts that a config states."""
+        if len(counts) != self.taxonomy.num_classes or min(counts) < 0:
+            raise ConfigError(
+                f'class_counts are {len(counts)} numbers, {self.taxonomy.num_classes} of 0 or more expected',
+                where=WHERE,
+                fix='Name the store of the training data.',
+            )
+        return list(counts)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(C,) float64, above zero; how likely a class is drawn compared to others."""
+        counts: Any = self.class_counts
+        if isinstance(counts, str | Path):
+            store = Store.open(counts)
+            require_same_taxonomy(store.taxonomy, self.taxonomy, where=f'{WHERE}, the loss against {store.path}')
+            counts = count_classes(store).images
+        return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float64) ** self.power
+
+    def __call__(self, samples: Sequence[DetDataSample]) -> Tensor:
+        """(B, C) bool on the CPU; which classes count on the images of a batch.
+
+        Args:
+            samples: With ``verified_positive`` and ``verified_negative``, (K,) int64 labels as released.
+        """
+        known = torch.from_numpy(np.stack([self._known_on(sample) for sample in samples]))
+        return known | weighted_draw(self.weights, ~known, self.num_negatives)
+
+    def _known_on(self, sample: DetDataSample) -> BoolArray:
+        positive, negative = sample.get('verified_positive'), sample.get('verified_negative')
+        if positive is None or negative is None:
+            raise ConfigError(
+                f'image {sample.get("img_id")} comes without verified labels',
+                where=WHERE,
+                fix="Put 'img_id', 'verified_positive' and 'verified_negative' into the meta_keys of PackDetInputs; "
+                'where everything is annotated on every image, leave the option verified out.',
+            )
+        # Group-of boxes are among the ignored instances: what they hold is there.
+        annotated = [
+            sample.gt_instances.labels,
+            *([sample.ignored_instances.labels] if 'ignored_instances' in sample else []),
+        ]
+        present = np.concatenate([positive, *(labels.cpu().numpy() for labels in annotated)])
+        return known_classes(present, negative, self.taxonomy.arrays.ancestor_mask)
+
+
+def known_classes(positive: IntArray, negative: IntArray, ancestor_mask: BoolArray) -> BoolArray:
+    """Classes whose presence on one image follows from what was verified there.
+
+    An ancestor of a present class is present, a descendant of an absent one is absent; by any path where there are
+    several parents. What is said to be absent and follows to be present is present: whoever verified Bear saw
+    more than whoever denied Animal. Of the other animals nothing is known then.
+
+    Args:
+        positive: (K,) labels present; any order, repeated or not.
+        negative: (K,) labels absent.
+        ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v.
+
+    Returns:
+        (C,) bool.
+    """
+    present = ancestor_mask[positive].any(axis=0)
+    absent = ancestor_mask[:, negative[~present[negative]]].any(axis=1)
+    known: BoolArray = present | absent
+    return known
+
+
+def weighted_draw(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Draws classes for each image without putting them back, one after the other in proportion to their weights.
+
+    Source: Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: those with the smallest
+    exponential variables of rate w are such a draw.
+
+    Args:
+        weights: (C,) above zero.
+        candidates: (B, C) bool; classes to draw from.
+        count: How many; all candidates where there are fewer.
+
+    Returns:
+        (B, C) bool.
+    """
+    arrivals = torch.empty(candidates.shape, dtype=weights.dtype).exponential_() / weights
+    arrivals = arrivals.masked_fill(~candidates, math.inf)
+    first = arrivals.topk(min(count, candidates.shape[1]), dim=1, largest=False).indices
+    return torch.zeros_like(candidates).scatter(1, first, True) & candidates
+
+
+def hand_over(loss: nn.Module, known: Tensor) -> RemovableHandle:
+    """Gives a loss the classes that count, for as long as the result is open as a context.
+
+    mmdet's box heads call their loss without a place for it, and every one of them does.
+
+    Args:
+        loss: Takes ``known``.
+        known: (N, C) bool.
+    """
+    return loss.register_forward_pre_hook(
+        lambda _, arguments, named: (arguments, {**named, 'known': known}), with_kwargs=True
+    )
