@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from hierseg.errors import ConfigError, StoreError
 from hierseg.models import HierarchicalLoss
 from hierseg.models.verified import KnownClasses, hand_over, known_classes, weighted_draw
 from hierseg.registry import MODELS
+from hierseg.synthetic import AnnotationRates, default_taxonomy
+from hierseg.synthetic.population import long_tail_shares, plan_population, verified_labels
 from hierseg.taxonomy import Taxonomy
 
 __all__ = ['pets']
@@ -62,6 +65,36 @@ def test_equals_a_walk_over_the_graph(data: st.DataObject) -> None:
     absent = absent.union(*(taxonomy.descendants(label) for label in absent))
     found = known_classes(labels(*positive), labels(*negative), taxonomy.arrays.ancestor_mask)
     assert set(np.flatnonzero(found).tolist()) == present | absent
+
+
+def test_no_object_without_annotation_is_taken_for_absent() -> None:
+    """On synthetic images with 30 % of the objects not annotated, whose truth is known."""
+    taxonomy = default_taxonomy()
+    ancestor_mask = taxonomy.arrays.ancestor_mask
+    generator = np.random.default_rng(0)
+    planned = plan_population(
+        taxonomy,
+        long_tail_shares(taxonomy, 30.0),
+        num_images=300,
+        objects_per_image=3.5,
+        rates=AnnotationRates(unannotated=0.3),
+        generator=generator,
+    )
+    hidden = wrong = negatives = 0
+    for first, last in pairwise(planned.first_objects):
+        objects, annotated = planned.labels[first:last], planned.annotated_labels[first:last]
+        positive, negative = verified_labels(taxonomy, objects, annotated, negatives=4, generator=generator)
+        known = known_classes(np.concatenate([positive, annotated[annotated >= 0]]), negative, ancestor_mask)
+        is_there = ancestor_mask[objects].any(axis=0)
+        is_annotated = ancestor_mask[annotated[annotated >= 0]].any(axis=0)
+        hidden += int((is_there & ~is_annotated).sum())
+        wrong += int((known & is_there & ~is_annotated).sum())
+        negatives += int((known & ~is_there).sum())
+    assert (planned.annotated_labels < 0).mean() == pytest.approx(0.3, abs=0.05)
+    # Two classes to an image are there without an annotation; without the option each would be a negative.
+    assert hidden > 1.5 * 300
+    assert wrong == 0
+    assert negatives > 4 * 300
 
 
 def test_draws_in_proportion_and_never_twice() -> None:
