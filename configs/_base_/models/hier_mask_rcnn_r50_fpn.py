@@ -10,12 +10,13 @@ model = dict(
         bbox_head=dict(
             reg_class_agnostic=True,
             loss_cls=dict(_delete_=True, type='hierseg.HierarchicalLoss', scheme='path_sum')),
-        # For a mask of its own for each root class or class: docs/end_to_end_model.md
+        # For a mask of its own for each root class or each class: docs/mask_heads.md
         mask_channels='shared',
-        # For images on which not all classes were looked for, such as those of Open Images, add
-        #   verified=dict(class_counts=data_root + 'store/train', num_negatives=50, power=0.5)
         mask_head=dict(class_agnostic=True)),
+    # Where not all classes were looked for on each image, as in Open Images: docs/verified_labels.md
+    #   roi_head=dict(verified=dict(class_counts=data_root + 'store/train', num_negatives=50, power=0.5))
     # Group-of boxes are ignored: a proposal that lies mostly inside one is neither positive nor negative.
+    # (On images with another object; filter_empty_gt=True keeps the others out.)
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rcnn=dict(assigner=dict(ignore_iof_thr=0.5))),
