@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from hierseg.errors import ConfigError
-from hierseg.functional import deepest_confident_class
+from hierseg.models.decision import Decision
 from hierseg.models.hierarchical_loss import HierarchicalLoss
 from hierseg.models.mask_channels import MaskChannels, mask_channel_of_classes
 from hierseg.models.verified import KnownClasses, hand_over
@@ -33,7 +33,7 @@ class HierarchicalRoIHead(StandardRoIHead):
     every class that the detection claims and zero for the others.
 
     ``test_cfg`` takes mmdet's ``score_thr``, ``nms``, ``max_per_img`` and ``mask_thr_binary``, and
-    ``decision_thr`` (default 0.5): how much of its root's probability the named class must hold.
+    ``decision``, the rule by which the class to name is chosen: see :class:`~hierseg.models.decision.Decision`.
 
     Args:
         mask_channels: Which classes share a mask, in training and testing: ``shared`` all, ``root`` those of one
@@ -45,8 +45,8 @@ class HierarchicalRoIHead(StandardRoIHead):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the box head's loss has no taxonomy or its boxes depend on the class, or the mask head's
-            channels are not those of ``mask_channels``.
+        ConfigError: If the box head's loss has no taxonomy, its boxes depend on the class, the mask head's channels
+            are not those of ``mask_channels``, or there is no such rule.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class HierarchicalRoIHead(StandardRoIHead):
                 where='HierarchicalRoIHead.bbox_head',
                 fix='Set reg_class_agnostic=True.',
             )
-        arrays = self.bbox_head.loss_cls.taxonomy.arrays
+        taxonomy = self.bbox_head.loss_cls.taxonomy
+        arrays = taxonomy.arrays
         for name in ('ancestor_mask', 'depths'):
             self.register_buffer(name, torch.from_numpy(getattr(arrays, name).copy()), persistent=False)
-        taxonomy = self.bbox_head.loss_cls.taxonomy
+        self.decision = Decision.of(self.test_cfg, arrays)
         if self.with_mask:
             channels = mask_channel_of_classes(self.mask_head, taxonomy, mask_channels)
             self.register_buffer('mask_channel_of', channels, persistent=False)
@@ -115,8 +116,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         order = best.argsort(descending=True, stable=True)[: test_cfg.max_per_img]
         order = order[best[order] > 0]
         class_scores = class_scores[order]
-        threshold = test_cfg.get('decision_thr', 0.5)
-        labels = deepest_confident_class(class_scores, self.ancestor_mask, self.depths, threshold=threshold)
+        labels = self.decision(class_scores)
         return InstanceData(
             bboxes=boxes[order],
             labels=labels,

@@ -20,4 +20,5 @@ model = dict(
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rcnn=dict(assigner=dict(ignore_iof_thr=0.5))),
-    test_cfg=dict(rcnn=dict(decision_thr=0.5)))
+    # Which class of a detection to name; see docs/decisions.md.
+    test_cfg=dict(rcnn=dict(decision=dict(rule='back_off', threshold=0.5))))
