@@ -1,9 +1,19 @@
-"""What the command-line tools do, as functions: train and evaluate a model that a config describes."""
+"""What the command-line tools do, as functions: train, evaluate and calibrate a model that a config describes."""
 
+from hierseg.apis.calibration import calibrate
 from hierseg.apis.evaluation import evaluate
 from hierseg.apis.explanation import explain_ensemble
 from hierseg.apis.joining import join_layers
 from hierseg.apis.runner import build_runner, load_config, read_config
 from hierseg.apis.training import train
 
-__all__ = ['build_runner', 'evaluate', 'explain_ensemble', 'join_layers', 'load_config', 'read_config', 'train']
+__all__ = [
+    'build_runner',
+    'calibrate',
+    'evaluate',
+    'explain_ensemble',
+    'join_layers',
+    'load_config',
+    'read_config',
+    'train',
+]

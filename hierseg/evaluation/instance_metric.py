@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import get_rank
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from hierseg.annotations import Store
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.arrays import detections_of, ground_truth_of
+from hierseg.evaluation.store_metric import StoreMetric
 from hierseg.evaluation.submission import Span, SubmissionWriter
 from hierseg.files import write_json
 from hierseg.metrics import (
@@ -31,7 +30,6 @@ from hierseg.metrics import (
 )
 from hierseg.registry import METRICS
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.compare import require_same_taxonomy
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class _Record:
 
 
 @METRICS.register_module()
-class OpenImagesInstanceMetric(BaseMetric):
+class OpenImagesInstanceMetric(StoreMetric):
     """AP at IoU 0.5 of every class and its mean, by the Open Images Challenge protocol.
 
     Ground truth comes from the store by the ``img_id`` of each data sample and is expanded through the store's
@@ -86,9 +84,8 @@ class OpenImagesInstanceMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         self.iou_type = checked_iou_type(iou_type)
-        super().__init__(collect_device=collect_device, prefix=prefix or iou_type, collect_dir=collect_dir)
+        super().__init__(store, collect_device=collect_device, prefix=prefix or iou_type, collect_dir=collect_dir)
         self.group_of_weight = DEFAULT_GROUP_OF_WEIGHTS[iou_type] if group_of_weight is None else group_of_weight
-        self.store = Store.open(store)
         self.results_file, self.classwise = results_file, classwise
         self._expansion = Expansion.of(self.taxonomy)
         self._submission = (
@@ -96,19 +93,6 @@ class OpenImagesInstanceMetric(BaseMetric):
             if submission_file is None
             else SubmissionWriter(submission_file, class_ids=self.taxonomy.ids, rank=get_rank())
         )
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes of the store."""
-        return self.store.taxonomy
-
-    @BaseMetric.dataset_meta.setter
-    def dataset_meta(self, dataset_meta: Mapping[str, Any]) -> None:
-        """The data set's meta information, whose taxonomy must be the store's."""
-        if dataset_meta and 'taxonomy' in dataset_meta:
-            found = Taxonomy.from_json(dataset_meta['taxonomy'], where='metainfo of the data set')
-            require_same_taxonomy(self.taxonomy, found, where=f'data set of the metric on {self.store.path}')
-        self._dataset_meta = dataset_meta
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Matches a batch and keeps one small record of each image.
@@ -118,18 +102,9 @@ class OpenImagesInstanceMetric(BaseMetric):
             data_samples: With ``img_id`` and ``pred_instances``.
         """
         by_mask = self.iou_type == 'segm'
-        for sample in data_samples:
-            missing = [name for name in ('img_id', 'pred_instances') if name not in sample]
-            if missing:
-                raise EvaluationError(
-                    f'a data sample has no {", ".join(missing)}',
-                    fix="PackDetInputs needs 'img_id' among its meta_keys, and the model must predict instances.",
-                )
-            row = self.store.row_of(str(sample['img_id']))
+        for row, instances in self.rows_of(data_samples):
             image = self.store.image(row)
-            detections = detections_of(
-                sample['pred_instances'], image, num_classes=self.taxonomy.num_classes, by_mask=by_mask
-            )
+            detections = detections_of(instances, image, num_classes=self.taxonomy.num_classes, by_mask=by_mask)
             matches = match_image(
                 ground_truth_of(self.store, row, expansion=self._expansion, by_mask=by_mask),
                 detections,

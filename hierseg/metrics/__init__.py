@@ -1,8 +1,9 @@
-"""Evaluation of instances by the Open Images Challenge protocol: matching, average precision, official files."""
+"""Evaluation of instances: the Open Images Challenge protocol, and how right the names of found objects are."""
 
 from hierseg.metrics.average_precision import average_precision, summarise
 from hierseg.metrics.expansion import Expansion
 from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
 from hierseg.metrics.mask_text import decode_masks, encode_mask
 from hierseg.metrics.matching import match_image
 from hierseg.metrics.official_csv import (
@@ -12,6 +13,7 @@ from hierseg.metrics.official_csv import (
     read_ground_truth,
 )
 from hierseg.metrics.open_images import evaluate_files
+from hierseg.metrics.operating_curve import OperatingPoint, correctness_interval, information, operating_point
 from hierseg.metrics.records import (
     DEFAULT_GROUP_OF_WEIGHTS,
     ImageDetections,
@@ -30,17 +32,24 @@ __all__ = [
     'ImageDetections',
     'ImageGroundTruth',
     'ImageMatches',
+    'ImagePairs',
     'InstanceRows',
+    'LocalisedPairs',
     'Measures',
     'OpenImagesResult',
+    'OperatingPoint',
     'average_precision',
     'checked_iou_type',
+    'correctness_interval',
     'decode_masks',
     'encode_mask',
     'evaluate_files',
+    'information',
     'join_boxes_and_masks',
     'match_image',
     'measure',
+    'operating_point',
+    'pair_image',
     'read_detections',
     'read_ground_truth',
     'regular',

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import networkx as nx
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,13 +49,9 @@ def decide(probabilities: list[float], threshold: float = 0.5, *, relative: bool
 
 def probabilities_of(taxonomy: Taxonomy, masses: np.ndarray) -> torch.Tensor:
     """Class probabilities by definition: the sum of the masses at or below each class."""
-    rows = [
-        [
-            sum(row[u] for u in range(taxonomy.num_classes) if v == u or v in taxonomy.ancestors(u))
-            for v in range(len(row))
-        ]
-        for row in masses
-    ]
+    labels = range(taxonomy.num_classes)
+    below = [[u for u in labels if u == v or v in taxonomy.ancestors(u)] for v in labels]
+    rows = [[row[members].sum() for members in below] for row in masses]
     return torch.tensor(rows, dtype=torch.float64).reshape(masses.shape)
 
 
@@ -144,11 +139,6 @@ class TestLeaf:
 
 
 class TestDistance:
-    """Edges from toy, animal, bear, teddy, car; two root classes are 2 apart.
-
-    toy:    0 2 2 1 2  (bear is reached over teddy only from above: toy, virtual root, animal, bear would be 3)
-    """
-
     def test_stops_above_two_equal_halves(self) -> None:
         # Halves of man and woman: person is 1 away from both, man 0 or 2. Equal on average: the one that says less.
         rows = torch.tensor([[1.0, 0.5, 0.5], [1.0, 0.6, 0.4], [1.0, 0.45, 0.4]])
@@ -174,7 +164,6 @@ class TestDistance:
         assert inclusion[:, 0].tolist() == [1, -1, -1, 1]
         # All of it is at bottom.
         rows = torch.tensor([[0.8, 0.8, 0.8, 0.8]])
-        assert outcome_masses(rows, inclusion).tolist() == pytest.approx([[0, 0, 0, 0.8]]) or True
         torch.testing.assert_close(outcome_masses(rows, inclusion), torch.tensor([[0.0, 0, 0, 0.8]]))
 
     def test_a_suppressed_branch_takes_nothing(self) -> None:

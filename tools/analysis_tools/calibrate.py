@@ -1,0 +1,68 @@
+"""Calibrates the threshold by which a model backs off to a parent class, for a wanted correctness of its names.
+
+Example:
+    python tools/analysis_tools/calibrate.py configs/quickstart/hier_e2e.py work_dirs/hier_e2e/epoch_4.pth \
+        --correctness 0.9
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import DictAction
+
+from hierseg.apis import calibrate
+from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.files import write_atomically, write_json
+from hierseg.report.calibration import draw_calibration
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Calibrates the threshold by which a model backs off to a parent class, for a wanted correctness '
+        'of its names, on the validation data of the config (the test data where it has no other).'
+    )
+    parser.add_argument('config', help='config file of an end-to-end model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--correctness',
+        type=float,
+        default=0.9,
+        metavar='PART',
+        help='part of the names that shall be the true class or an ancestor of it; default: 0.9',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.0,
+        help='detections whose most probable class is less probable do not count; default: 0',
+    )
+    parser.add_argument(
+        '--work-dir',
+        help='where the log, calibration.json and calibration.png go; default ./work_dirs/<config name>',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+    return parser.parse_args()
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    calibration, work_dir = calibrate(
+        args.config,
+        args.checkpoint,
+        correctness=args.correctness,
+        score_thr=args.score_thr,
+        work_dir=args.work_dir,
+        options=args.cfg_options,
+    )
+    write_json(calibration.to_json(), work_dir / 'calibration.json', error=ConfigError)
+    write_atomically(draw_calibration(calibration), work_dir / 'calibration.png')
+    print(calibration)
+    print(f'all thresholds: {work_dir / "calibration.json"}\npicture:        {work_dir / "calibration.png"}')
+
+
+if __name__ == '__main__':
+    main()
