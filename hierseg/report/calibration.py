@@ -131,11 +131,11 @@ def most_correct(points: Sequence[OperatingPoint]) -> int:
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
-    """A PNG: correctness against information, and both against the threshold."""
+    """A PNG: correctness against information, one dot for each threshold, and both against the threshold."""
     figure = Figure(figsize=(11.5, 4.6), layout='constrained')
     trade_off, by_threshold = figure.subplots(1, 2)
     chosen = calibration.shown
-    label = f'threshold {calibration.thresholds[chosen]:g}'
+    label = f'threshold {calibration.thresholds[chosen]:g}' + ('' if calibration.threshold else ', the most correct')
     _draw_trade_off(trade_off, calibration)
     point = calibration.points[chosen]
     trade_off.plot(point.information, point.correctness, 'o', color=CHOSEN, markersize=9, label=label, zorder=4)
@@ -147,7 +147,10 @@ def draw_calibration(calibration: Calibration) -> bytes:
     )
     by_threshold.axvline(thresholds[chosen], color=CHOSEN, linewidth=1.2, label=label)
     low, high = calibration.interval
-    by_threshold.plot([thresholds[chosen]] * 2, [low, high], color=CHOSEN, linewidth=5, alpha=0.4, label='95 %')
+    ends = [thresholds[chosen]] * 2, [low, high]
+    by_threshold.plot(
+        *ends, color=CHOSEN, linewidth=5, alpha=0.4, solid_capstyle='butt', label='95 % interval of its correctness'
+    )
     by_threshold.set_xlabel("threshold, part of the root class's probability" if calibration.relative else 'threshold')
     by_threshold.set_xlim(0, 1)
     for axes in (trade_off, by_threshold):

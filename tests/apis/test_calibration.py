@@ -15,7 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 from tiny_runs import ROOT, tiny, train_here
 
-from hierseg.apis import calibrate
+from hierseg.apis import calibrate, evaluate
 from hierseg.apis.calibration import calibrate_pairs
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.metrics import ImagePairs, LocalisedPairs
@@ -27,6 +27,11 @@ __all__ = ['tiny']
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'calibrate.py'
 PEOPLE = Taxonomy.from_edges(['person', 'man', 'woman', 'car'], [('man', 'person'), ('woman', 'person')])
 PERSON, MAN, WOMAN, CAR = range(4)
+# Hardly trained, a model finds objects only where masks fill their boxes and many boxes stay.
+EASY = {
+    f'model.test_cfg.rcnn.{name}': value
+    for name, value in {'score_thr': 0.001, 'max_per_img': 300, 'mask_thr_binary': 0.001}.items()
+}
 
 
 def pairs(*, cars: int = 0) -> LocalisedPairs:
@@ -141,13 +146,11 @@ class TestTool:
         monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
         return tiny
 
-    def test_prints_what_tests_with_the_threshold(
+    def test_says_what_a_test_of_every_rule_gives(
         self, here: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        # Hardly trained, it finds objects only where masks fill their boxes and many boxes stay.
-        easy = ['score_thr=0.001', 'max_per_img=300', 'mask_thr_binary=0.001', 'nms.iou_threshold=0.9']
-        options = [f'model.test_cfg.rcnn.{option}' for option in easy]
         arguments = ['end_to_end.py', checkpoint, '--work-dir', 'out', '--correctness', '0.05']
+        options = [f'{name}={value}' for name, value in EASY.items()]
         monkeypatch.setattr(sys, 'argv', [str(TOOL), *arguments, '--cfg-options', *options])
         runpy.run_path(str(TOOL), run_name='__main__')
         printed = capsys.readouterr().out
@@ -160,12 +163,25 @@ class TestTool:
         assert (document['options'] or 'No threshold reaches') in printed
         assert (here / 'out/calibration.png').read_bytes().startswith(b'\x89PNG')
 
+        key = 'model.test_cfg.rcnn.decision'
+        evaluator = {'test_evaluator.type': 'hierseg.LocalisedPairsMetric'}
+        for rule, expected in (
+            ({f'{key}.threshold': 0.9}, document['back_off'][89]),
+            ({f'{key}.rule': 'leaf'}, document['leaf']),
+            ({f'{key}.rule': 'distance'}, document['distance']),
+        ):
+            # MMEngine would give the visualizer of the run before.
+            monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+            found = evaluate('end_to_end.py', checkpoint, work_dir='out', options={**EASY, **evaluator, **rule})
+            assert found.pop('pairs/match_rate') == pytest.approx(document['match_rate'])
+            assert {name.removeprefix('pairs/'): value for name, value in found.items()} == pytest.approx(
+                {name: expected[name] for name in expected if name != 'threshold'}
+            )
+
     def test_warns_of_training_data(self, here: Path, checkpoint: str) -> None:
-        easy = {'score_thr': 0.001, 'max_per_img': 300, 'mask_thr_binary': 0.001}
-        options = {f'model.test_cfg.rcnn.{name}': value for name, value in easy.items()}
         dataset = Config.fromfile('end_to_end.py').train_dataloader.dataset
-        options['test_dataloader.dataset.store'] = dataset.store
-        options['test_dataloader.dataset.data_prefix.img'] = 'train/'
+        place = 'test_dataloader.dataset'
+        options = {**EASY, f'{place}.store': dataset.store, f'{place}.data_prefix.img': 'train/'}
         found, _ = calibrate('end_to_end.py', checkpoint, work_dir='out', options=options)
         assert found.is_training_data
         assert found.num_images == 16
