@@ -201,6 +201,13 @@ class TestOperatingPoint:
         assert point.exact == pytest.approx(1 / 4)
         assert point.distance == pytest.approx((0 + 1 + 1 + 2) / 4)
 
+    def test_what_is_said_counts_whether_or_not_it_is_known_to_be_right(self) -> None:
+        people = Taxonomy.from_edges(['person', 'man', 'woman', 'car', 'dog'], [('man', 'person'), ('woman', 'person')])
+        pairs = gathered(([0, 0], []), taxonomy=people)
+        # Person says 0.5 and is right; man says 1 and is unknown.
+        point = operating_point(pairs, np.array([0, 1]), people.arrays)
+        assert (point.information, point.correctness, point.unknown) == (pytest.approx(0.75), 1, 0.5)
+
     def test_the_true_class_is_right_even_if_the_image_says_it_is_absent(self) -> None:
         pairs = gathered(([BEAR], [BEAR, TEDDY]))
         assert operating_point(pairs, np.array([BEAR]), ARRAYS).correctness == 1
