@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     WEIGHTS = 2
     STEP = 3
     VALIDATION = 4
+    ROUNDING = 5
+    LAP = 6
 
 
 class StreamIndex(int):

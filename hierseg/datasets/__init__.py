@@ -1,8 +1,17 @@
 """MMDetection data sets over the store."""
 
+from hierseg.datasets.balanced_samplers import ClassAwareStreamSampler, RepeatFactorSampler
 from hierseg.datasets.maskless import IgnoreMaskless
 from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.datasets.samplers import StreamBatchSampler, StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
 
-__all__ = ['IgnoreMaskless', 'PaintBoxes', 'StoreDataset', 'StreamBatchSampler', 'StreamSampler']
+__all__ = [
+    'ClassAwareStreamSampler',
+    'IgnoreMaskless',
+    'PaintBoxes',
+    'RepeatFactorSampler',
+    'StoreDataset',
+    'StreamBatchSampler',
+    'StreamSampler',
+]

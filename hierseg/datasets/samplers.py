@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import BatchSampler, Sampler
 
@@ -37,9 +38,10 @@ class StreamSampler(Sampler[StreamIndex]):
         self.seed = sync_random_seed() if seed is None else seed
         self.rank, self.world_size = get_dist_info()
         self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration goes through."""
+        """Chooses the epoch that the next iteration goes through, from its place ``start`` on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -47,24 +49,28 @@ class StreamSampler(Sampler[StreamIndex]):
         return -(-len(self.dataset) // self.world_size)
 
     def __iter__(self) -> Iterator[StreamIndex]:
-        return self.draw(self.epoch * len(self), len(self))
+        return self.draw(self.epoch * len(self) + self.start, len(self) - self.start)
 
     def draw(self, first: int, count: int) -> Iterator[StreamIndex]:
         """This process's images at its places ``first`` to ``first + count - 1`` of the stream."""
         place = first
         while place < first + count:
-            number, offset = divmod(place, len(self))
-            stretch = self._pass(number)[offset : offset + first + count - place]
+            stretch = self._rest_of_pass(place)[: first + count - place]
             for index in stretch:
                 yield StreamIndex(index, (self.seed, Purpose.AUGMENTATION, place * self.world_size + self.rank))
                 place += 1
 
-    def _pass(self, number: int) -> list[int]:
-        """This process's indices of one pass."""
+    def expected_draws(self) -> npt.NDArray[np.float64]:
+        """(n,) float64; how often each image comes in an epoch of all processes, but for what fills it up."""
+        return np.ones(len(self.dataset))
+
+    def _rest_of_pass(self, place: int) -> list[int]:
+        """This process's indices from a place to the end of the pass that it is in; at least one."""
+        number, offset = divmod(place, len(self))
         generator = np.random.default_rng((self.seed, Purpose.ORDER, number))
         order = np.resize(generator.permutation(len(self.dataset)), len(self) * self.world_size)
         indices: list[int] = order[self.rank :: self.world_size].tolist()
-        return indices
+        return indices[offset:]
 
 
 @DATA_SAMPLERS.register_module()
@@ -76,7 +82,7 @@ class StreamBatchSampler(BatchSampler):
     even, because a batch of both is padded to twice the pixels. All batches have B images.
 
     Args:
-        sampler: A :class:`StreamSampler`.
+        sampler: A :class:`StreamSampler`, such as a balanced one.
         batch_size: B.
         iterations: Batches of an epoch.
 
@@ -89,7 +95,7 @@ class StreamBatchSampler(BatchSampler):
             raise ConfigError(
                 f'batches of a stream cannot be drawn from {type(sampler).__name__}',
                 where='StreamBatchSampler',
-                fix="Use sampler=dict(type='hierseg.StreamSampler').",
+                fix="Use sampler=dict(type='hierseg.StreamSampler'), or one of the balanced ones.",
             )
         if batch_size < 1 or iterations < 1:
             raise ConfigError(

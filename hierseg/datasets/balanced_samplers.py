@@ -1,0 +1,201 @@
+"""Samplers that show rare classes more often, as endless streams in which every place follows from the seed.
+
+Shape letters: n images, C classes, W processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hierseg.annotations.frequency import TrainingLabels, repeat_factors
+from hierseg.datasets.passes import FloatArray, IntArray, Passes
+from hierseg.datasets.samplers import StreamSampler
+from hierseg.datasets.store_dataset import StoreDataset
+from hierseg.errors import ConfigError
+from hierseg.registry import DATA_SAMPLERS
+from hierseg.seeding import Purpose
+
+
+class BalancedSampler(StreamSampler):
+    """What the balanced samplers share: one stream of :class:`~hierseg.datasets.passes.Passes` for all processes.
+
+    Process k of W has the places k, k + W, k + 2W, … of the stream, across the ends of passes: nothing is
+    repeated or dropped to make a pass a multiple of W. Iterated as it is, an epoch is a stretch of the stream
+    that is as long as a pass on average; with :class:`StreamBatchSampler` it has the length that one gives it.
+
+    Args:
+        dataset: The data set.
+        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
+        rates: (I,) float64; how often each item comes in a pass, on average.
+        epoch_length: Images of an epoch of all processes together, on average.
+    """
+
+    def __init__(self, dataset: StoreDataset, seed: int | None, *, rates: FloatArray, epoch_length: float) -> None:
+        super().__init__(dataset, seed)
+        self._rates = rates
+        self._epoch_length = epoch_length
+        self._passes = Passes(rates, self.seed)
+        self._current: tuple[int, int, IntArray] = (self.seed, 0, np.zeros(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Images of one epoch in this process."""
+        return int(np.ceil(self._epoch_length / self.world_size))
+
+    def _rest_of_pass(self, place: int) -> list[int]:
+        if self._passes.seed != self.seed:
+            # A resumed run learns its seed from the checkpoint, after its samplers have been built.
+            self._passes = Passes(self._rates, self.seed)
+        whole = place * self.world_size + self.rank
+        seed, first, images = self._current
+        if seed != self.seed or not first <= whole < first + len(images):
+            number = self._passes.pass_at(whole)
+            first, images = self._passes.first_place(number), self._images(number)
+            self._current = self.seed, first, images
+        rest: list[int] = images[whole - first :: self.world_size].tolist()
+        return rest
+
+    def _images(self, number: int) -> IntArray:
+        """Indices of the images of one pass, of all processes."""
+        raise NotImplementedError
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatFactorSampler(BalancedSampler):
+    """Repeats images of rare classes: RFS (Gupta et al., LVIS, 2019), or IRFS (Yaman et al., 2023).
+
+    An image comes r times in a pass on average, ⌊r⌋ or ⌈r⌉ times in each, where r is the greatest of its
+    classes' factors max(1, √(threshold / frequency)). Frequencies are those of the images that the data set's
+    filter leaves, over instances that train.
+
+    Args:
+        dataset: A ``hierseg.StoreDataset``.
+        threshold: Classes on a smaller share of images are repeated; above 0 and at most 1.
+        instance_aware: False for the frequency by images (RFS); True for the geometric mean of the frequencies by
+            images and by instances (IRFS).
+        expanded: An instance counts for its class and all ancestors. If False, for its class alone: then images
+            with a coarse label are repeated where few objects have been left that coarse.
+        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
+
+    Attributes:
+        class_frequencies: (C,) float64; what the factors come from.
+        class_factors: (C,) float64, at least 1.
+        image_factors: (n,) float64, at least 1.
+
+    Raises:
+        ConfigError: The threshold is out of range, or the data set is empty or not hierseg's.
+    """
+
+    def __init__(
+        self,
+        dataset: StoreDataset,
+        threshold: float = 1e-3,
+        *,
+        instance_aware: bool = False,
+        expanded: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        labels = training_labels(dataset, where='RepeatFactorSampler')
+        self.threshold, self.instance_aware, self.expanded = threshold, instance_aware, expanded
+        self.class_frequencies = labels.frequencies(instance_aware=instance_aware, expanded=expanded)
+        self.class_factors = repeat_factors(self.class_frequencies, threshold)
+        self.image_factors = labels.image_factors(self.class_factors)
+        super().__init__(dataset, seed, rates=self.image_factors, epoch_length=float(self.image_factors.sum()))
+
+    def expected_draws(self) -> FloatArray:
+        """(n,) float64; how often each image comes in an epoch of all processes, on average."""
+        return self.image_factors.copy()
+
+    def _images(self, number: int) -> IntArray:
+        return self._passes.listed(number)[0].astype(np.int32)
+
+
+@DATA_SAMPLERS.register_module()
+class ClassAwareStreamSampler(BalancedSampler):
+    """Draws a class for each place, then an image of it (Shen et al., "Relay Backpropagation", ECCV 2016).
+
+    The stream goes in rounds of C places on average, C being the classes that have images; with ``power=0`` each
+    of them comes once in a round. A class goes through its images in an order of its own, all of them before one
+    comes again, shuffled anew each time; this lasts through the whole run, however short epochs are. An epoch has
+    as many places as the data set has images.
+
+    Args:
+        dataset: A ``hierseg.StoreDataset``.
+        power: A class is drawn in proportion to (its images) ** power, from 0 (all alike) to 1 (as in the data).
+        expanded: A class also has the images of the classes below it. If False, it has those of its own label
+            alone: then a class that few objects have been left at, because most have a more precise label, is
+            drawn as often as any, from few images.
+        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
+
+    Attributes:
+        class_probabilities: (C',) float64 for all classes of the data set; 0 for those without images.
+
+    Raises:
+        ConfigError: The power is out of range, the data set is not hierseg's, or it has nothing to train on.
+    """
+
+    def __init__(
+        self, dataset: StoreDataset, *, power: float = 0.0, expanded: bool = True, seed: int | None = None
+    ) -> None:
+        where = 'ClassAwareStreamSampler'
+        if not 0 <= power <= 1:
+            raise ConfigError(f'power={power}', where=where, fix='Give a number from 0 to 1.')
+        labels = training_labels(dataset, where=where)
+        self.power, self.expanded = power, expanded
+        images, of_class = labels.distinct(expanded=expanded)
+        counts = np.bincount(of_class, minlength=labels.taxonomy.num_classes)
+        self._drawn = np.flatnonzero(counts)
+        if not len(self._drawn):
+            raise ConfigError('no image has an instance that trains', where=where, fix='Is the split annotated?')
+        weights = counts[self._drawn].astype(np.float64) ** power
+        self.class_probabilities = np.zeros(len(counts))
+        self.class_probabilities[self._drawn] = weights / weights.sum()
+        ordered = images[np.argsort(of_class, kind='stable')].astype(np.int32)
+        self._members = np.split(ordered, np.cumsum(counts[self._drawn])[:-1])
+        self._laps: dict[int, tuple[tuple[int, int], IntArray]] = {}
+        rates = self.class_probabilities[self._drawn] * len(self._drawn)
+        super().__init__(dataset, seed, rates=rates, epoch_length=labels.num_images)
+
+    def expected_draws(self) -> FloatArray:
+        """(n,) float64; how often each image comes in an epoch of all processes, on average."""
+        draws = np.zeros(len(self.dataset))
+        for label, members in zip(self._drawn.tolist(), self._members, strict=True):
+            draws[members] += self.class_probabilities[label] / len(members)
+        return draws * self._epoch_length
+
+    def _images(self, number: int) -> IntArray:
+        items, times_before = self._passes.listed(number)
+        images = [self._image(*place) for place in zip(items.tolist(), times_before.tolist(), strict=True)]
+        return np.array(images, dtype=np.int32)
+
+    def _image(self, item: int, times_before: int) -> int:
+        """The image that a class shows when it has come that many times before."""
+        members = self._members[item]
+        lap, at = divmod(times_before, len(members))
+        if item not in self._laps or self._laps[item][0] != (self.seed, lap):
+            generator = np.random.default_rng((self.seed, Purpose.LAP, int(self._drawn[item]), lap))
+            self._laps[item] = (self.seed, lap), generator.permutation(members)
+        return int(self._laps[item][1][at])
+
+
+def training_labels(dataset: Any, *, where: str) -> TrainingLabels:
+    """The labels of the images that a data set's filter leaves, without reading one.
+
+    Args:
+        dataset: A ``hierseg.StoreDataset``, of a store or of a layer.
+        where: Who asks, for errors.
+
+    Raises:
+        ConfigError: The data set is of another type, or empty.
+    """
+    if not isinstance(dataset, StoreDataset):
+        raise ConfigError(
+            f'classes cannot be counted in a {type(dataset).__name__}',
+            where=where,
+            fix="Use dataset=dict(type='hierseg.StoreDataset', ...) without a wrapper around it.",
+        )
+    dataset.full_init()
+    if not len(dataset):
+        raise ConfigError(f'the data set of {dataset.store.path} is empty', where=where, fix='Is indices=... meant?')
+    return TrainingLabels.of(dataset.store, dataset.data_list)
