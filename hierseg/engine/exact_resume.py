@@ -7,13 +7,17 @@ from typing import Any
 
 from mmengine.dist import all_reduce, get_rank, is_distributed
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from hierseg.engine.data_place import EndlessBatches, can_seek, seek
 from hierseg.engine.layerwise_loop import LayerwiseTrainLoop, unwrapped
 from hierseg.registry import HOOKS
 from hierseg.seeding import Purpose, seed_all, seeded
+
+BATCHES_DONE = 'batches_of_epoch'
+"""Key in the message hub, and so in checkpoints: batches done of the epoch in training."""
 
 
 @HOOKS.register_module()
@@ -30,10 +34,17 @@ class ExactResumeHook(Hook):
     - After each epoch all processes take the mean of their buffers (running statistics of batch
       normalisation), of which a checkpoint holds one process's only.
     - A run without a seed in its config gets the first run's when it is resumed, its samplers included.
+    - MMEngine's loops go on with the batch after the checkpoint, whichever it is, without loading those before.
+      Left to itself, ``EpochBasedTrainLoop`` begins the epoch again, and ``IterBasedTrainLoop`` draws all earlier
+      batches. A batch sampler that cannot be entered anywhere (``AspectRatioBatchSampler``) keeps the latter way,
+      and cannot be resumed within an epoch of the former.
     """
 
     # Before ValidationLossHook and CheckpointHook.
     priority = 'ABOVE_NORMAL'
+
+    def __init__(self) -> None:
+        self._first_batch = 0
 
     def before_run(self, runner: Runner) -> None:
         """Draws initial weights of layers, or prepares the generators for the runner to do so."""
@@ -45,12 +56,21 @@ class ExactResumeHook(Hook):
         seed_all(runner.seed, Purpose.WEIGHTS)
 
     def before_train(self, runner: Runner) -> None:
-        """Gives samplers the seed, which may have come with the checkpoint after they were built."""
+        """Gives samplers the seed, which may have come with the checkpoint, and sets the data to the next batch.
+
+        Raises:
+            ConfigError: The checkpoint is from within an epoch, and its batch sampler begins at the first only.
+        """
         loop = runner.train_loop
         loaders = loop.dataloaders.values() if isinstance(loop, LayerwiseTrainLoop) else [loop.dataloader]
         for sampler in map(_sampler, loaders):
             if hasattr(sampler, 'seed'):
                 sampler.seed = runner.seed
+        if isinstance(loop, IterBasedTrainLoop) and can_seek(loop.dataloader):
+            loop.dataloader_iterator = EndlessBatches(loop.dataloader)
+        # Not from the iterations done: a resumed run may have had epochs of another length before.
+        if isinstance(loop, EpochBasedTrainLoop) and loop.iter > 0:
+            self._begin_at(runner, runner.message_hub.get_info(BATCHES_DONE, 0))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the generators for this step."""
@@ -58,11 +78,28 @@ class ExactResumeHook(Hook):
         iteration = loop.layer_iter if isinstance(loop, LayerwiseTrainLoop) else loop.iter
         seed_all(runner.seed, Purpose.STEP, get_rank(), iteration)
 
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Counts batches, for a checkpoint within an epoch."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.message_hub.update_info(BATCHES_DONE, self._first_batch + batch_idx + 1)
+
     def after_train_epoch(self, runner: Runner) -> None:
         """Gives all processes the same buffers."""
         if is_distributed():
             for buffer in _trained_buffers(runner):
                 all_reduce(buffer, op='mean')
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.message_hub.update_info(BATCHES_DONE, 0)
+            self._begin_at(runner, 0)
+
+    def _begin_at(self, runner: Runner, batch: int) -> None:
+        """Sets the data to a batch of the epoch."""
+        if batch != self._first_batch:
+            loop = runner.train_loop
+            seek(loop.dataloader, epoch=loop.epoch, batch=batch, where='ExactResumeHook')
+            self._first_batch = batch
 
 
 def _sampler(loader: DataLoader[Any]) -> Any:

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from hierseg.engine.data_place import seek
 from hierseg.errors import ConfigError
 from hierseg.registry import LOOPS
 
@@ -232,24 +233,11 @@ class LayerwiseTrainLoop(BaseLoop):
         self.runner.model.train()
         # The sampler counts the layer's own epochs, so that a layer alone draws the same images.
         first = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
-        self._seek(first)
+        seek(self.dataloader, epoch=self.layer_epoch, batch=first, where=WHERE)
         for batch_index, data_batch in enumerate(self.dataloader, first):
             self._run_iter(batch_index, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def _seek(self, batch: int) -> None:
-        """Sets the data to a batch of the layer's epoch, which is not the first after a checkpoint within it."""
-        batches = self.dataloader.batch_sampler
-        if hasattr(batches, 'start'):
-            batches.start = batch
-        elif batch:
-            raise ConfigError(
-                f'cannot resume at batch {batch} of an epoch',
-                where=WHERE,
-                fix="Use batch_sampler=dict(type='hierseg.StreamBatchSampler', iterations=...).",
-            )
-        batches.sampler.set_epoch(self.layer_epoch)
 
     def _run_iter(self, batch_index: int, data_batch: Any) -> None:
         self.runner.call_hook('before_train_iter', batch_idx=batch_index, data_batch=data_batch)

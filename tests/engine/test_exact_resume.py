@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from stub_training import alone_settings, layerwise_settings, make_runner
+from stub_training import alone_settings, layerwise_settings, make_runner, numbers
 
 from hierseg.errors import ConfigError
 
@@ -177,3 +177,73 @@ def test_steps_and_processes_draw_numbers_of_their_own(
     other = make_runner(layerwise_settings(), tmp_path)
     other.train()
     assert not set(drawn) & set(other.message_hub.get_scalar('train/layer1/acc').data[0].tolist())
+
+
+BY_ITERATION = dict(type='hierseg.AtomicCheckpointHook', by_epoch=False, interval=1)
+# Without a batch sampler of its own: 8 images in batches of 3, 3 and 2.
+PLAIN_BATCHES = dict(batch_sampler=None, batch_size=3, dataset=numbers(8, 'layer1'))
+LOADING = pytest.mark.parametrize('loading', [{}, PLAIN_BATCHES, dict(num_workers=1)], ids=['own', 'plain', 'worker'])
+
+
+def mmengine_settings(loop: dict[str, Any], **loading: Any) -> dict[str, Any]:
+    settings = alone_settings('layer1')
+    settings['train_dataloader'] |= loading
+    return {**settings, 'train_cfg': loop}
+
+
+@LOADING
+@pytest.mark.parametrize('iteration', [1, 2, 3, 4, 5])
+def test_a_plain_config_within_an_epoch(tmp_path: Path, loading: dict[str, Any], iteration: int) -> None:
+    settings = mmengine_settings(dict(type='EpochBasedTrainLoop', max_epochs=3), **loading)
+    expected = make_runner(settings, tmp_path / 'whole', checkpoint=BY_ITERATION)
+    expected.train()
+    resumed = interrupted_and_resumed(settings, tmp_path / 'resumed', iteration + 1, checkpoint=BY_ITERATION)
+    assert_equal_runs(resumed, expected)
+    # The batches after the checkpoint and no other, validation included.
+    assert resumed.iter == expected.iter
+    before = iteration + 2 * ((iteration - 1) // len(expected.train_dataloader))
+    assert resumed.model.seen == expected.model.seen[before:]
+
+
+@LOADING
+@pytest.mark.parametrize('iteration', [1, 4, 6])
+def test_an_iteration_based_loop(tmp_path: Path, loading: dict[str, Any], iteration: int) -> None:
+    settings = mmengine_settings(dict(type='IterBasedTrainLoop', max_iters=9), **loading)
+    settings['param_scheduler'] = dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=8)
+    expected = make_runner(settings, tmp_path / 'whole', checkpoint=BY_ITERATION)
+    expected.train()
+    resumed = interrupted_and_resumed(settings, tmp_path / 'resumed', iteration + 1, checkpoint=BY_ITERATION)
+    assert_equal_runs(resumed, expected)
+    assert resumed.model.seen == expected.model.seen[iteration:]
+    # The images of the epoch-based loop.
+    epochs = mmengine_settings(dict(type='EpochBasedTrainLoop', max_epochs=5), **loading)
+    by_epoch = make_runner(epochs, tmp_path / 'epochs')
+    by_epoch._hooks = [hook for hook in by_epoch.hooks if type(hook).__name__ != 'ValidationLossHook']
+    by_epoch.train()
+    assert by_epoch.model.seen[:9] == expected.model.seen[:9]
+
+
+def test_batches_by_orientation(tmp_path: Path) -> None:
+    """MMDetection's batch sampler cannot be entered: the one loop draws everything again, the other says so."""
+    loading = dict(batch_sampler=dict(type='AspectRatioBatchSampler'))
+    endless = mmengine_settings(dict(type='IterBasedTrainLoop', max_iters=3), **loading)
+    endless['param_scheduler'] = None
+    expected = make_runner(endless, tmp_path / 'whole', checkpoint=BY_ITERATION)
+    expected.train()
+    resumed = interrupted_and_resumed(endless, tmp_path / 'endless', 3, checkpoint=BY_ITERATION)
+    assert_equal_runs(resumed, expected)
+    epochs = mmengine_settings(dict(type='EpochBasedTrainLoop', max_epochs=3), **loading)
+    with pytest.raises(ConfigError, match='cannot resume at batch 2 of an epoch'):
+        interrupted_and_resumed(epochs, tmp_path / 'epochs', 3, checkpoint=BY_ITERATION)
+
+
+def test_epochs_of_another_length_begin_at_their_first_batch(tmp_path: Path) -> None:
+    """After whole epochs: as a run does that goes on with another number of processes."""
+    settings = alone_settings('layer1')
+    with pytest.raises(Interrupted):
+        make_runner(settings, tmp_path, custom_hooks=[Interrupt(3)]).train()
+    settings['train_dataloader']['batch_sampler']['iterations'] = 3
+    resumed = make_runner(settings, tmp_path, resume=True)
+    resumed.train()
+    # The checkpoint is of one epoch of 2 batches; two of 3 follow.
+    assert resumed.iter == 2 + 2 * 3
