@@ -12,13 +12,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hierseg.report.class_axes import DATA, draw_bars, name_classes, style_counts
 from hierseg.report.layer_report import LayerReport
 
-ALL_NAMED = 40
-"""A layer of up to this many classes has all of them named at the axis."""
-SOME_NAMED = 24
-"""A larger one has about this many named, evenly spaced."""
-BEFORE, AFTER, CAP = '#a1a1aa', '#2563eb', '#dc2626'
+AFTER, CAP = '#2563eb', '#dc2626'
 
 
 def plot_layer_report(report: LayerReport, path: Path) -> None:
@@ -39,11 +36,7 @@ def plot_layer_report(report: LayerReport, path: Path) -> None:
     upper.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=3, frameon=False)
     _draw(lower, before.instances_per_class[order], after.instances_per_class[order])
     lower.set_ylabel('instances')
-    names = [report.view.taxonomy.names[label] for label in order.tolist()]
-    count = len(names)
-    places = np.arange(count) if count <= ALL_NAMED else np.unique(np.linspace(0, count - 1, SOME_NAMED).astype(int))
-    lower.set_xticks(places, [names[place] for place in places], rotation=50, ha='right', rotation_mode='anchor')
-    lower.set_xlim(-0.5, count - 0.5)
+    name_classes(lower, [report.view.taxonomy.names[label] for label in order.tolist()])
     figure.suptitle(_heading(report), x=0.01, ha='left', fontsize=11)
     figure.savefig(path, dpi=110)
 
@@ -64,16 +57,6 @@ def _heading(report: LayerReport) -> str:
 
 
 def _draw(axes: Axes, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> None:
-    count = len(before)
-    for values, color, label in ((before, BEFORE, 'before the cap'), (after, AFTER, 'after the cap')):
-        if count <= ALL_NAMED:
-            axes.bar(np.arange(count), values, width=0.85, color=color, label=label)
-        else:  # one outline: thin bars would flicker
-            axes.stairs(values, np.arange(count + 1) - 0.5, fill=True, color=color, label=label)
-    # Linear up to 1, so that a class without images is seen at 0.
-    axes.set_yscale('symlog', linthresh=1)
-    axes.yaxis.set_major_formatter('{x:,.0f}')
-    axes.set_ylim(bottom=0)
-    axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[['top', 'right']].set_visible(False)
+    draw_bars(axes, before, color=DATA, label='before the cap')
+    draw_bars(axes, after, color=AFTER, label='after the cap')
+    style_counts(axes)

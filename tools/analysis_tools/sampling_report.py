@@ -1,0 +1,61 @@
+"""Tells how many images and instances of each class a config's sampler is going to show: text, CSV, JSON and plot."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+
+from hierseg.apis import read_config
+from hierseg.errors import exits_cleanly
+from hierseg.files import write_json
+from hierseg.report.sampling import configured_samplers, sampling_report
+from hierseg.report.sampling_plot import plot_sampling_report
+from hierseg.report.sampling_tables import report_document, report_text, write_csv
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--compare', action='store_true', help='also show what the alternative samplers would do')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        default=1e-3,
+        help="of repeat factors with --compare, where the config's sampler has none; default: %(default)s",
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/sampling_report'), help='folder to write to; default: %(default)s'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+    return parser.parse_args()
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    config = read_config(args.config)
+    config.merge_from_dict(args.cfg_options or {})
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    reports = {
+        name: sampling_report(sampler, compare=args.compare, threshold=args.threshold)
+        for name, sampler in configured_samplers(config).items()
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, report in reports.items():
+        if name:
+            print(f'== {name}')
+        print(report_text(report), end='\n\n')
+        stem = f'{name}_sampling' if name else 'sampling'
+        write_csv(report, args.out / f'{stem}.csv')
+        write_json(report_document(report), args.out / f'{stem}.json')
+        plot_sampling_report(report, args.out / f'{stem}.png')
+    print(f'every class as CSV, totals as JSON, and a plot: {args.out}')
+
+
+if __name__ == '__main__':
+    main()
