@@ -1,6 +1,6 @@
 """Samplers that show rare classes more often, as endless streams in which every place follows from the seed.
 
-Shape letters: n images, C classes, W processes.
+Shape letters: n images, C classes, K of them with images, W processes.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ class RepeatFactorSampler(BalancedSampler):
 class ClassAwareStreamSampler(BalancedSampler):
     """Draws a class for each place, then an image of it (Shen et al., "Relay Backpropagation", ECCV 2016).
 
-    The stream goes in rounds of C places on average, C being the classes that have images; with ``power=0`` each
-    of them comes once in a round. A class goes through its images in an order of its own, all of them before one
-    comes again, shuffled anew each time; this lasts through the whole run, however short epochs are. An epoch has
-    as many places as the data set has images.
+    The stream goes in rounds of K places on average; with ``power=0`` each class that has images comes once in a
+    round. A class goes through its images in an order of its own, all of them before one comes again, shuffled
+    anew each time; this lasts through the whole run, however short epochs are. An epoch has as many places as the
+    data set has images.
 
     Args:
         dataset: A ``hierseg.StoreDataset``.
@@ -129,7 +129,7 @@ class ClassAwareStreamSampler(BalancedSampler):
         seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
 
     Attributes:
-        class_probabilities: (C',) float64 for all classes of the data set; 0 for those without images.
+        class_probabilities: (C,) float64; 0 for classes without images.
 
     Raises:
         ConfigError: The power is out of range, the data set is not hierseg's, or it has nothing to train on.

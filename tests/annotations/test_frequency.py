@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from taxonomies import random_taxonomies
 from hierseg.annotations import LayerView
 from hierseg.annotations.frequency import TrainingLabels, count_classes, repeat_factors
 from hierseg.errors import ConfigError
+from hierseg.taxonomy import read_taxonomy
 
 BOX = (50, 50, 70, 70)
 PICTURES = [
@@ -128,3 +131,24 @@ def test_equals_counting_sets_of_ancestors(labels: TrainingLabels, instance_awar
 def test_a_threshold_is_a_frequency(threshold):
     with pytest.raises(ConfigError, match='is no frequency'):
         repeat_factors(np.array([0.5]), threshold)
+
+
+def test_coarse_labels_of_open_images_are_not_rare(test_data):
+    """Real counts of masks, each taken as an image of its own among 850,000; docs/sampling.md quotes them."""
+    folder = test_data / 'openimages'
+    taxonomy = read_taxonomy(
+        folder / 'challenge-2019-label300-segmentable-hierarchy.json',
+        classes=folder / 'challenge-2019-classes-description-segmentable.csv',
+    )
+    with (folder / 'train-mask-counts.csv').open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    own = np.zeros(taxonomy.num_classes)
+    own[[taxonomy.label(row['class']) for row in rows]] = [int(row['count']) for row in rows]
+    expanded = own @ taxonomy.arrays.ancestor_mask
+    turtle = taxonomy.names.index('Turtle')
+    assert (own[turtle], expanded[turtle]) == (164, 2629)
+    factors = [repeat_factors(counts / 850_000, 1e-3) for counts in (own, expanded)]
+    assert [int((found > 1).sum()) for found in factors] == [132, 127]
+    assert factors[0][turtle] == pytest.approx(np.sqrt(850 / 164))
+    assert factors[1][turtle] == 1
+    assert factors[1].max() == pytest.approx(np.sqrt(850 / 14))
