@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(file for file in (ROOT / 'configs').rglob('*.py') if '_base_' not in file.parts)
 ENSEMBLES = [file for file in CONFIGS if file.stem == 'two_layer_ensemble']
 LAYERS = [file for file in CONFIGS if file.parent.name == 'two_layer']
-END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e' or file.parent.name == 'ablations']
+END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e']
 
 
 def name(file: Path) -> str:

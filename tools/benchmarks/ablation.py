@@ -1,0 +1,283 @@
+"""Measures what each part of the end-to-end model is worth.
+
+Trains variants of the quickstart's model with the same data, steps and seeds, and compares their scores. Runs that are
+done already are not repeated.
+
+Example:
+    python tools/benchmarks/ablation.py masks verified --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from terminaltables import GithubFlavoredMarkdownTable
+from tqdm import tqdm
+
+from hierseg.annotations import Store
+from hierseg.annotations.frequency import count_classes
+from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.files import write_json
+
+ROOT = Path(__file__).parents[2]
+DATA = {
+    'quickstart': ['--tail-ratio=30'],
+    'unannotated': ['--tail-ratio=30', '--unannotated-rate=0.3'],
+    'tail': ['--tail-ratio=300'],
+}
+"""Arguments of tools/synthesize.py beside those of all."""
+EPOCHS = 4
+BANDS = ('rare', 'common', 'frequent')
+STORE = 'data/quickstart/store/'
+
+MASKS = 'model.roi_head.mask_head.class_agnostic=False'
+SAMPLER = 'train_dataloader.sampler.type=hierseg.'
+KNOWN = [f'model.roi_head.verified.class_counts={STORE}train']
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and the models that answer it.
+
+    Attributes:
+        question: What is asked.
+        variants: Options of the config by name; all are compared to the first.
+        data: Key of ``DATA``.
+        configs: The config of a variant, where it is not the end-to-end model's.
+    """
+
+    question: str
+    variants: dict[str, list[str]]
+    data: str = 'quickstart'
+    configs: dict[str, str] = field(default_factory=dict)
+
+
+EXPERIMENTS = {
+    'systems': Experiment(
+        'What does one model give for two?',
+        {'hier_e2e': [], 'two_layer_ensemble': []},
+        configs={'two_layer_ensemble': 'two_layer_ensemble'},
+    ),
+    'masks': Experiment(
+        'Does a mask for each root class, or each class, help?',
+        {
+            'shared': [],
+            'root': [MASKS, 'model.roi_head.mask_channels=root', 'model.roi_head.mask_head.num_classes=8'],
+            'class': [MASKS, 'model.roi_head.mask_channels=class'],
+        },
+    ),
+    'verified': Experiment(
+        'What is it worth to leave unverified classes out of the loss?',
+        {
+            'all classes': [],
+            **{
+                f'verified, {count} drawn': [*KNOWN, f'model.roi_head.verified.num_negatives={count}']
+                for count in (0, 2, 4)
+            },
+        },
+        data='unannotated',
+    ),
+    'sampling': Experiment(
+        'Which sampler serves the tail?',
+        {
+            'every image once': [],
+            'RFS': [f'{SAMPLER}RepeatFactorSampler', 'train_dataloader.sampler.threshold=0.1'],
+            'IRFS': [
+                f'{SAMPLER}RepeatFactorSampler', 'train_dataloader.sampler.threshold=0.1',
+                'train_dataloader.sampler.instance_aware=True',
+            ],
+            'class-aware, power 0.5': [f'{SAMPLER}ClassAwareStreamSampler', 'train_dataloader.sampler.power=0.5'],
+            'class-aware': [f'{SAMPLER}ClassAwareStreamSampler'],
+        },
+        data='tail',
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and test.
+
+    Attributes:
+        experiment: Key of ``EXPERIMENTS``.
+        variant: Name of the variant.
+        seed: Of the training.
+        out: Folder of all runs.
+    """
+
+    experiment: str
+    variant: str
+    seed: int
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self.out / self.experiment / f'{self.variant.replace(",", "").replace(" ", "-")}-seed{self.seed}'
+
+    def __call__(self, *, iterations: int, threads: int) -> dict[str, Any]:
+        """Trains and tests, unless that was done; gives back the results."""
+        experiment = EXPERIMENTS[self.experiment]
+        settings = {'options': experiment.variants[self.variant], 'iterations': iterations, 'data': experiment.data}
+        file = self.folder / 'ablation.json'
+        if file.exists() and (done := json.loads(file.read_text()))['settings'] == settings:
+            return done
+        name = experiment.configs.get(self.variant, 'hier_e2e')
+        config, data = ROOT / f'configs/quickstart/{name}.py', self.out / 'data' / experiment.data
+        options = [*experiment.variants[self.variant], f'randomness.seed={self.seed}']
+        scores, classes = self.folder / 'results.json', self.folder / 'classes.json'
+        start = time.perf_counter()
+        training = [f'default_hooks.logger.interval={iterations}', *_lengths(name, iterations)]
+        work = ['--work-dir', str(self.folder), '--cfg-options', *options]
+        _python('train.py', str(config), *work, *training, cwd=data, threads=threads)
+        seconds = time.perf_counter() - start
+        checkpoint = (self.folder / 'last_checkpoint').read_text()
+        result = f'test_evaluator.results_file={classes}'
+        _python('test.py', str(config), checkpoint, *work, result, cwd=data, threads=threads)
+        found = {
+            'settings': settings,
+            'scores': json.loads(scores.read_text()),
+            'bands': _bands(json.loads(classes.read_text())['AP'], data / STORE / 'train'),
+            'parameters': _parameters(checkpoint),
+            'training_seconds': round(seconds, 1),
+        }
+        write_json(found, file)
+        return found
+
+
+def _lengths(config: str, iterations: int) -> list[str]:
+    """Options for a training of so many iterations, without a score in between."""
+    if config == 'two_layer_ensemble':
+        # 7 to 3, as in the report.
+        lengths = {'layer0': round(0.7 * iterations / EPOCHS), 'layer1': round(0.3 * iterations / EPOCHS)}
+        return [f'train_dataloader.{layer}.batch_sampler.iterations={length}' for layer, length in lengths.items()]
+    return [f'train_dataloader.batch_sampler.iterations={iterations // EPOCHS}', 'train_cfg.val_begin=1000']
+
+
+def _python(tool: str, *arguments: str, cwd: Path, threads: int) -> None:
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *arguments],
+        cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ConfigError(f'{tool} failed: {done.stdout[-3000:]}', where=' '.join(arguments))
+
+
+def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]:
+    """Mean AP of the rarest, middle and most frequent third of the evaluated classes, by training images."""
+    opened = Store.open(store)
+    images = dict(zip(opened.taxonomy.ids, count_classes(opened).images.tolist(), strict=True))
+    by_frequency = sorted((name for name, value in precisions.items() if value is not None), key=images.__getitem__)
+    thirds = np.array_split(np.array([precisions[name] for name in by_frequency]), len(BANDS))
+    return {band: float(values.mean()) for band, values in zip(BANDS, thirds, strict=True)}
+
+
+def _parameters(checkpoint: str) -> int:
+    """Trained numbers of a checkpoint; running statistics are not trained."""
+    with torch.serialization.safe_globals(get_torch_safe_globals()):
+        weights = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
+    return sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(statistics))
+
+
+def make_data(name: str, folder: Path, *, images: int, val_images: int) -> None:
+    """A synthetic data set and its stores, where they are not there yet."""
+    data = folder / 'data/quickstart'
+    if (data / 'store/validation').exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = [f'--images={images}', f'--val-images={val_images}']
+    if not data.exists():
+        _python('synthesize.py', str(data), *counts, *DATA[name], cwd=folder, threads=1)
+    tables = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
+    for split in ('train', 'validation'):
+        official = f'{data}/challenge-2019'
+        _python(
+            'dataset_converters/openimages.py', f'--out={data}/store/{split}', '--overwrite', '--workers=1',
+            f'--hierarchy={official}-label-hierarchy.json', f'--classes={official}-classes-description.csv',
+            *(f'--{table}={official}-{split}-segmentation-{file}.csv' for table, file in tables.items()),
+            f'--mask-dir={data}/{split}-masks', f'--images={data}/{split}', cwd=folder, threads=1,
+        )  # fmt: skip
+
+
+def table(name: str, results: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """A row for each variant: means over seeds, and differences to the first variant with their standard error."""
+    keys = ['segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1']
+    rows = [['', 'mAP', 'against the first', 'layer 0', 'layer 1', *BANDS, 'parameters', 'training s']]
+    first = next(iter(results.values()))
+    for variant, runs in results.items():
+        means = [np.mean([run['scores'][key] for run in runs.values()]) for key in keys]
+        bands = [np.mean([run['bands'][band] for run in runs.values()]) for band in BANDS]
+        gains = [run['scores'][keys[0]] - first[seed]['scores'][keys[0]] for seed, run in runs.items()]
+        error = f' ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.3f}' if len(gains) > 1 else ''
+        difference = '' if runs is first else f'{np.mean(gains):+.3f}{error}'
+        run = next(iter(runs.values()))
+        seconds = np.mean([run['training_seconds'] for run in runs.values()])
+        numbers = [f'{value:.3f}' for value in (*means, *bands)]
+        rows.append([variant, numbers[0], difference, *numbers[1:], f'{run["parameters"]:,}', f'{seconds:.0f}'])
+    return f'{name}: {EXPERIMENTS[name].question}\n' + GithubFlavoredMarkdownTable(rows).table
+
+
+def measure(runs: Sequence[Run], *, iterations: int, jobs: int, threads: int) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Results as they come, several runs at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = {pool.submit(run, iterations=iterations, threads=threads): run for run in runs}
+        try:
+            for done in tqdm(as_completed(pending), total=len(pending), unit='run'):
+                yield pending[done], done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('experiments', nargs='+', choices=[*EXPERIMENTS], metavar='EXPERIMENT', help='%(choices)s')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='of the trainings; default: 0')
+    parser.add_argument('--iterations', type=int, default=280, help='of each training, 8 images each; default: 280')
+    parser.add_argument('--images', type=int, default=1600, help='training images; default: 1600')
+    parser.add_argument('--val-images', type=int, default=200, help='images of the test; default: 200')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time; default: one a core')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/ablation'), help='default: %(default)s')
+    return parser.parse_args()
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    out = args.out.resolve()
+    for data in {EXPERIMENTS[name].data for name in args.experiments}:
+        make_data(data, out / 'data' / data, images=args.images, val_images=args.val_images)
+    runs = [
+        Run(name, variant, seed, out)
+        for seed in args.seeds
+        for name in args.experiments
+        for variant in EXPERIMENTS[name].variants
+    ]
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    found = dict(measure(runs, iterations=args.iterations, jobs=args.jobs, threads=threads))
+    for name in args.experiments:
+        results = {
+            variant: {run.seed: found[run] for run in runs if (run.experiment, run.variant) == (name, variant)}
+            for variant in EXPERIMENTS[name].variants
+        }
+        write_json(results, out / f'{name}.json')
+        (out / f'{name}.md').write_text(table(name, results) + '\n', encoding='utf-8')
+        print(table(name, results), end='\n\n')
+
+
+if __name__ == '__main__':
+    main()
