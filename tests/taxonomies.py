@@ -18,13 +18,22 @@ def teddy_taxonomy() -> Taxonomy:
     )
 
 
+def tree_taxonomy() -> Taxonomy:
+    """The same classes as a tree: Toy; Animal > Bear, Teddy; Car alone."""
+    return Taxonomy.from_edges(
+        ['toy', 'animal', 'bear', 'teddy', 'car'],
+        [('bear', 'animal'), ('teddy', 'animal')],
+        names=['Toy', 'Animal', 'Bear', 'Teddy', 'Car'],
+    )
+
+
 @st.composite
-def random_taxonomies(draw: st.DrawFn, max_classes: int = 9) -> Taxonomy:
-    """DAGs of up to ``max_classes`` classes in shuffled label order."""
+def random_taxonomies(draw: st.DrawFn, max_classes: int = 9, max_parents: int = 3) -> Taxonomy:
+    """DAGs of up to ``max_classes`` classes in shuffled label order; trees with one parent at most."""
     count = draw(st.integers(1, max_classes))
     ids = draw(st.permutations([f'c{i}' for i in range(count)]))
     edges = []
     for child in range(1, count):
-        parents = draw(st.sets(st.integers(0, child - 1), max_size=min(child, 3)))
+        parents = draw(st.sets(st.integers(0, child - 1), max_size=min(child, max_parents)))
         edges += [(f'c{child}', f'c{parent}') for parent in sorted(parents)]
     return Taxonomy.from_edges(ids, edges)

@@ -1,55 +1,140 @@
-"""Hierarchical classification losses without reduction.
+"""Losses of the softmax over outcomes, without reduction.
 
-Shape letters: N RoIs, C classes, D the most classes at or below one class.
+Shape letters: N RoIs, C classes, L the longest preferred path.
+
+An outcome says "this box is class v and nothing deeper"; background is the last. An object labelled at an internal
+class says only that the truth lies somewhere at or below it, so the label's mass is that of D(y), the label and its
+descendants, by whatever path they are below it. All functions take
+
+- ``scores``: (N, C + 1) unnormalised outcome log-probabilities, float32 or float64;
+- ``labels``: (N,) int64 in [0, C]; C is background;
+- ``relations``: of the taxonomy;
+- ``known``: (N, C) bool or None; outcomes that are not known to be absent or present where the RoI lies leave its
+  normaliser, except those at or below its label. All are known where it is None;
+
+and return (N,) losses, at least zero, computed in log space throughout.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from hierseg.taxonomy import TaxonomyArrays
+from hierseg.functional.relations import Relations
 
 
 def marginal_negative_log_likelihood(
-    outcome_logits: Tensor, labels: Tensor, descendants: Tensor, *, known: Tensor | None = None
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None
 ) -> Tensor:
-    """−log of the softmax mass at or below each label, in log space throughout.
+    """−log Σ_{u ∈ D(y)} softmax(s)_u: the cross-entropy of the mass at or below the label.
 
-    A box labelled at an internal class says only that the truth lies somewhere below it, so it costs
-    −log Σ_{u ∈ D(y)} softmax(s)_u with D(y) the label and its descendants. At a leaf this is the
-    cross-entropy. Source: the flat softmax with marginal likelihood of Valmadre, NeurIPS 2022, with an
-    outcome for every internal class.
-
-    Args:
-        outcome_logits: (N, C + 1) unnormalised outcome log-probabilities; background last.
-        labels: (N,) int64 in [0, C]; C is background.
-        descendants: (C + 1, D) int64; row v lists v and its descendants, filled up with −1.
-        known: (N, C) bool; outcomes that are not known to be absent or present where the RoI lies leave its
-            normaliser, except those at or below its label. All are known where it is None.
-
-    Returns:
-        (N,) losses, at least zero.
+    At a leaf and for background this is the cross-entropy. Source: the flat softmax with marginal likelihood of
+    Valmadre, "Hierarchical classification at multiple operating points", NeurIPS 2022, with an outcome for every
+    internal class. The arguments are those of the module.
     """
-    below = descendants[labels]
-    mass = outcome_logits.gather(1, below.clamp(min=0)).masked_fill(below < 0, float('-inf'))
+    return _MarginalLoss.apply(_among_known(scores, labels, relations, known), labels, relations.descendants)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def soft_max_margin(
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None, tau: float
+) -> Tensor:
+    """−log Σ_{u ∈ D(y)} e^{s_u} + log Σ_u e^{s_u + τ·1[u cannot be the label's]}: wrong classes must lose by τ.
+
+    At a leaf these wrong classes are all but the label and its ancestors. An internal label spares its descendants
+    too and, where those have several parents, their other ancestors: an object labelled Bear may be a Teddy and so a
+    Toy. Background has the margin against every object, every class has it against background. τ = 0 gives the
+    marginal likelihood. Source: soft-max-margin in Valmadre, NeurIPS 2022. The arguments are those of the module.
+    """
+    margins = tau * (~relations.compatible).to(scores.dtype)
+    # The label and what is below it have no margin, so the label's mass is that of the scores themselves.
+    return marginal_negative_log_likelihood(scores + margins[labels], labels, relations, known=known)
+
+
+def soft_label_cross_entropy(
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None, beta: float
+) -> Tensor:
+    """−Σ_c t_c log p_c with targets t_c ∝ e^{−β·d(y, c)}: near classes share in the target.
+
+    d is the fewest edges up to a common ancestor and down again over the largest such number in the taxonomy, so
+    that it spans [0, 1] as the published height of the lowest common ancestor does, and is zero for an internal
+    label itself. Everything at or below the label counts as one class with d = 0. Background shares with no class: a
+    smoothed background would let every object be missed a little. β → ∞ gives the marginal likelihood. Source: soft
+    labels in Bertinetto et al., "Making better mistakes", CVPR 2020. The arguments are those of the module.
+    """
+    apart = relations.distances.to(scores.dtype).masked_fill(relations.below, float('inf'))
+    shares = torch.where(apart.isinf(), 0, (-beta * apart.masked_fill(apart.isinf(), 0)).exp())[labels]
     if known is not None:
-        counted = torch.nn.functional.pad(known, (0, 1), value=True)
-        # The −1 that fill up a row say nothing: they go where background is, which always counts.
-        counted = counted.scatter(1, below.masked_fill(below < 0, known.shape[1]), True)
-        outcome_logits = outcome_logits.masked_fill(~counted, float('-inf'))
-    return (outcome_logits.logsumexp(dim=1) - mass.logsumexp(dim=1)).clamp(min=0)
+        shares = shares * torch.nn.functional.pad(known, (0, 1), value=True)
+    total = _among_known(scores, labels, relations, known).logsumexp(dim=1)
+    wanted = _log_mass(scores, labels, relations) + (shares * scores).sum(dim=1)
+    return (total - wanted / (1 + shares.sum(dim=1))).clamp(min=0)
 
 
-def padded_descendants(arrays: TaxonomyArrays) -> Tensor:
-    """The ``descendants`` table of a taxonomy.
+def hierarchical_cross_entropy(
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None, alpha: float
+) -> Tensor:
+    """HXE: −Σ_l e^{−α·l} log p(a_l | a_{l−1}) along the path from the root class a_0 to the label.
 
-    Returns:
-        (C + 1, D) int64: each class and its descendants, then background alone; filled up with −1.
+    p is the softmax mass at or below a class and a_{−1} everything, background included, so that step 0 tells root
+    classes and background apart. The deeper a step, the less it counts; α = 0 gives the marginal likelihood. The
+    path of an internal label ends there. With several parents it follows the preferred ones, for each class's mass
+    lies within that of each of its parents. Source: Bertinetto et al., "Making better mistakes", CVPR 2020; l is the
+    number of edges from the root, as in their code. The arguments are those of the module.
     """
-    rows = [np.flatnonzero(column) for column in arrays.ancestor_mask.T] + [np.array([len(arrays.depths)])]
-    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
-    for label, row in enumerate(rows):
-        padded[label, : len(row)] = row
-    return torch.from_numpy(padded)
+    counted = _among_known(scores, labels, relations, known)
+    within = counted.logsumexp(dim=1)
+    losses = torch.zeros_like(within)
+    for step, classes in enumerate(relations.preferred_paths[labels].unbind(dim=1)):
+        # Beyond the label the path repeats it, and the step costs nothing.
+        mass = _log_mass(counted, classes, relations)
+        losses = losses + math.exp(-alpha * step) * (within - mass)
+        within = mass
+    return losses.clamp(min=0)
+
+
+class _MarginalLoss(torch.autograd.Function):
+    """The marginal likelihood with its gradient, softmax − softmax within the label's descendants, in one pass.
+
+    Autograd's own would fill a (N, C + 1) gradient for every gather; most labels are leaves or background, for which
+    this costs what the cross-entropy does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor, descendants: Tensor) -> Tensor:
+        log_probabilities = scores.log_softmax(dim=1)
+        losses = -log_probabilities.gather(1, labels[:, None]).squeeze(1)
+        coarse = (descendants[:, 1:2] >= 0).any(dim=1)[labels].nonzero().squeeze(1)
+        below = descendants[labels[coarse]]
+        inside = log_probabilities[coarse[:, None], below.clamp(min=0)].masked_fill(below < 0, float('-inf'))
+        losses[coarse] = -inside.logsumexp(dim=1)
+        ctx.save_for_backward(log_probabilities, labels, coarse, below, inside.softmax(dim=1))
+        return losses.clamp(min=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor, None, None]:
+        log_probabilities, labels, coarse, below, shares = ctx.saved_tensors
+        gradient = log_probabilities.exp().mul_(factors[:, None])
+        fine = factors.index_fill(0, coarse, 0)
+        gradient.scatter_add_(1, labels[:, None], -fine[:, None])
+        shares = -shares * factors[coarse][:, None]
+        gradient.index_put_((coarse[:, None].expand_as(below), below.clamp(min=0)), shares, accumulate=True)
+        return gradient, None, None
+
+
+def _log_mass(scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
+    """(N,) logarithms of the unnormalised mass at or below the labels."""
+    below = relations.descendants[labels]
+    return scores.gather(1, below.clamp(min=0)).masked_fill(below < 0, float('-inf')).logsumexp(dim=1)
+
+
+def _among_known(scores: Tensor, labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor:
+    """The scores, −∞ where an outcome is not known and not at or below the label."""
+    if known is None:
+        return scores
+    counted = torch.nn.functional.pad(known, (0, 1), value=True) | relations.below[labels]
+    return scores.masked_fill(~counted, float('-inf'))

@@ -1,50 +1,50 @@
 """The classification loss that turns mmdet's own box head into a hierarchical one.
 
-Shape letters: N RoIs, C classes, D the most classes at or below one class.
+Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last; the scheme says which).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional import (
-    class_probabilities,
-    marginal_negative_log_likelihood,
-    padded_descendants,
-    path_sum_logits,
-)
+from hierseg.functional import Relations, complete_options, find_scheme
+from hierseg.models.balance import GRADIENT_BALANCE, build_balances
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
-Scheme = Literal['path_sum', 'flat']
 Reduction = Literal['none', 'mean', 'sum']
 
 
 @MODELS.register_module()
 class HierarchicalLoss(nn.Module):
-    """Softmax over the outcomes of a taxonomy, trained by marginal likelihood.
+    """Trains class scores on a taxonomy by one of several schemes; docs/losses.md compares them.
 
     It answers mmdet's ``custom_*`` protocol, through which ``BBoxHead`` takes the number of classifier
-    channels (C + 1), the activation at test time (probability of every class, parents included) and the
-    accuracy to log from the loss. Labels may be at any depth.
+    channels, the activation at test time (probability of every class, parents included) and the accuracy
+    to log from the loss. Labels may be at any depth.
 
     Args:
         taxonomy: A taxonomy, or the path of a file that ``read_taxonomy`` understands; the same one
             that the data set and the evaluator use.
-        scheme: ``path_sum`` adds the logits along each class's ancestors; ``flat`` takes each class's
-            own logit alone.
+        scheme: A name in ``hierseg.functional.SCHEMES``.
+        options: Numbers that the scheme takes, such as ``dict(tau=5.0)`` for ``margin``; its defaults are
+            there too.
+        balance: What helps rare classes, ``dict(type=..., **options)`` or a list of them, with the types
+            ``seesaw``, ``eql`` and ``logit_adjustment``; see ``hierseg.models.balance``.
         reduction: As in mmdet.
         loss_weight: Factor on the result.
 
     Raises:
-        ConfigError: On an unknown scheme or reduction.
-        TaxonomyError: If the taxonomy cannot be read.
+        ConfigError: On an unknown scheme, option, balance or reduction.
+        TaxonomyError: If the taxonomy cannot be read, or the scheme does not hold on it.
     """
 
     custom_cls_channels = True
@@ -53,33 +53,31 @@ class HierarchicalLoss(nn.Module):
     # mmdet's heads read this to choose between softmax and sigmoid when the flags above are off.
     use_sigmoid = False
 
-    ancestor_pairs: Tensor
-    descendants: Tensor
-
     def __init__(
         self,
         taxonomy: Taxonomy | str | Path,
         *,
-        scheme: Scheme = 'path_sum',
+        scheme: str = 'path_sum',
+        options: Mapping[str, float] | None = None,
+        balance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         reduction: Reduction = 'mean',
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if scheme not in ('path_sum', 'flat'):
-            raise ConfigError(f'unknown scheme {scheme!r}', where='HierarchicalLoss', fix='Use path_sum or flat.')
         if reduction not in ('none', 'mean', 'sum'):
             raise ConfigError(
                 f'unknown reduction {reduction!r}', where='HierarchicalLoss', fix='Use none, mean or sum.'
             )
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else read_taxonomy(taxonomy)
         self.scheme, self.reduction, self.loss_weight = scheme, reduction, loss_weight
-        arrays = self.taxonomy.arrays
-        # Not persistent: they follow from the taxonomy, so a checkpoint need not carry them.
-        self.register_buffer('ancestor_pairs', torch.from_numpy(arrays.ancestor_pairs.copy()), persistent=False)
-        self.register_buffer('descendants', padded_descendants(arrays), persistent=False)
+        self._scheme = find_scheme(scheme, self.taxonomy)
+        self.options = complete_options(scheme, options or {})
+        self.balance = build_balances(balance, self.taxonomy, self._scheme)
+        # No buffers: they follow from the taxonomy, so a checkpoint need not carry them.
+        self._relations = Relations.of(self.taxonomy)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """C + 1, once the head's class count is the taxonomy's.
+        """C + 1, or C for schemes without a channel for background, once the head's class count is the taxonomy's.
 
         Raises:
             ConfigError: If it is not.
@@ -90,26 +88,24 @@ class HierarchicalLoss(nn.Module):
                 where='HierarchicalLoss',
                 fix='Set num_classes of the heads to the number of classes in the taxonomy.',
             )
-        return num_classes + 1
-
-    def outcome_logits(self, cls_score: Tensor) -> Tensor:
-        """(N, C + 1) unnormalised outcome log-probabilities in float32 or float64; background last."""
-        if self.scheme == 'path_sum':
-            return path_sum_logits(cls_score, self.ancestor_pairs)
-        return cls_score if cls_score.dtype == torch.float64 else cls_score.float()
+        return self._scheme.channels(num_classes)
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """(N, C + 1) probability of every class and, last, of background."""
-        return class_probabilities(self.outcome_logits(cls_score), self.ancestor_pairs)
+        with torch.autocast(cls_score.device.type, enabled=False):
+            relations = self._relations_on(cls_score.device)
+            return self._scheme.probabilities(self._scheme.scores(cls_score, relations), relations)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Share of RoIs, in per cent, whose most probable outcome agrees with the label.
 
-        An outcome agrees when it is the label or below it. ``acc`` counts all RoIs, ``acc_classes`` those
-        with an object.
+        An outcome agrees when it is the label or below it; schemes without outcomes choose the most probable leaf
+        or background. ``acc`` counts all RoIs, ``acc_classes`` those with an object.
         """
-        chosen = self.outcome_logits(cls_score).argmax(dim=1, keepdim=True)
-        agrees = (self.descendants[labels] == chosen).any(dim=1).float() * 100
+        with torch.autocast(cls_score.device.type, enabled=False):
+            relations = self._relations_on(cls_score.device)
+            chosen = self._scheme.chosen(self._scheme.scores(cls_score, relations), relations)
+        agrees = relations.below[labels, chosen].float() * 100
         objects = agrees[labels < self.taxonomy.num_classes]
         return {'acc': _mean(agrees), 'acc_classes': _mean(objects)}
 
@@ -126,25 +122,47 @@ class HierarchicalLoss(nn.Module):
         """The weighted loss.
 
         Args:
-            cls_score: (N, C + 1) logits, background last.
+            cls_score: (N, G) logits.
             labels: (N,) int64 in [0, C]; C is background.
             label_weights: (N,) factors.
             avg_factor: What a mean divides by instead of N.
             reduction_override: Instead of the one set at construction.
             known: (N, C) bool; classes whose presence where the RoI lies somebody verified. The others count
-                neither for nor against it; see ``marginal_negative_log_likelihood``. None: all.
+                neither for nor against it; see the modules of ``hierseg.functional``. None: all.
 
         Returns:
             A scalar, or (N,) without reduction.
         """
         # Log-sum-exp of half-precision logits would lose small masses.
         with torch.autocast(cls_score.device.type, enabled=False):
-            outcomes = self.outcome_logits(cls_score)
-            losses = marginal_negative_log_likelihood(outcomes, labels, self.descendants, known=known)
-            weights = None if label_weights is None else label_weights.to(losses.dtype)
+            logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
+            weights = None if label_weights is None else label_weights.to(logits.dtype)
+            losses = self._balanced_losses(logits, labels, weights, known)
             return self.loss_weight * weight_reduce_loss(
                 losses, weights, reduction_override or self.reduction, avg_factor
             )
+
+    def _balanced_losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None, known: Tensor | None) -> Tensor:
+        for balance in self._score_balances:
+            balance.observe(labels, weights, self._relations_on(logits.device))
+        losses_of = partial(self._losses, labels=labels, known=known)
+        if GRADIENT_BALANCE in self.balance:
+            return self.balance[GRADIENT_BALANCE](losses_of, logits, weights)
+        return losses_of(logits)
+
+    def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
+        relations = self._relations_on(logits.device)
+        scores = self._scheme.scores(logits, relations)
+        offsets = [balance.offsets(scores, labels, relations) for balance in self._score_balances]
+        return self._scheme.losses(sum(offsets, start=scores), labels, relations, known=known, **self.options)
+
+    @property
+    def _score_balances(self) -> list[nn.Module]:
+        return [balance for name, balance in self.balance.items() if name != GRADIENT_BALANCE]
+
+    def _relations_on(self, device: torch.device) -> Relations:
+        self._relations = self._relations.to(device)
+        return self._relations
 
 
 def _mean(values: Tensor) -> Tensor:

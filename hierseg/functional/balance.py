@@ -1,0 +1,106 @@
+"""What helps rare classes: offsets of scores and factors of gradients, for any scheme.
+
+Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hierseg.functional.relations import Relations
+
+
+def expanded_counts(labels: Tensor, weights: Tensor, relations: Relations) -> Tensor:
+    """How often each class occurs among labels; one of a class is one of each of its ancestors.
+
+    Args:
+        labels: (N,) int64 in [0, C]; background counts for no class.
+        weights: (N,) how much each RoI counts.
+        relations: Of the taxonomy.
+
+    Returns:
+        (C,) of the weights' dtype.
+    """
+    per_label = torch.zeros(relations.num_classes + 1, dtype=weights.dtype, device=weights.device)
+    per_label = per_label.index_add(0, labels, weights)
+    return (per_label @ relations.above.to(weights.dtype))[:-1]
+
+
+def seesaw_offsets(
+    probabilities: Tensor, labels: Tensor, counts: Tensor, relations: Relations, *, p: float, q: float
+) -> Tensor:
+    """Offsets log(M_yj · C_yj) of the scores of the classes j that a RoI labelled y is a negative of.
+
+    Mitigation M_yj = min(1, n_j / n_y)^p presses less on classes that are rarer than the label, compensation
+    C_yj = max(1, p_j / p_y)^q more on those that the model takes the RoI for. The label, its ancestors and
+    whatever else an object of that label may be are no negatives and keep their scores, as does background; RoIs of
+    background change nothing. Source: Wang et al., "Seesaw loss for long-tailed instance segmentation", CVPR 2021,
+    where classes are flat and background is told apart in another head.
+
+    Args:
+        probabilities: (N, C + 1) of the classes and background, without gradient.
+        labels: (N,) int64 in [0, C]; C is background.
+        counts: (C,) how often each class has occurred; below one counts as one.
+        relations: Of the taxonomy.
+        p: Exponent of the mitigation, at least 0.
+        q: Exponent of the compensation, at least 0.
+
+    Returns:
+        (N, C + 1); the last column is zero.
+    """
+    places = labels.clamp(max=relations.num_classes - 1)[:, None]
+    frequency = counts.clamp(min=1).to(probabilities.dtype).log()
+    mitigation = p * (frequency - frequency[places]).clamp(max=0)
+    # A label's probability below 0.01 would let one RoI move a class without limit.
+    confidence = probabilities[:, :-1].clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+    compensation = q * (confidence - probabilities.gather(1, places).clamp(min=0.01).log()).clamp(min=0)
+    negative = ~relations.compatible[labels, :-1] & (labels < relations.num_classes)[:, None]
+    return torch.nn.functional.pad((mitigation + compensation) * negative, (0, 1))
+
+
+def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
+    """Offsets τ·log π_v + log Σ π^{1−τ} of the scores, π_v the share of class v in its group.
+
+    Adding them in training and not at test makes the model answer as if all classes of a group were equally
+    frequent. The second term, the same for a whole group, keeps the group's mass against background: equal counts
+    give zero offsets. Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, which has no
+    background and so needs no second term.
+
+    Args:
+        counts: (C,) how often each class occurs; below one counts as one.
+        groups: (C,) int64; classes that compete with one another have the same number.
+        tau: At least 0; 1 corrects the whole prior.
+
+    Returns:
+        (C,) float32.
+    """
+    counts = counts.clamp(min=1).double()
+    none = torch.zeros(int(groups.max()) + 1, dtype=counts.dtype, device=counts.device)
+    shares = (counts / none.index_add(0, groups, counts)[groups]).log()
+    kept = none.index_add(0, groups, ((1 - tau) * shares).exp())[groups].log()
+    return (tau * shares + kept).float()
+
+
+def gradient_ratio_factors(
+    positive: Tensor, negative: Tensor, *, gamma: float, mu: float, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Factors of the gradients that raise a class's logit and of those that lower it.
+
+    Lowering ones get f(g) = 1 / (1 + e^{−γ(g − μ)}) with g the ratio of what has raised the class to what has
+    lowered it, raising ones 1 + α·(1 − f(g)). A class that nothing has lowered yet gets factors of one. Source:
+    Tan et al., "Equalization loss v2", CVPR 2021.
+
+    Args:
+        positive: (C,) sum of the sizes of the raising gradients so far.
+        negative: (C,) sum of the sizes of the lowering ones.
+        gamma: Steepness.
+        mu: Ratio at which f is one half.
+        alpha: How much more rare classes are raised.
+
+    Returns:
+        (C,) raising and (C,) lowering factors.
+    """
+    ratio = positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
+    lowering = torch.where(negative > 0, (gamma * (ratio - mu)).sigmoid(), 1)
+    return 1 + alpha * (1 - lowering), lowering

@@ -1,0 +1,142 @@
+"""The loss schemes by name: what the scores mean, how they are trained and what they say at test time.
+
+Shape letters: N RoIs, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hierseg.errors import ConfigError, TaxonomyError
+from hierseg.functional.losses import (
+    hierarchical_cross_entropy,
+    marginal_negative_log_likelihood,
+    soft_label_cross_entropy,
+    soft_max_margin,
+)
+from hierseg.functional.probabilities import class_probabilities, most_probable_leaf_or_background, path_sum_logits
+from hierseg.functional.relations import Relations
+from hierseg.functional.sibling_losses import conditional_cross_entropy, path_product_probabilities
+from hierseg.functional.sigmoid_losses import (
+    ancestor_positive_bce,
+    max_below_probabilities,
+    max_constraint_bce,
+    min_above_probabilities,
+    tree_min_bce,
+)
+from hierseg.taxonomy import Taxonomy
+
+
+def own_logits(logits: Tensor, relations: Relations) -> Tensor:
+    """The logits as they are; half precision is raised to float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def path_sums(logits: Tensor, relations: Relations) -> Tensor:
+    """:func:`path_sum_logits` of the taxonomy."""
+    return path_sum_logits(logits, relations.ancestor_pairs)
+
+
+def outcome_masses(scores: Tensor, relations: Relations) -> Tensor:
+    """:func:`class_probabilities` of the taxonomy."""
+    return class_probabilities(scores, relations.ancestor_pairs)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to train class scores on a taxonomy.
+
+    Attributes:
+        losses: ``(scores, labels, relations, *, known, **options)`` → (N,) losses.
+        probabilities: ``(scores, relations)`` → (N, C + 1) probabilities of the classes and, last, of background;
+            p(parent) ≥ p(child).
+        scores: ``(logits, relations)`` → scores of the same shape in float32 or float64, what ``losses`` and
+            ``probabilities`` take.
+        has_background: Whether background has a channel.
+        has_outcomes: Whether the scores are unnormalised log-probabilities of outcomes ("this class and nothing
+            deeper").
+        trees_only: Whether the formula cannot hold where a class has several parents.
+        options: Names and defaults of the numbers that ``losses`` takes; all are at least zero.
+    """
+
+    losses: Callable[..., Tensor]
+    probabilities: Callable[[Tensor, Relations], Tensor] = outcome_masses
+    scores: Callable[[Tensor, Relations], Tensor] = own_logits
+    has_background: bool = True
+    has_outcomes: bool = True
+    trees_only: bool = False
+    options: Mapping[str, float] = field(default_factory=dict)
+
+    def channels(self, num_classes: int) -> int:
+        """Logits that a head must give for C classes."""
+        return num_classes + self.has_background
+
+    def chosen(self, scores: Tensor, relations: Relations) -> Tensor:
+        """(N,) int64 labels in [0, C]: the most probable outcome; without outcomes, the most probable leaf."""
+        if self.has_outcomes:
+            return scores.argmax(dim=1)
+        return most_probable_leaf_or_background(self.probabilities(scores, relations), relations)
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    'path_sum': Scheme(marginal_negative_log_likelihood, scores=path_sums),
+    'flat': Scheme(marginal_negative_log_likelihood),
+    'margin': Scheme(soft_max_margin, options={'tau': 5.0}),
+    'soft_labels': Scheme(soft_label_cross_entropy, options={'beta': 10.0}),
+    'hxe': Scheme(hierarchical_cross_entropy, options={'alpha': 0.1}),
+    'conditional': Scheme(conditional_cross_entropy, path_product_probabilities, has_outcomes=False, trees_only=True),
+    'sigmoid': Scheme(ancestor_positive_bce, min_above_probabilities, has_background=False, has_outcomes=False),
+    'mcm': Scheme(max_constraint_bce, max_below_probabilities, has_background=False, has_outcomes=False),
+    'tree_min': Scheme(tree_min_bce, min_above_probabilities, has_background=False, has_outcomes=False),
+    'tree_min_focal': Scheme(
+        tree_min_bce,
+        min_above_probabilities,
+        has_background=False,
+        has_outcomes=False,
+        options={'gamma': 2.0},
+    ),
+}
+
+
+def find_scheme(name: str, taxonomy: Taxonomy) -> Scheme:
+    """The scheme of a name, once it can hold on the taxonomy.
+
+    Raises:
+        ConfigError: If there is none of that name.
+        TaxonomyError: If it is for trees alone and a class has several parents.
+    """
+    if name not in SCHEMES:
+        raise ConfigError(f'unknown scheme {name!r}', where='scheme', fix=f'Use one of {", ".join(SCHEMES)}.')
+    several = [taxonomy.names[label] for label, parents in enumerate(taxonomy.parents) if len(parents) > 1]
+    if SCHEMES[name].trees_only and several:
+        raise TaxonomyError(
+            f'scheme {name!r} is for trees, but these classes have several parents: {", ".join(several)}',
+            where='scheme',
+            fix='Use another scheme, such as path_sum, or leave each of them one parent.',
+        )
+    return SCHEMES[name]
+
+
+def complete_options(name: str, options: Mapping[str, float]) -> dict[str, float]:
+    """The options of a scheme with the defaults of those that are not given.
+
+    Raises:
+        ConfigError: On an option that the scheme does not have, or a value that is no finite number of at least 0.
+    """
+    defaults = SCHEMES[name].options
+    for option, value in options.items():
+        if option not in defaults:
+            raise ConfigError(
+                f'scheme {name!r} has no option {option!r}',
+                where='options',
+                fix=f'It has {", ".join(defaults) or "none"}.',
+            )
+        number: object = value
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 <= number < math.inf:
+            raise ConfigError(f'{option}={value!r}', where='options', fix='Give a finite number of at least 0.')
+    return {**defaults, **options}

@@ -1,0 +1,237 @@
+"""Balance options of the hierarchical loss: what the classes have seen so far, and what follows from it.
+
+Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
+
+Their state is the only part of the loss that a checkpoint carries. It grows in training mode alone, in forward() and
+summed over all ranks, so that ranks stay equal and a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from hierseg.annotations import Store
+from hierseg.annotations.frequency import count_classes
+from hierseg.errors import ConfigError
+from hierseg.functional import (
+    Relations,
+    Scheme,
+    expanded_counts,
+    gradient_ratio_factors,
+    log_prior_offsets,
+    seesaw_offsets,
+)
+from hierseg.taxonomy import Taxonomy
+
+
+class Seesaw(nn.Module):
+    """Mitigation and compensation of :func:`~hierseg.functional.seesaw_offsets` by the labels seen so far.
+
+    Args:
+        taxonomy: Of the loss.
+        scheme: Of the loss.
+        p: Exponent of the mitigation; the paper's 0.8.
+        q: Exponent of the compensation; the paper's 2.
+    """
+
+    class_counts: Tensor
+
+    def __init__(self, taxonomy: Taxonomy, scheme: Scheme, *, p: float = 0.8, q: float = 2.0) -> None:
+        super().__init__()
+        self.scheme, self.p, self.q = scheme, p, q
+        # float32 would stop counting at 2²⁴.
+        self.register_buffer('class_counts', torch.zeros(taxonomy.num_classes, dtype=torch.float64))
+
+    def observe(self, labels: Tensor, label_weights: Tensor | None, relations: Relations) -> None:
+        """Counts the labels of RoIs whose weight is above zero, in training mode."""
+        if not self.training:
+            return
+        counted = torch.ones_like(labels) if label_weights is None else label_weights > 0
+        counts = expanded_counts(labels, counted.to(self.class_counts.dtype), relations)
+        all_reduce(counts)
+        self.class_counts += counts
+
+    def offsets(self, scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
+        """(N, G) offsets of the scores."""
+        probabilities = self.scheme.probabilities(scores.detach(), relations)
+        offsets = seesaw_offsets(probabilities, labels, self.class_counts, relations, p=self.p, q=self.q)
+        return offsets[:, : scores.shape[1]]
+
+
+class LogitAdjustment(nn.Module):
+    """The offsets of :func:`~hierseg.functional.log_prior_offsets` by the class counts of the training data.
+
+    With outcome scores all classes compete and count for the instances labelled exactly so; otherwise siblings by
+    preferred parents compete, and a class counts for the instances below it too.
+
+    Args:
+        taxonomy: Of the loss.
+        scheme: Of the loss.
+        class_counts: Path of the store to count, or instances labelled exactly so for each class. A store is read
+            when the first loss is computed, so that a trained model can be tested where the store is not.
+        tau: 1 corrects the whole prior.
+
+    Raises:
+        ConfigError: If the counts are of another number of classes, or below zero.
+    """
+
+    def __init__(
+        self, taxonomy: Taxonomy, scheme: Scheme, *, class_counts: str | Path | Sequence[float], tau: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.taxonomy, self.scheme, self.tau = taxonomy, scheme, tau
+        self.class_counts: str | Path | list[float]
+        self.class_counts = class_counts if isinstance(class_counts, (str, Path)) else list(class_counts)
+        self._offsets: Tensor | None = None
+        if isinstance(self.class_counts, list):
+            self._check(len(self.class_counts), 'class_counts')
+            if not all(map(_at_least_zero, self.class_counts)):
+                raise ConfigError(
+                    f'counts {self.class_counts}', where='class_counts', fix='Give numbers of at least 0.'
+                )
+
+    def observe(self, labels: Tensor, label_weights: Tensor | None, relations: Relations) -> None:
+        """Nothing to observe: the counts are those of the data."""
+
+    def offsets(self, scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
+        """(G,) offsets of the scores, the same for all RoIs."""
+        if self._offsets is None:
+            self._offsets = self._compute(relations)
+        padded = torch.nn.functional.pad(self._offsets, (0, 1))[: scores.shape[1]]
+        return padded.to(device=scores.device, dtype=scores.dtype)
+
+    def _compute(self, relations: Relations) -> Tensor:
+        if isinstance(self.class_counts, list):
+            counts = torch.tensor(self.class_counts, dtype=torch.float64)
+        else:
+            store = Store.open(self.class_counts)
+            self._check(store.taxonomy.num_classes, str(self.class_counts))
+            counts = torch.from_numpy(count_classes(store, expanded=False).instances).double()
+        if self.scheme.has_outcomes:
+            return log_prior_offsets(counts, torch.zeros(len(counts), dtype=torch.long), tau=self.tau)
+        expanded = counts @ torch.from_numpy(self.taxonomy.arrays.ancestor_mask.astype('float64'))
+        return log_prior_offsets(expanded, relations.sibling_groups[:-1].cpu(), tau=self.tau)
+
+    def _check(self, found: int, where: str) -> None:
+        if found != self.taxonomy.num_classes:
+            raise ConfigError(
+                f'counts of {found} classes for a taxonomy of {self.taxonomy.num_classes}',
+                where=where,
+                fix='Count the data that the taxonomy belongs to, one number for each class in label order.',
+            )
+
+
+class GradientBalance(nn.Module):
+    """The gradient factors of :func:`~hierseg.functional.gradient_ratio_factors` by what classes have felt so far.
+
+    On the way forward the losses are what they were; on the way back the gradients of each class's logit are scaled,
+    those that raise it by one factor and those that lower it by another. In the loss by binary cross-entropy this
+    is EQLv2. The sizes that are summed are those of the scaled gradients, as there; they are taken in forward(), so
+    that neither the scaler of mixed precision nor the order in which ranks go backward touches them.
+
+    Args:
+        taxonomy: Of the loss.
+        scheme: Of the loss.
+        gamma: Steepness; the paper's 12.
+        mu: Ratio of one half; the paper's 0.8.
+        alpha: How much more rare classes are raised; the paper's 4.
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+    def __init__(
+        self, taxonomy: Taxonomy, scheme: Scheme, *, gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0
+    ) -> None:
+        super().__init__()
+        self.gamma, self.mu, self.alpha = gamma, mu, alpha
+        for name in ('positive', 'negative'):
+            self.register_buffer(name, torch.zeros(taxonomy.num_classes, dtype=torch.float64))
+
+    def forward(self, losses_of: Callable[[Tensor], Tensor], logits: Tensor, label_weights: Tensor | None) -> Tensor:
+        """The losses of the logits, with scaled gradients.
+
+        Args:
+            losses_of: (N, G) logits → (N,) losses, each of its own row.
+            logits: (N, G), float32 or float64.
+            label_weights: (N,) how much each RoI counts in the sums; one where it is None.
+        """
+        if not torch.is_grad_enabled():
+            return losses_of(logits)
+        leaf = logits.detach().requires_grad_()
+        losses = losses_of(leaf)
+        (gradients,) = torch.autograd.grad(losses.sum(), leaf)
+        scaled = gradients * self._factors(gradients)
+        if self.training:
+            self._observe(scaled if label_weights is None else scaled * label_weights[:, None])
+        # Zero going forward, the scaled gradients going back.
+        return losses.detach() + ((logits - logits.detach()) * scaled).sum(dim=1)
+
+    def _factors(self, gradients: Tensor) -> Tensor:
+        raising, lowering = gradient_ratio_factors(
+            self.positive, self.negative, gamma=self.gamma, mu=self.mu, alpha=self.alpha
+        )
+        # Background keeps its gradients.
+        missing = gradients.shape[1] - len(raising)
+        factors = torch.nn.functional.pad(torch.stack([raising, lowering]), (0, missing), value=1).to(gradients.dtype)
+        return torch.where(gradients < 0, factors[0], factors[1])
+
+    def _observe(self, scaled: Tensor) -> None:
+        classes = scaled[:, : len(self.positive)].double()
+        sums = torch.stack([(-classes).clamp(min=0).sum(dim=0), classes.clamp(min=0).sum(dim=0)])
+        all_reduce(sums)
+        self.positive += sums[0]
+        self.negative += sums[1]
+
+
+# The one that scales gradients; all others shift scores.
+GRADIENT_BALANCE = 'eql'
+BALANCES: Mapping[str, type[nn.Module]] = {
+    'seesaw': Seesaw,
+    'logit_adjustment': LogitAdjustment,
+    GRADIENT_BALANCE: GradientBalance,
+}
+
+
+def build_balances(
+    balance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, taxonomy: Taxonomy, scheme: Scheme
+) -> nn.ModuleDict:
+    """The balance modules of a config by name.
+
+    Args:
+        balance: None, ``dict(type=..., **options)`` or a list of such.
+        taxonomy: Of the loss.
+        scheme: Of the loss.
+
+    Raises:
+        ConfigError: On an unknown type, one that occurs twice, or options that it does not take.
+    """
+    modules = nn.ModuleDict()
+    for entry in [balance] if isinstance(balance, Mapping) else balance or []:
+        options = dict(entry)
+        name = options.pop('type', None)
+        if name not in BALANCES or name in modules:
+            what = f'balance type {name!r} occurs twice' if name in modules else f'unknown balance type {name!r}'
+            raise ConfigError(what, where='balance', fix=f'Use each of {", ".join(BALANCES)} once at most.')
+        try:
+            modules[name] = BALANCES[name](taxonomy, scheme, **options)
+        except TypeError as error:
+            raise ConfigError(f'options {sorted(options)}: {error}', where=f'balance {name!r}') from None
+        wrong = [key for key, value in options.items() if key != 'class_counts' and not _at_least_zero(value)]
+        if wrong:
+            raise ConfigError(
+                f'{wrong[0]}={options[wrong[0]]!r}',
+                where=f'balance {name!r}',
+                fix='Give a finite number of at least 0.',
+            )
+    return modules
+
+
+def _at_least_zero(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float('inf')

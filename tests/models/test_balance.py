@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import copy
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.models.losses import EQLV2Loss, SeesawLoss
+from small_store import PETS, Prepared, pets  # noqa: F401
+from taxonomies import CAR, TEDDY, TOY, teddy_taxonomy, tree_taxonomy
+
+from hierseg.errors import ConfigError, StoreError
+from hierseg.functional import SCHEMES
+from hierseg.models import HierarchicalLoss
+from hierseg.taxonomy import Taxonomy
+
+COUNTS = [40.0, 10, 20, 5, 25]
+BALANCES = {
+    'seesaw': dict(type='seesaw'),
+    'eql': dict(type='eql'),
+    'logit_adjustment': dict(type='logit_adjustment', class_counts=COUNTS),
+}
+FLAT = Taxonomy.from_edges(['a', 'b', 'c'], [])
+
+
+def build(scheme: str, balance: object) -> HierarchicalLoss:
+    taxonomy = tree_taxonomy() if SCHEMES[scheme].trees_only else teddy_taxonomy()
+    return HierarchicalLoss(taxonomy, scheme=scheme, balance=balance)
+
+
+def random_batch(loss: HierarchicalLoss, *, seed: int, count: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    classes = loss.taxonomy.num_classes
+    logits = torch.randn(count, loss.get_cls_channels(classes), generator=generator)
+    return logits, torch.randint(0, classes + 1, (count,), generator=generator)
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('balance', [*([entry] for entry in BALANCES.values()), list(BALANCES.values())])
+def test_composes_with_every_scheme(scheme: str, balance: list[dict]) -> None:
+    loss = build(scheme, balance)
+    logits, labels = random_batch(loss, seed=0)
+    known = torch.rand(24, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    logits = torch.nn.Parameter(logits)
+    optimiser = torch.optim.SGD([logits], lr=0.5)
+    costs = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        cost = loss(logits, labels, torch.ones(24), avg_factor=2.0, known=known)
+        cost.backward()
+        assert logits.grad.isfinite().all()
+        optimiser.step()
+        costs.append(cost.item())
+    assert all(map(math.isfinite, costs))
+    assert costs[-1] < costs[0]
+    extreme = torch.full_like(logits.detach(), 1e4)
+    extreme[:, ::2] *= -1
+    extreme.requires_grad_()
+    cost = loss(extreme, labels)
+    cost.backward()
+    assert cost.isfinite()
+    assert extreme.grad.isfinite().all()
+    empty = torch.zeros(0, logits.shape[1], requires_grad=True)
+    loss(empty, labels[:0], torch.zeros(0), avg_factor=1.0).backward()
+    assert empty.grad.shape == empty.shape
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('balance', BALANCES.values(), ids=BALANCES)
+def test_a_restored_run_goes_on_as_if_it_had_not_stopped(scheme: str, balance: dict) -> None:
+    whole, first = build(scheme, balance), build(scheme, balance)
+    for seed in range(3):
+        whole(*_with_gradient(random_batch(whole, seed=seed)))
+        first(*_with_gradient(random_batch(first, seed=seed)))
+    resumed = build(scheme, balance)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    again = [resumed, pickle.loads(pickle.dumps(first)), copy.deepcopy(first)]
+    for seed in range(3, 6):
+        expected = _with_gradient(random_batch(whole, seed=seed))
+        whole(*expected).backward()
+        for loss in again:
+            found = _with_gradient(random_batch(loss, seed=seed))
+            loss(*found).backward()
+            assert found[0].grad.equal(expected[0].grad)
+    state = {'seesaw': ['balance.seesaw.class_counts'], 'eql': ['balance.eql.positive', 'balance.eql.negative']}
+    assert list(first.state_dict()) == state.get(balance['type'], [])
+
+
+def _with_gradient(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch[0].requires_grad_(), batch[1]
+
+
+@pytest.mark.parametrize('balance', ['seesaw', 'eql'])
+def test_evaluation_leaves_the_state_alone(balance: str) -> None:
+    loss = build('path_sum', BALANCES[balance])
+    logits, labels = _with_gradient(random_batch(loss, seed=0))
+    loss(logits, labels)
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    assert sum(value.abs().sum() for value in before.values()) > 0
+    loss.eval()
+    loss(logits, labels).backward()
+    with torch.no_grad():
+        loss.train()(logits, labels) if balance == 'eql' else loss(logits, labels)
+    assert all(value.equal(before[name]) for name, value in loss.state_dict().items())
+
+
+def test_seesaw_counts_before_it_weighs() -> None:
+    loss = HierarchicalLoss(teddy_taxonomy(), scheme='flat', balance=dict(type='seesaw', p=0.8, q=0))
+    logits = torch.zeros(5, 6)
+    labels = torch.tensor([TEDDY, TEDDY, CAR, 5, TOY])
+    found = loss(logits, labels, torch.tensor([1.0, 1, 1, 1, 0]), reduction_override='none')
+    # toy 2, animal 2, bear 2, teddy 2, car 1; the last RoI has no weight.
+    assert loss.balance['seesaw'].class_counts.tolist() == [2, 2, 2, 2, 1]
+    # Of equal scores: a teddy presses on car (1 against 2) as on 2^-0.8 cars; a car on all others fully.
+    assert found[0].item() == pytest.approx(math.log(5 + 2**-0.8))
+    assert found[2].item() == pytest.approx(math.log(6))
+    assert found[3].item() == pytest.approx(math.log(6))
+    loss(logits, labels)
+    assert loss.balance['seesaw'].class_counts.tolist() == [5, 4, 4, 4, 2]
+
+
+def test_seesaw_of_objects_is_mmdets_on_a_flat_taxonomy() -> None:
+    # mmdet tells background apart in two channels of its own; far below all, ours does not count.
+    ours = HierarchicalLoss(FLAT, balance=dict(type='seesaw'))
+    theirs = SeesawLoss(num_classes=3, return_dict=True)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        logits, labels = torch.randn(30, 3, generator=generator) * 2, torch.randint(0, 3, (30,), generator=generator)
+        found = ours(torch.cat([logits, torch.full((30, 1), -1e3)], dim=1), labels)
+        expected = theirs(torch.cat([logits, torch.zeros(30, 2)], dim=1), labels)['loss_cls_classes']
+        torch.testing.assert_close(found, expected)
+
+
+def test_eql_is_mmdets_on_a_flat_taxonomy() -> None:
+    ours = HierarchicalLoss(FLAT, scheme='sigmoid', balance=dict(type='eql'))
+    theirs = EQLV2Loss(num_classes=3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        logits, labels = torch.randn(30, 4, generator=generator), torch.randint(0, 4, (30,), generator=generator)
+        mine, other = logits[:, :3].clone().requires_grad_(), logits.clone().requires_grad_()
+        ours(mine, labels).backward()
+        theirs(other, labels).backward()
+        # Theirs has a channel for background besides.
+        torch.testing.assert_close(mine.grad, other.grad[:, :3], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.balance['eql'].positive.float(), theirs.pos_grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_eql_equals_a_plain_loop(scheme: str) -> None:
+    loss, plain = build(scheme, BALANCES['eql']), build(scheme, None)
+    raised, lowered = [0.0] * 5, [0.0] * 5
+    for seed in range(4):
+        logits, labels = random_batch(loss, seed=seed)
+        weights = torch.rand(24, generator=torch.Generator().manual_seed(seed))
+        mine, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        found = loss(mine, labels, weights)
+        expected = plain(other, labels, weights)
+        assert found.item() == pytest.approx(expected.item())
+        found.backward()
+        expected.backward()
+        before = list(raised), list(lowered)
+        for row in range(24):
+            for channel in range(logits.shape[1]):
+                gradient, factor = other.grad[row, channel].item(), 1.0
+                if channel < 5:
+                    ups, downs = before[0][channel], before[1][channel]
+                    low = 1 / (1 + math.exp(-12 * (ups / downs - 0.8))) if downs else 1.0
+                    factor = 1 + 4 * (1 - low) if gradient < 0 else low
+                    # The mean over 24 RoIs is taken back.
+                    side = raised if gradient < 0 else lowered
+                    side[channel] += abs(gradient * factor) * 24
+                assert mine.grad[row, channel].item() == pytest.approx(gradient * factor, rel=1e-4, abs=1e-7)
+        assert loss.balance['eql'].positive.tolist() == pytest.approx(raised, rel=1e-4)
+        assert loss.balance['eql'].negative.tolist() == pytest.approx(lowered, rel=1e-4)
+
+
+def test_eql_does_not_see_the_scale_of_mixed_precision() -> None:
+    loss, scaled = build('path_sum', BALANCES['eql']), build('path_sum', BALANCES['eql'])
+    logits, labels = random_batch(loss, seed=0)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        (scaled(logits.clone().requires_grad_(), labels) * 65536).backward()
+    loss(logits.requires_grad_(), labels).backward()
+    assert scaled.balance['eql'].positive.equal(loss.balance['eql'].positive)
+
+
+def test_logit_adjustment_of_outcomes() -> None:
+    loss, plain = build('flat', BALANCES['logit_adjustment']), build('flat', None)
+    logits, labels = random_batch(loss, seed=0)
+    # Outcomes compete with one another by instances labelled exactly so, 5 of them sharing 100.
+    offsets = torch.tensor([math.log(5 * count / 100) for count in COUNTS] + [0])
+    torch.testing.assert_close(loss(logits, labels), plain(logits + offsets, labels))
+    torch.testing.assert_close(loss.get_activation(logits), plain.get_activation(logits))
+
+
+def test_logit_adjustment_among_siblings() -> None:
+    loss, plain = build('sigmoid', BALANCES['logit_adjustment']), build('sigmoid', None)
+    logits, labels = random_batch(loss, seed=0)
+    # With all below: toy 45, animal 35, car 25 of 105; bear 25 alone under animal, teddy 5 alone under toy.
+    expanded = [3 * 45 / 105, 3 * 35 / 105, 1, 1, 3 * 25 / 105]
+    torch.testing.assert_close(loss(logits, labels), plain(logits + torch.tensor(expanded).log(), labels))
+
+
+def test_logit_adjustment_counts_a_store_when_the_first_loss_asks(pets: Prepared, tmp_path) -> None:  # noqa: F811
+    balance = dict(type='logit_adjustment', class_counts=str(pets.store))
+    # A teddy and two dogs train; groups do not.
+    counted = HierarchicalLoss(PETS, balance=balance)
+    logits, labels = random_batch(counted, seed=0)
+    # Nor does the dog of half a pixel.
+    expected = HierarchicalLoss(PETS, balance=dict(type='logit_adjustment', class_counts=[0, 0, 1, 2]))
+    torch.testing.assert_close(counted(logits, labels), expected(logits, labels))
+
+    missing = HierarchicalLoss(PETS, balance=dict(type='logit_adjustment', class_counts=str(tmp_path / 'missing')))
+    missing.get_activation(logits)
+    with pytest.raises(StoreError, match='missing'):
+        missing(logits, labels)
+    other = HierarchicalLoss(teddy_taxonomy(), balance=balance)
+    batch = random_batch(other, seed=0)
+    with pytest.raises(ConfigError, match='counts of 4 classes for a taxonomy of 5'):
+        other(*batch)
+
+
+@pytest.mark.parametrize(
+    ('scheme', 'balance', 'steps'),
+    [
+        ('flat', dict(type='logit_adjustment', class_counts=[5, 0, 0, 0, 95]), 200),
+        ('flat', dict(type='seesaw', q=0), 200),
+        # It speeds a rare class up; in the end its gradients balance out by themselves.
+        ('sigmoid', dict(type='eql'), 50),
+    ],
+)
+def test_a_rare_class_gains(scheme: str, balance: dict, steps: int) -> None:
+    """One RoI that looks the same each time, labelled car 95 times of 100 and toy 5 times."""
+    labels = torch.tensor([CAR] * 95 + [TOY] * 5)
+    toy = []
+    for option in (None, balance):
+        loss = HierarchicalLoss(teddy_taxonomy(), scheme=scheme, balance=option)
+        logits = torch.zeros(1, loss.get_cls_channels(5), requires_grad=True)
+        optimiser = torch.optim.SGD([logits], lr=0.5)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss(logits.expand(100, -1), labels).backward()
+            optimiser.step()
+        toy.append(loss.get_activation(logits.detach())[0, TOY].item())
+    assert toy[0] == pytest.approx(0.05, abs=0.03)
+    assert toy[1] > 4 * toy[0]
+
+
+@pytest.mark.distributed
+def test_two_ranks_know_what_one_would(tmp_path: Path) -> None:
+    loss = build('path_sum', [BALANCES['seesaw'], BALANCES['eql']])
+    batches = [random_batch(loss, seed=seed) for seed in range(3)]
+    torch.save(batches, tmp_path / 'batches.pt')
+    script = Path(__file__).with_name('balance_one_rank.py')
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [script.parents[2], script.parents[1]]))}
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), tmp_path], cwd=tmp_path, env=environment)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    for logits, labels in batches:
+        loss(logits.requires_grad_(), labels)
+    first, second = (torch.load(tmp_path / f'state{rank}.pt') for rank in range(2))
+    for name, value in loss.state_dict().items():
+        assert first[name].equal(second[name])
+        torch.testing.assert_close(first[name], value)
+
+
+def test_clear_errors() -> None:
+    for balance, message in [
+        (dict(type='focal'), "unknown balance type 'focal'"),
+        (dict(p=1), 'unknown balance type None'),
+        ([dict(type='eql'), dict(type='eql')], "'eql' occurs twice"),
+        (dict(type='seesaw', r=1), 'unexpected keyword argument'),
+        (dict(type='seesaw', p=-1), 'p=-1'),
+        (dict(type='eql', mu='high'), "mu='high'"),
+        (dict(type='logit_adjustment'), 'class_counts'),
+        (dict(type='logit_adjustment', class_counts=[1, 2]), 'counts of 2 classes for a taxonomy of 5'),
+        (dict(type='logit_adjustment', class_counts=[1, 2, 3, 4, -5]), 'class_counts'),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            HierarchicalLoss(teddy_taxonomy(), balance=balance)
