@@ -38,7 +38,7 @@ def plain_loss(
 def plain_probabilities(scheme: str, logits: list[float], taxonomy: Taxonomy) -> list[float]:
     classes = range(taxonomy.num_classes)
     if len(logits) == taxonomy.num_classes:
-        sigmoids = [1 / (1 + math.exp(-logit)) for logit in logits]
+        sigmoids = [_sigmoid(logit) for logit in logits]
         if scheme == 'mcm':
             found = [max(sigmoids[u] for u in at_or_below(taxonomy, v)) for v in classes]
         else:
@@ -52,6 +52,11 @@ def plain_probabilities(scheme: str, logits: list[float], taxonomy: Taxonomy) ->
         ]  # fmt: skip
     masses = _masses(scheme, logits, taxonomy)
     return [sum(masses[u] for u in at_or_below(taxonomy, v)) / sum(masses) for v in everything]
+
+
+def _sigmoid(logit: float) -> float:
+    """Odds of 1 to 99 at a logit of zero."""
+    return 1 / (1 + 99 * math.exp(-logit))
 
 
 def _masses(scheme: str, logits: list[float], taxonomy: Taxonomy) -> list[float]:
@@ -106,7 +111,7 @@ def _sigmoid_loss(
     scheme: str, logits: list[float], label: int, taxonomy: Taxonomy, known: Set[int], gamma: float
 ) -> float:
     background = taxonomy.num_classes
-    sigmoids = [1 / (1 + math.exp(-logit)) for logit in logits]
+    sigmoids = [_sigmoid(logit) for logit in logits]
     positive = at_or_above(taxonomy, label) - {background}
     negative = set(known) - possible(taxonomy, label) - {background}
     loss = 0.0

@@ -32,6 +32,7 @@ from hierseg.functional.sigmoid_losses import (
     max_below_probabilities,
     max_constraint_bce,
     min_above_probabilities,
+    prior_shifted_logits,
     tree_min_bce,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     'outcome_masses',
     'path_product_probabilities',
     'path_sum_logits',
+    'prior_shifted_logits',
     'seesaw_offsets',
     'sibling_log_softmax',
     'soft_label_cross_entropy',

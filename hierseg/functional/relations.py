@@ -75,8 +75,7 @@ class Relations:
             ancestors=_padded([*ancestors, np.empty(0, dtype=np.int64)]),
             below=torch.from_numpy(below.copy()),
             above=torch.from_numpy(above),
-            # float32 counts exactly up to 2²⁴ classes and has a fast product.
-            compatible=torch.from_numpy(below.astype(np.float32) @ above.astype(np.float32) > 0),
+            compatible=torch.from_numpy(np.stack([above[row].any(axis=0) for row in below])),
             preferred_paths=_preferred_paths(taxonomy),
             sibling_groups=torch.from_numpy(groups.astype(np.int64)),
             distances=torch.from_numpy(distances),

@@ -27,6 +27,7 @@ from hierseg.functional.sigmoid_losses import (
     max_below_probabilities,
     max_constraint_bce,
     min_above_probabilities,
+    prior_shifted_logits,
     tree_min_bce,
 )
 from hierseg.taxonomy import Taxonomy
@@ -40,6 +41,11 @@ def own_logits(logits: Tensor, relations: Relations) -> Tensor:
 def path_sums(logits: Tensor, relations: Relations) -> Tensor:
     """:func:`path_sum_logits` of the taxonomy."""
     return path_sum_logits(logits, relations.ancestor_pairs)
+
+
+def shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
+    """:func:`prior_shifted_logits`, whatever the taxonomy."""
+    return prior_shifted_logits(logits)
 
 
 def outcome_masses(scores: Tensor, relations: Relations) -> Tensor:
@@ -83,6 +89,14 @@ class Scheme:
         return most_probable_leaf_or_background(self.probabilities(scores, relations), relations)
 
 
+def _sigmoids(
+    losses: Callable[..., Tensor], probabilities: Callable[[Tensor, Relations], Tensor], **options: float
+) -> Scheme:
+    return Scheme(
+        losses, probabilities, scores=shifted_logits, has_background=False, has_outcomes=False, options=options
+    )
+
+
 SCHEMES: Mapping[str, Scheme] = {
     'path_sum': Scheme(marginal_negative_log_likelihood, scores=path_sums),
     'flat': Scheme(marginal_negative_log_likelihood),
@@ -90,16 +104,10 @@ SCHEMES: Mapping[str, Scheme] = {
     'soft_labels': Scheme(soft_label_cross_entropy, options={'beta': 10.0}),
     'hxe': Scheme(hierarchical_cross_entropy, options={'alpha': 0.1}),
     'conditional': Scheme(conditional_cross_entropy, path_product_probabilities, has_outcomes=False, trees_only=True),
-    'sigmoid': Scheme(ancestor_positive_bce, min_above_probabilities, has_background=False, has_outcomes=False),
-    'mcm': Scheme(max_constraint_bce, max_below_probabilities, has_background=False, has_outcomes=False),
-    'tree_min': Scheme(tree_min_bce, min_above_probabilities, has_background=False, has_outcomes=False),
-    'tree_min_focal': Scheme(
-        tree_min_bce,
-        min_above_probabilities,
-        has_background=False,
-        has_outcomes=False,
-        options={'gamma': 2.0},
-    ),
+    'sigmoid': _sigmoids(ancestor_positive_bce, min_above_probabilities),
+    'mcm': _sigmoids(max_constraint_bce, max_below_probabilities),
+    'tree_min': _sigmoids(tree_min_bce, min_above_probabilities),
+    'tree_min_focal': _sigmoids(tree_min_bce, min_above_probabilities, gamma=2.0),
 }
 
 

@@ -19,11 +19,30 @@ logits, and every logarithm is that of a sigmoid's, computed from the logit.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from hierseg.functional.relations import Relations, max_at_or_below, min_at_or_above
+
+PRIOR = 0.01
+"""Probability that a head which has learnt nothing gives to each class."""
+
+
+def prior_shifted_logits(logits: Tensor) -> Tensor:
+    """θ + log(π / (1 − π)) with π = ``PRIOR``: the scores of a head whose logits start at zero.
+
+    From one half, 300 negative classes would cost 208 a RoI, and training would begin with unlearning that or with
+    diverging. Source: the bias of Lin et al., "Focal loss for dense object detection", ICCV 2017, here a constant so
+    that no head needs an initialisation of its own.
+
+    Args:
+        logits: (N, C), θ. Half precision is raised to float32.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits + math.log(PRIOR / (1 - PRIOR))
 
 
 def ancestor_positive_bce(

@@ -104,7 +104,7 @@ class HierarchicalLoss(nn.Module):
         """
         with torch.autocast(cls_score.device.type, enabled=False):
             relations = self._relations_on(cls_score.device)
-            chosen = self._scheme.chosen(self._scheme.scores(cls_score, relations), relations)
+            chosen = self._scheme.chosen(self._scheme.scores(cls_score.detach(), relations), relations)
         agrees = relations.below[labels, chosen].float() * 100
         objects = agrees[labels < self.taxonomy.num_classes]
         return {'acc': _mean(agrees), 'acc_classes': _mean(objects)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -222,9 +223,11 @@ def test_is_binary_cross_entropy_on_a_flat_taxonomy(name: str) -> None:
     flat = Taxonomy.from_edges(['a', 'b', 'c'], [])
     logits, labels = random_logits(name, 20, 3, seed=0), torch.arange(20) % 4
     target = torch.nn.functional.one_hot(labels, 4)[:, :3].double()
-    expected = binary_cross_entropy_with_logits(logits, target, reduction='none').sum(dim=1)
+    # A logit of zero is a probability of 0.01.
+    scores = logits - math.log(99)
+    expected = binary_cross_entropy_with_logits(scores, target, reduction='none').sum(dim=1)
     torch.testing.assert_close(loss_of(name, logits, labels, flat), expected)
-    torch.testing.assert_close(probabilities_of(name, logits, flat)[:, :-1], logits.sigmoid())
+    torch.testing.assert_close(probabilities_of(name, logits, flat)[:, :-1], scores.sigmoid())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hierseg.functional import (
     max_below_probabilities,
     max_constraint_bce,
     min_above_probabilities,
+    prior_shifted_logits,
     tree_min_bce,
 )
 
@@ -78,6 +79,13 @@ def test_unknown_classes_have_no_weight(loss) -> None:
     # descendants do not count for it. background: animal.
     bear = {ancestor_positive_bce: 3 / 2 * 4 / 3, max_constraint_bce: (4 / 3) ** 2, tree_min_bce: (3 / 2) ** 2}[loss]
     assert found.exp().tolist() == pytest.approx([bear, 6 / 5 * 3, 3])
+
+
+def test_a_head_that_has_learnt_nothing_finds_nothing_likely() -> None:
+    assert prior_shifted_logits(torch.zeros(1, 5)).sigmoid().tolist() == [pytest.approx([0.01] * 5)]
+    # -65,504 is the least of float16.
+    least = torch.full((1, 1), -65504.0, dtype=torch.float16)
+    assert prior_shifted_logits(least).item() == pytest.approx(-65504 - math.log(99), abs=0.01)
 
 
 def test_probabilities() -> None:

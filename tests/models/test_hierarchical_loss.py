@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from hierseg.errors import ConfigError, TaxonomyError
 from hierseg.functional import SCHEMES
 from hierseg.models import HierarchicalLoss
 from hierseg.registry import MODELS
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'losses.md'
 
 
 def build(scheme: str, **options) -> HierarchicalLoss:
@@ -83,6 +86,7 @@ def test_reductions_weights_and_avg_factor(loss: HierarchicalLoss) -> None:
 
 def test_takes_the_verified_classes(loss: HierarchicalLoss) -> None:
     logits, labels = logits_and_labels(loss)
+    logits[:, CAR] += 6
     known = torch.ones(12, 5, dtype=torch.bool)
     torch.testing.assert_close(loss(logits, labels, known=known), loss(logits, labels))
     known[:, CAR] = False
@@ -129,8 +133,8 @@ def test_accuracy_counts_an_outcome_below_the_label() -> None:
 def test_accuracy_without_outcomes_looks_at_leaves() -> None:
     loss = HierarchicalLoss(teddy_taxonomy(), scheme='sigmoid')
     # Animal and all above teddy: teddy, which is below animal and bear but no car. Nothing: background.
-    teddy = [3.0, 3.0, 3.0, 3.0, -3.0]
-    logits = torch.tensor([teddy, teddy, teddy, [-3.0] * 5, [-3.0] * 5])
+    teddy = [9.0, 9.0, 9.0, 9.0, -9.0]
+    logits = torch.tensor([teddy, teddy, teddy, [0.0] * 5, [0.0] * 5])
     accuracy = loss.get_accuracy(logits, torch.tensor([ANIMAL, BEAR, CAR, 5, CAR]))
     assert accuracy['acc'].item() == pytest.approx(60)
     assert accuracy['acc_classes'].item() == pytest.approx(50)
@@ -179,8 +183,17 @@ def test_takes_the_options_of_its_scheme() -> None:
     assert build('margin')(logits, labels) > build('margin', options=dict(tau=1))(logits, labels)
 
 
+@pytest.mark.parametrize('line', re.findall(r'^(?:model = .*)?loss_cls=(dict\(.*)$', PAGE.read_text(), re.MULTILINE))
+def test_config_lines_of_the_page_build(line: str) -> None:
+    # One line is that of a whole model, whose dicts close behind it.
+    options = eval(line.removesuffix(')))') if line.endswith(')))))') else line)
+    loss = MODELS.build(dict(type='hierseg.HierarchicalLoss', taxonomy=teddy_taxonomy(), **options))
+    assert loss.scheme == options.get('scheme', 'path_sum')
+    assert bool(loss.balance) == ('balance' in options)
+
+
 def test_all_schemes_are_documented() -> None:
-    page = (Path(__file__).parents[2] / 'docs' / 'losses.md').read_text()
+    page = PAGE.read_text()
     for name, scheme in SCHEMES.items():
         assert f'`{name}`' in page
         assert inspect.getdoc(scheme.losses)
