@@ -60,7 +60,7 @@ def merge_layers(
     arrays: TaxonomyArrays,
     *,
     iou_threshold: float = 0.5,
-    keep_unmatched: bool = True,
+    keep_unmatched: bool = False,
     decision_threshold: float = 0.5,
 ) -> MergedInstances:
     """Merges the layers' instances on one image.

@@ -39,8 +39,8 @@ class TwoLayerEnsemble(BaseModel):
         layer0: Config of a detector of the root classes.
         layer1: Config of a detector of all deeper classes.
         merge: How :func:`~hierseg.models.merge.merge_layers` joins what the layers found. ``iou_threshold`` (default
-            0.5, above 0), from which masks belong together; ``unmatched``: ``keep`` (default) layer-1 instances that
-            belong to none, or ``drop`` them; ``decision_thr`` (default 0.5), the part of a root's score that the
+            0.5, above 0), from which masks belong together; ``unmatched``: ``drop`` (default) layer-1 instances that
+            belong to none, or ``keep`` them; ``decision_thr`` (default 0.5), the part of a root's score that the
             deeper class must have to give the name.
 
     Raises:
@@ -147,7 +147,7 @@ def _taken(first: Tensor, second: Tensor, sources: npt.NDArray[np.int64]) -> Ten
 
 def _merge_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``merge_layers`` that a config stands for."""
-    options = {'iou_threshold': 0.5, 'unmatched': 'keep', 'decision_thr': 0.5, **given}
+    options = {'iou_threshold': 0.5, 'unmatched': 'drop', 'decision_thr': 0.5, **given}
     valid = (
         len(options) == 3
         and options['unmatched'] in ('keep', 'drop')

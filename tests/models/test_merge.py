@@ -80,17 +80,18 @@ def test_a_class_with_two_parents_joins_either_root() -> None:
 
 def test_an_unmatched_instance_is_kept_under_its_ancestors_or_dropped() -> None:
     layer0, layer1 = found([CAR], [(0, 0, 20, 20)]), found([BEAR], [(50, 0, 70, 20)], [0.4])
-    kept = merge(layer0, layer1)
+    kept = merge(layer0, layer1, keep_unmatched=True)
     assert (kept.sources.tolist(), kept.labels.tolist()) == ([0, 1], [CAR, BEAR])
     np.testing.assert_allclose(kept.class_scores[1], [0, 0.4, 0.4, 0, 0])
-    dropped = merge(layer0, layer1, keep_unmatched=False)
+    dropped = merge(layer0, layer1)
     assert (dropped.sources.tolist(), dropped.labels.tolist()) == ([0], [CAR])
 
 
 @pytest.mark.parametrize(('first', 'second'), [([], []), ([CAR], []), ([], [BEAR])])
 def test_a_layer_may_find_nothing(first: list[int], second: list[int]) -> None:
-    merged = merge(*(found(labels, [(0, 0, 9, 9)] * len(labels)) for labels in (first, second)))
-    assert merged.labels.tolist() == first + second
+    layers = [found(labels, [(0, 0, 9, 9)] * len(labels)) for labels in (first, second)]
+    assert merge(*layers).labels.tolist() == first
+    assert merge(*layers, keep_unmatched=True).labels.tolist() == first + second
 
 
 def test_an_unlikely_child_gives_no_name() -> None:
@@ -106,7 +107,8 @@ def test_an_unlikely_child_gives_no_name() -> None:
 def test_tells_which_instance_of_layer_1_speaks() -> None:
     layer0 = found([ANIMAL, CAR], [(0, 0, 20, 20), (0, 0, 9, 9)])
     layer1 = found([BEAR, TEDDY, BEAR], [(0, 0, 20, 20), (0, 0, 20, 20), (50, 0, 70, 20)], [0.3, 0.5, 0.2])
-    assert merge(layer0, layer1).best.tolist() == [1, -1, 2]
+    assert merge(layer0, layer1).best.tolist() == [1, -1]
+    assert merge(layer0, layer1, keep_unmatched=True).best.tolist() == [1, -1, 2]
 
 
 rectangles = st.tuples(st.integers(0, 60), st.integers(0, 20), st.integers(1, 30), st.integers(1, 15)).map(
@@ -184,8 +186,8 @@ def test_the_order_of_instances_does_not_matter(scene, random) -> None:
 
 
 @given(scenes())
-def test_nothing_that_layer_0_says_is_lost_or_changed(scene) -> None:
-    merged = merge(*layers_of(scene))
+def test_nothing_that_a_layer_says_is_lost_or_changed(scene) -> None:
+    merged = merge(*layers_of(scene), keep_unmatched=True)
     for row, (label, _, score) in enumerate(scene[0]):
         assert merged.sources[row] == row
         assert merged.class_scores[row, label] == score

@@ -38,12 +38,20 @@ def test_merges_into_the_record_of_the_end_to_end_model(model: TwoLayerEnsemble)
     first = instances([2, 1], [[0, 0, 8, 8], [10, 10, 30, 30]], [0.5, 0.9])
     second = instances([0, 1], [[10, 10, 30, 29], [0, 20, 8, 30]], [0.6, 0.7])
     merged, _ = model.merged(first, second)
-    # Animal > Bear, then the teddy that belongs to nothing, then the car.
-    assert merged.labels.tolist() == [BEAR, TEDDY, CAR]
-    assert merged.scores.tolist() == pytest.approx([0.6, 0.7, 0.5])
+    # Animal > Bear, then the car; the teddy belongs to nothing.
+    assert merged.labels.tolist() == [BEAR, CAR]
+    assert merged.scores.tolist() == pytest.approx([0.6, 0.5])
     assert merged.class_scores[0, ANIMAL].item() == pytest.approx(0.9)
     assert merged.bboxes[0].tolist() == [10, 10, 30, 30]
-    assert merged.masks[1].sum() == 80
+    assert merged.masks[1].sum() == 64
+
+
+def test_keeps_what_belongs_to_nothing_where_it_is_told_to() -> None:
+    model = MODELS.build({**tiny_ensemble(), 'merge': {'unmatched': 'keep'}})
+    merged, _ = model.merged(instances([2], [[0, 0, 8, 8]], [0.5]), instances([1], [[0, 20, 8, 30]], [0.7]))
+    assert merged.labels.tolist() == [TEDDY, CAR]
+    assert merged.scores.tolist() == pytest.approx([0.7, 0.5])
+    assert merged.masks[0].sum() == 80
 
 
 def test_predicts_with_both_layers(model: TwoLayerEnsemble) -> None:

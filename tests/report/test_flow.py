@@ -35,11 +35,11 @@ def found(rows: Sequence[tuple[int, Box, float]]) -> InstanceData:
     )
 
 
-def flow_of(taxonomy: Taxonomy, first: InstanceData, second: InstanceData, **options) -> Flow:
+def flow_of(taxonomy: Taxonomy, first: InstanceData, second: InstanceData, *, keep_unmatched: bool = True) -> Flow:
     layers = [
         LayerInstances(layer.labels.numpy(), layer.scores.double().numpy(), layer.masks) for layer in (first, second)
     ]
-    joining = merge_layers(*layers, taxonomy.arrays, **options)
+    joining = merge_layers(*layers, taxonomy.arrays, keep_unmatched=keep_unmatched)
     labels, class_scores = torch.from_numpy(joining.labels), torch.from_numpy(joining.class_scores)
     merged = InstanceData(
         bboxes=torch.cat([first.bboxes, second.bboxes])[joining.sources],

@@ -15,7 +15,7 @@ model = dict(
     layer0=detector,
     layer1=detector,
     # A layer-1 instance belongs to the layer-0 instance of an ancestor whose mask overlaps it most.
-    merge=dict(iou_threshold=0.5, unmatched='keep', decision_thr=0.5))
+    merge=dict(iou_threshold=0.5, unmatched='drop', decision_thr=0.5))
 # Each layer has its own wrapper: only one of them is trained at a time.
 model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel')
 del detector
