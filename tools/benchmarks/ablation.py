@@ -31,6 +31,7 @@ from hierseg.annotations import Store
 from hierseg.annotations.frequency import count_classes
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
+from hierseg.functional import SCHEMES
 
 ROOT = Path(__file__).parents[2]
 DATA = {
@@ -44,6 +45,7 @@ BANDS = ('rare', 'common', 'frequent')
 STORE = 'data/quickstart/store/'
 
 MASKS = 'model.roi_head.mask_head.class_agnostic=False'
+LOSS = 'model.roi_head.bbox_head.loss_cls.'
 SAMPLER = 'train_dataloader.sampler.type=hierseg.'
 KNOWN = [f'model.roi_head.verified.class_counts={STORE}train']
 
@@ -57,19 +59,37 @@ class Experiment:
         variants: Options of the config by name; all are compared to the first.
         data: Key of ``DATA``.
         configs: The config of a variant, where it is not the end-to-end model's.
+        steps: Part of the steps that a variant is trained for, where it is not all of them.
     """
 
     question: str
     variants: dict[str, list[str]]
     data: str = 'quickstart'
     configs: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
 
 
 EXPERIMENTS = {
     'systems': Experiment(
         'What does one model give for two?',
-        {'hier_e2e': [], 'two_layer_ensemble': []},
+        {'two_layer_ensemble': [], 'hier_e2e': [], 'hier_e2e, half the steps': []},
         configs={'two_layer_ensemble': 'two_layer_ensemble'},
+        steps={'hier_e2e, half the steps': 0.5},
+    ),
+    'schemes': Experiment(
+        'Which loss?',
+        # The built-in taxonomy has a class with two parents, for which `conditional` does not hold.
+        {name: [f'{LOSS}scheme={name}'] for name in SCHEMES if name != 'conditional'},
+    ),
+    'balance': Experiment(
+        'Which balance option serves the tail?',
+        {
+            'none': [],
+            'seesaw': [f'{LOSS}balance.type=seesaw'],
+            'eql': [f'{LOSS}balance.type=eql'],
+            'logit_adjustment': [f'{LOSS}balance.type=logit_adjustment', f'{LOSS}balance.class_counts={STORE}train'],
+        },
+        data='tail',
     ),
     'masks': Experiment(
         'Does a mask for each root class, or each class, help?',
@@ -131,50 +151,77 @@ class Run:
     def __call__(self, *, iterations: int, threads: int) -> dict[str, Any]:
         """Trains and tests, unless that was done; gives back the results."""
         experiment = EXPERIMENTS[self.experiment]
+        iterations = round(iterations * experiment.steps.get(self.variant, 1))
         settings = {'options': experiment.variants[self.variant], 'iterations': iterations, 'data': experiment.data}
-        file = self.folder / 'ablation.json'
-        if file.exists() and (done := json.loads(file.read_text()))['settings'] == settings:
-            return done
-        name = experiment.configs.get(self.variant, 'hier_e2e')
-        config, data = ROOT / f'configs/quickstart/{name}.py', self.out / 'data' / experiment.data
-        options = [*experiment.variants[self.variant], f'randomness.seed={self.seed}']
-        scores, classes = self.folder / 'results.json', self.folder / 'classes.json'
-        start = time.perf_counter()
-        training = [f'default_hooks.logger.interval={iterations}', *_lengths(name, iterations)]
-        work = ['--work-dir', str(self.folder), '--cfg-options', *options]
-        _python('train.py', str(config), *work, *training, cwd=data, threads=threads)
-        seconds = time.perf_counter() - start
-        checkpoint = (self.folder / 'last_checkpoint').read_text()
-        result = f'test_evaluator.results_file={classes}'
-        _python('test.py', str(config), checkpoint, *work, result, cwd=data, threads=threads)
-        found = {
-            'settings': settings,
-            'scores': json.loads(scores.read_text()),
-            'bands': _bands(json.loads(classes.read_text())['AP'], data / STORE / 'train'),
+        trained, tested = self.folder / 'trained.json', self.folder / 'tested.json'
+        if not (trained.exists() and json.loads(trained.read_text())['settings'] == settings):
+            tested.unlink(missing_ok=True)
+            start = time.perf_counter()
+            lengths = _lengths(self.config, iterations)
+            self._python('train.py', self.config, *lengths, f'randomness.seed={self.seed}', threads=threads)
+            seconds = round(time.perf_counter() - start, 1)
+            write_json({'settings': settings, 'seconds': seconds}, trained)
+        if not tested.exists():
+            write_json(self._test(threads), tested)
+        return {**json.loads(trained.read_text()), **json.loads(tested.read_text())}
+
+    @property
+    def config(self) -> Path:
+        """The config that is trained."""
+        return ROOT / f'configs/quickstart/{EXPERIMENTS[self.experiment].configs.get(self.variant, "hier_e2e")}.py'
+
+    def _test(self, threads: int) -> dict[str, Any]:
+        checkpoint, classes = (self.folder / 'last_checkpoint').read_text(), self.folder / 'classes.json'
+        both = self.folder / 'both_metrics.py'
+        both.write_text(BOTH_METRICS.format(base=self.config, store=f'{STORE}validation', classes=classes))
+        self._python('test.py', both, checkpoint, threads=threads)
+        store = self.out / 'data' / EXPERIMENTS[self.experiment].data / STORE / 'train'
+        return {
+            'scores': json.loads((self.folder / 'results.json').read_text()),
+            'bands': _bands(json.loads(classes.read_text())['AP'], store),
             'parameters': _parameters(checkpoint),
-            'training_seconds': round(seconds, 1),
         }
-        write_json(found, file)
-        return found
+
+    def _python(self, tool: str, *arguments: str | Path, threads: int) -> None:
+        """Runs a tool with the variant's options; what has no = is no option."""
+        experiment = EXPERIMENTS[self.experiment]
+        options = [*experiment.variants[self.variant], *(text for text in arguments if '=' in str(text))]
+        plain = [text for text in arguments if '=' not in str(text)]
+        given = ['--cfg-options', *options] if options else []
+        folder = self.out / 'data' / experiment.data
+        _python(tool, *plain, '--work-dir', self.folder, *given, cwd=folder, threads=threads)
 
 
-def _lengths(config: str, iterations: int) -> list[str]:
+BOTH_METRICS = """
+_base_ = '{base}'
+test_evaluator = [
+    dict(type='hierseg.OpenImagesInstanceMetric', store='{store}', results_file='{classes}'),
+    dict(type='hierseg.LocalisedPairsMetric', store='{store}')]
+"""
+
+
+def _lengths(config: Path, iterations: int) -> list[str]:
     """Options for a training of so many iterations, without a score in between."""
-    if config == 'two_layer_ensemble':
+    options = [f'default_hooks.logger.interval={iterations}']
+    if config.stem == 'two_layer_ensemble':
         # 7 to 3, as in the report.
         lengths = {'layer0': round(0.7 * iterations / EPOCHS), 'layer1': round(0.3 * iterations / EPOCHS)}
-        return [f'train_dataloader.{layer}.batch_sampler.iterations={length}' for layer, length in lengths.items()]
-    return [f'train_dataloader.batch_sampler.iterations={iterations // EPOCHS}', 'train_cfg.val_begin=1000']
+        return options + [f'train_dataloader.{layer}.batch_sampler.iterations={n}' for layer, n in lengths.items()]
+    return [
+        *options,
+        f'train_dataloader.batch_sampler.iterations={round(iterations / EPOCHS)}',
+        'train_cfg.val_begin=1000',
+    ]
 
 
-def _python(tool: str, *arguments: str, cwd: Path, threads: int) -> None:
+def _python(tool: str, *arguments: str | Path, cwd: Path, threads: int) -> None:
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *arguments],
+        [sys.executable, ROOT / 'tools' / tool, *arguments],
         cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ConfigError(f'{tool} failed: {done.stdout[-3000:]}', where=' '.join(arguments))
+        raise ConfigError(f'{tool} failed: {done.stdout[-3000:]}', where=' '.join(map(str, arguments)))
 
 
 def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]:
@@ -214,22 +261,32 @@ def make_data(name: str, folder: Path, *, images: int, val_images: int) -> None:
         )  # fmt: skip
 
 
+COLUMNS = {
+    'mAP': 'segm/mAP', 'layer 0': 'segm/mAP_layer0', 'layer 1': 'segm/mAP_layer1',
+    'found': 'pairs/match_rate', 'top-1': 'pairs/exact', 'distance': 'pairs/distance',
+}  # fmt: skip
+
+
 def table(name: str, results: dict[str, dict[int, dict[str, Any]]]) -> str:
     """A row for each variant: means over seeds, and differences to the first variant with their standard error."""
-    keys = ['segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1']
-    rows = [['', 'mAP', 'against the first', 'layer 0', 'layer 1', *BANDS, 'parameters', 'training s']]
+    rows = [['', *COLUMNS, 'mAP against the first', *BANDS, 'parameters', 'training s']]
     first = next(iter(results.values()))
     for variant, runs in results.items():
-        means = [np.mean([run['scores'][key] for run in runs.values()]) for key in keys]
+        means = [np.mean([_number(run['scores'][key]) for run in runs.values()]) for key in COLUMNS.values()]
         bands = [np.mean([run['bands'][band] for run in runs.values()]) for band in BANDS]
-        gains = [run['scores'][keys[0]] - first[seed]['scores'][keys[0]] for seed, run in runs.items()]
+        gains = [run['scores']['segm/mAP'] - first[seed]['scores']['segm/mAP'] for seed, run in runs.items()]
         error = f' ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.3f}' if len(gains) > 1 else ''
         difference = '' if runs is first else f'{np.mean(gains):+.3f}{error}'
-        run = next(iter(runs.values()))
-        seconds = np.mean([run['training_seconds'] for run in runs.values()])
-        numbers = [f'{value:.3f}' for value in (*means, *bands)]
-        rows.append([variant, numbers[0], difference, *numbers[1:], f'{run["parameters"]:,}', f'{seconds:.0f}'])
+        seconds = np.mean([run['seconds'] for run in runs.values()])
+        numbers = [f'{value:.3f}' for value in means], [f'{value:.3f}' for value in bands]
+        parameters = next(iter(runs.values()))['parameters']
+        rows.append([variant, *numbers[0], difference, *numbers[1], f'{parameters:,}', f'{seconds:.0f}'])
     return f'{name}: {EXPERIMENTS[name].question}\n' + GithubFlavoredMarkdownTable(rows).table
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for what has no value."""
+    return float('nan') if value is None else value
 
 
 def measure(runs: Sequence[Run], *, iterations: int, jobs: int, threads: int) -> Iterator[tuple[Run, dict[str, Any]]]:
