@@ -11,7 +11,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from hierseg.registry import HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+from hierseg.datasets import StreamSampler
+from hierseg.registry import DATA_SAMPLERS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
 from hierseg.synthetic import default_taxonomy
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
@@ -82,7 +83,7 @@ def test_parts_fit_together(file: Path) -> None:
     # Runs resume exactly: see docs/design.md.
     assert {'exact_resume', 'validation_loss', 'loss_curves'} <= config.default_hooks.keys()
     assert config.default_hooks.checkpoint.type == 'hierseg.AtomicCheckpointHook'
-    assert config.train_dataloader.sampler.type == 'hierseg.StreamSampler'
+    assert issubclass(DATA_SAMPLERS.get(config.train_dataloader.sampler.type), StreamSampler)
     assert config.randomness.seed is not None
     # What a checkpoint or a work directory keeps of the config can be read again.
     Config.fromstring(config.pretty_text, '.py')
@@ -98,12 +99,13 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
     assert config.model.roi_head.bbox_head.loss_cls.taxonomy == config.taxonomy
     built_in = default_taxonomy()
     is_built_in = config.num_classes == built_in.num_classes
-    taxonomy = built_in if is_built_in else two_levels(config.num_classes - 5, 5)
+    num_deeper = config.num_classes - config.num_root_classes
+    taxonomy = built_in if is_built_in else two_levels(config.num_root_classes, num_deeper)
     use(taxonomy, config.model.roi_head.bbox_head.loss_cls, tmp_path)
     model = MODELS.build(config.model)
     assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
-    if model.roi_head.known_classes is not None:
-        assert model.roi_head.known_classes.class_counts == config.train_dataloader.dataset.store
+    assert model.roi_head.mask_head.conv_logits.out_channels == config.num_root_classes
+    assert model.roi_head.known_classes.class_counts == config.train_dataloader.dataset.store
 
 
 @pytest.mark.parametrize('file', ENSEMBLES, ids=name)
@@ -175,8 +177,8 @@ def test_the_end_to_end_model_on_the_real_hierarchy(
     config = read(ROOT / 'configs/hier_e2e.py')
     use(taxonomy, config.model.roi_head.bbox_head.loss_cls, tmp_path)
     config.model.roi_head.mask_channels = mask_channels
-    if mask_channels != 'shared':
-        config.model.roi_head.mask_head.update(class_agnostic=False, num_classes=num_channels)
+    shared = mask_channels == 'shared'
+    config.model.roi_head.mask_head.update(class_agnostic=shared, num_classes=300 if shared else num_channels)
     model = MODELS.build(config.model)
     # Each channel of the mask head has 256 weights and a bias.
     assert parameters == 63_269_761 + (num_channels - 1) * 257

@@ -44,7 +44,7 @@ def tiny_model() -> ConfigDict:
             'model.roi_head.bbox_roi_extractor.out_channels': 16,
             'model.roi_head.mask_roi_extractor.out_channels': 16,
             'model.roi_head.bbox_head': dict(in_channels=16, fc_out_channels=32, num_classes=5),
-            'model.roi_head.mask_head': dict(in_channels=16, conv_out_channels=8, num_convs=1, num_classes=5),
+            'model.roi_head.mask_head': dict(in_channels=16, conv_out_channels=8, num_convs=1, num_classes=3),
         }
     )
     config.model.roi_head.bbox_head.loss_cls.taxonomy = teddy_taxonomy()

@@ -85,12 +85,11 @@ train_dataloader = dict(
 train_cfg = dict(max_epochs=dict(layer0=2, layer1=2))
 test_dataloader = dict(batch_size=1)
 """
-# Three epochs of three iterations, with the option that draws at random in a step.
+# Three epochs of three iterations; classes are drawn at random in a step (`verified`).
 END_TO_END = f"""
 _base_ = {str(ROOT / 'configs/quickstart/hier_e2e.py')!r}
 {COMMON}
 model = {SMALL}
-model['roi_head']['verified'] = dict(class_counts=_base_.data_root + 'store/train', num_negatives=4)
 train_dataloader = dict(batch_size=2, batch_sampler=dict(iterations=3))
 train_cfg = dict(max_epochs=3, val_interval=9)
 val_dataloader = None

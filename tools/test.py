@@ -7,7 +7,7 @@ import os
 
 from mmengine.config import DictAction
 
-from hierseg.apis import evaluate
+from hierseg.apis import end_process, evaluate
 from hierseg.errors import exits_cleanly
 
 
@@ -54,6 +54,7 @@ def main() -> None:
             options=arguments.cfg_options,
             launcher=arguments.launcher,
         )
+    end_process(arguments.launcher)
 
 
 if __name__ == '__main__':

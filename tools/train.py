@@ -7,7 +7,7 @@ import os
 
 from mmengine.config import DictAction
 
-from hierseg.apis import train
+from hierseg.apis import end_process, train
 from hierseg.errors import exits_cleanly
 
 
@@ -50,6 +50,7 @@ def main() -> None:
             options=arguments.cfg_options,
             launcher=arguments.launcher,
         )
+    end_process(arguments.launcher)
 
 
 if __name__ == '__main__':

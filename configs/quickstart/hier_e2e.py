@@ -12,10 +12,13 @@ _base_ = [
 data_root = _base_.quickstart_root
 taxonomy = data_root + 'store/train/taxonomy.json'
 num_classes = 22
+num_root_classes = 8
 
 model = _base_.slim_detector
 model.roi_head.bbox_head.update(num_classes=num_classes, loss_cls=dict(taxonomy=taxonomy))
-model.roi_head.mask_head.update(num_classes=num_classes)
+model.roi_head.mask_head.update(num_classes=num_root_classes)
+# About as many of 22 as 50 are of 300.
+model.roi_head.verified = dict(class_counts=data_root + 'store/train', num_negatives=4, power=0.5)
 
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
@@ -25,6 +28,7 @@ for step in [*train_pipeline, *test_pipeline]:
 dataset = dict(data_root=data_root, taxonomy=taxonomy)
 train_dataloader = dict(
     **_base_.slim_loading,
+    sampler=dict(type='hierseg.ClassAwareStreamSampler'),
     # 4 epochs of 140 steps, as many as both layers of the ensemble have together.
     batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=140),
     dataset=dict(store=data_root + 'store/train', pipeline=train_pipeline, **dataset))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +107,24 @@ def build_runner(config: Config) -> Runner:
     setup_cache_size_limit_of_dynamo()
     prepare_distributed(config)
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def end_process(launcher: str) -> None:
+    """Ends the process of a tool that is done; one of several on a CPU without Python's finalisation.
+
+    Threads of gloo may still let go of tensors that Python knows while the interpreter is being torn down. Rarely,
+    such a process aborts after all its work is done ("terminate called without an active exception"; pytorch
+    #179291), and the launcher reports a failure.
+
+    Args:
+        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
+    """
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ NUM_CHANNELS = {'shared': 1, 'root': 3, 'class': 5}
 def model_with(mask_channels: str, **mask_head: Any) -> Any:
     config = tiny_model()
     config.roi_head.mask_channels = mask_channels
-    if mask_channels != 'shared':
-        config.roi_head.mask_head.update(class_agnostic=False, num_classes=NUM_CHANNELS[mask_channels])
+    count = 5 if mask_channels == 'shared' else NUM_CHANNELS[mask_channels]
+    config.roi_head.mask_head.update(class_agnostic=mask_channels == 'shared', num_classes=count)
     config.roi_head.mask_head.update(mask_head)
     torch.manual_seed(0)
     return MODELS.build(config)

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -46,8 +47,16 @@ STORE = 'data/quickstart/store/'
 
 MASKS = 'model.roi_head.mask_head.class_agnostic=False'
 LOSS = 'model.roi_head.bbox_head.loss_cls.'
-SAMPLER = 'train_dataloader.sampler.type=hierseg.'
-KNOWN = [f'model.roi_head.verified.class_counts={STORE}train']
+SAMPLER = 'train_dataloader.sampler.'
+ONE_MASK = [
+    'model.roi_head.mask_channels=shared',
+    'model.roi_head.mask_head.class_agnostic=True',
+    'model.roi_head.mask_head.num_classes=22',
+]
+ALL_KNOWN = ['model.roi_head.verified=None']
+AS_THEY_COME = [f'{SAMPLER}_delete_=True', f'{SAMPLER}type=hierseg.StreamSampler']
+PLAIN = [*ONE_MASK, *ALL_KNOWN, *AS_THEY_COME]
+"""The end-to-end model with nothing but its loss."""
 
 
 @dataclass(frozen=True)
@@ -69,98 +78,127 @@ class Experiment:
     steps: dict[str, float] = field(default_factory=dict)
 
 
+def repeat_factors(**options: object) -> list[str]:
+    """Options of the sampler by repeat factors.
+
+    Of 22 classes even the rarest is on more than a thousandth of the images, the usual threshold.
+    """
+    given = {'_delete_': True, 'type': 'hierseg.RepeatFactorSampler', 'threshold': 0.1, **options}
+    return [f'{SAMPLER}{key}={value}' for key, value in given.items()]
+
+
 EXPERIMENTS = {
     'systems': Experiment(
-        'What does one model give for two?',
-        {'two_layer_ensemble': [], 'hier_e2e': [], 'hier_e2e, half the steps': []},
+        'What does one model give for two, and what of that is its loss alone?',
+        {'two_layer_ensemble': [], 'hier_e2e': [], 'hier_e2e, half the steps': [], 'hier_e2e, plain': PLAIN},
         configs={'two_layer_ensemble': 'two_layer_ensemble'},
         steps={'hier_e2e, half the steps': 0.5},
-    ),
-    'schemes': Experiment(
-        'Which loss?',
-        # The built-in taxonomy has a class with two parents, for which `conditional` does not hold.
-        {name: [f'{LOSS}scheme={name}'] for name in SCHEMES if name != 'conditional'},
-    ),
-    'balance': Experiment(
-        'Which balance option serves the tail?',
-        {
-            'none': [],
-            'seesaw': [f'{LOSS}balance.type=seesaw'],
-            'eql': [f'{LOSS}balance.type=eql'],
-            'logit_adjustment': [f'{LOSS}balance.type=logit_adjustment', f'{LOSS}balance.class_counts={STORE}train'],
-        },
-        data='tail',
-    ),
-    'masks': Experiment(
-        'Does a mask for each root class, or each class, help?',
-        {
-            'shared': [],
-            'root': [MASKS, 'model.roi_head.mask_channels=root', 'model.roi_head.mask_head.num_classes=8'],
-            'class': [MASKS, 'model.roi_head.mask_channels=class'],
-        },
     ),
     'verified': Experiment(
         'What is it worth to leave unverified classes out of the loss?',
         {
-            'all classes': [],
+            'all classes': PLAIN,
             **{
-                f'verified, {count} drawn': [*KNOWN, f'model.roi_head.verified.num_negatives={count}']
+                f'verified, {count} drawn': [*ONE_MASK, *AS_THEY_COME, f'model.roi_head.verified.num_negatives={count}']
                 for count in (0, 2, 4)
             },
         },
         data='unannotated',
     ),
+    'masks': Experiment(
+        'Does a mask for each root class, or each class, help?',
+        {
+            'shared': PLAIN,
+            'root': [*ALL_KNOWN, *AS_THEY_COME],
+            'class': [
+                *ALL_KNOWN,
+                *AS_THEY_COME,
+                'model.roi_head.mask_channels=class',
+                'model.roi_head.mask_head.num_classes=22',
+            ],
+        },
+    ),
     'sampling': Experiment(
         'Which sampler serves the tail?',
         {
-            'every image once': [],
-            'RFS': [f'{SAMPLER}RepeatFactorSampler', 'train_dataloader.sampler.threshold=0.1'],
-            'IRFS': [
-                f'{SAMPLER}RepeatFactorSampler', 'train_dataloader.sampler.threshold=0.1',
-                'train_dataloader.sampler.instance_aware=True',
-            ],
-            'class-aware, power 0.5': [f'{SAMPLER}ClassAwareStreamSampler', 'train_dataloader.sampler.power=0.5'],
-            'class-aware': [f'{SAMPLER}ClassAwareStreamSampler'],
+            'every image once': PLAIN,
+            'RFS': [*ONE_MASK, *ALL_KNOWN, *repeat_factors()],
+            'IRFS': [*ONE_MASK, *ALL_KNOWN, *repeat_factors(instance_aware=True)],
+            'class-aware, power 0.5': [*ONE_MASK, *ALL_KNOWN, f'{SAMPLER}power=0.5'],
+            'class-aware': [*ONE_MASK, *ALL_KNOWN],
         },
         data='tail',
     ),
-}  # fmt: skip
+    'schemes': Experiment(
+        'Which loss?',
+        # The built-in taxonomy has a class with two parents, for which `conditional` does not hold.
+        {
+            'path_sum': PLAIN,
+            **{name: [*PLAIN, f'{LOSS}scheme={name}'] for name in SCHEMES if name not in ('path_sum', 'conditional')},
+        },
+    ),
+    'balance': Experiment(
+        'Which balance option serves the tail?',
+        {
+            'none': PLAIN,
+            'seesaw': [*PLAIN, f'{LOSS}balance.type=seesaw'],
+            'eql': [*PLAIN, f'{LOSS}balance.type=eql'],
+            'logit_adjustment': [
+                *PLAIN,
+                f'{LOSS}balance.type=logit_adjustment',
+                f'{LOSS}balance.class_counts={STORE}train',
+            ],
+        },
+        data='tail',
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training and test.
+    """One training and test; of several that ask for the same, the first serves all.
 
     Attributes:
         experiment: Key of ``EXPERIMENTS``.
         variant: Name of the variant.
         seed: Of the training.
+        iterations: Of a whole training.
         out: Folder of all runs.
     """
 
     experiment: str
     variant: str
     seed: int
+    iterations: int
     out: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, beside the code."""
+        experiment = EXPERIMENTS[self.experiment]
+        return {
+            'config': experiment.configs.get(self.variant, 'hier_e2e'),
+            'options': experiment.variants[self.variant],
+            'data': experiment.data,
+            'iterations': round(self.iterations * experiment.steps.get(self.variant, 1)),
+            'seed': self.seed,
+        }
 
     @property
     def folder(self) -> Path:
         """Where it writes."""
-        return self.out / self.experiment / f'{self.variant.replace(",", "").replace(" ", "-")}-seed{self.seed}'
+        digest = hashlib.sha256(json.dumps(self.settings).encode()).hexdigest()[:12]
+        return self.out / 'runs' / digest
 
-    def __call__(self, *, iterations: int, threads: int) -> dict[str, Any]:
+    def __call__(self, *, threads: int) -> dict[str, Any]:
         """Trains and tests, unless that was done; gives back the results."""
-        experiment = EXPERIMENTS[self.experiment]
-        iterations = round(iterations * experiment.steps.get(self.variant, 1))
-        settings = {'options': experiment.variants[self.variant], 'iterations': iterations, 'data': experiment.data}
         trained, tested = self.folder / 'trained.json', self.folder / 'tested.json'
-        if not (trained.exists() and json.loads(trained.read_text())['settings'] == settings):
-            tested.unlink(missing_ok=True)
+        if not trained.exists():
             start = time.perf_counter()
-            lengths = _lengths(self.config, iterations)
+            lengths = _lengths(self.config, self.settings['iterations'])
             self._python('train.py', self.config, *lengths, f'randomness.seed={self.seed}', threads=threads)
             seconds = round(time.perf_counter() - start, 1)
-            write_json({'settings': settings, 'seconds': seconds}, trained)
+            write_json({'settings': self.settings, 'seconds': seconds}, trained)
         if not tested.exists():
             write_json(self._test(threads), tested)
         return {**json.loads(trained.read_text()), **json.loads(tested.read_text())}
@@ -168,7 +206,7 @@ class Run:
     @property
     def config(self) -> Path:
         """The config that is trained."""
-        return ROOT / f'configs/quickstart/{EXPERIMENTS[self.experiment].configs.get(self.variant, "hier_e2e")}.py'
+        return ROOT / f'configs/quickstart/{self.settings["config"]}.py'
 
     def _test(self, threads: int) -> dict[str, Any]:
         checkpoint, classes = (self.folder / 'last_checkpoint').read_text(), self.folder / 'classes.json'
@@ -289,10 +327,11 @@ def _number(value: float | None) -> float:
     return float('nan') if value is None else value
 
 
-def measure(runs: Sequence[Run], *, iterations: int, jobs: int, threads: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Results as they come, several runs at a time."""
+def measure(runs: Sequence[Run], *, jobs: int, threads: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folders and results as they come, several runs at a time."""
     with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(run, iterations=iterations, threads=threads): run for run in runs}
+        distinct = {run.folder: run for run in runs}
+        pending = {pool.submit(run, threads=threads): folder for folder, run in distinct.items()}
         try:
             for done in tqdm(as_completed(pending), total=len(pending), unit='run'):
                 yield pending[done], done.result()
@@ -319,16 +358,16 @@ def main() -> None:
     for data in {EXPERIMENTS[name].data for name in args.experiments}:
         make_data(data, out / 'data' / data, images=args.images, val_images=args.val_images)
     runs = [
-        Run(name, variant, seed, out)
+        Run(name, variant, seed, args.iterations, out)
         for seed in args.seeds
         for name in args.experiments
         for variant in EXPERIMENTS[name].variants
     ]
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    found = dict(measure(runs, iterations=args.iterations, jobs=args.jobs, threads=threads))
+    found = dict(measure(runs, jobs=args.jobs, threads=threads))
     for name in args.experiments:
         results = {
-            variant: {run.seed: found[run] for run in runs if (run.experiment, run.variant) == (name, variant)}
+            variant: {run.seed: found[run.folder] for run in runs if (run.experiment, run.variant) == (name, variant)}
             for variant in EXPERIMENTS[name].variants
         }
         write_json(results, out / f'{name}.json')

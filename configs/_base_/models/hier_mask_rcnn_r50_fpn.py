@@ -1,6 +1,7 @@
-# Mask R-CNN that knows a taxonomy: mmdet's, with a hierarchical loss in mmdet's own box head, boxes and
-# masks shared by all classes, and one detection per physical instance.
-# A config that builds on it sets `taxonomy` and `num_classes`; see configs/hier_e2e.py.
+# Mask R-CNN that knows a taxonomy: mmdet's, with a hierarchical loss in mmdet's own box head, boxes shared by all
+# classes, masks by those of one root class, and one detection per physical instance.
+# A config that builds on it sets `taxonomy`, `num_classes` of the box head and, of the mask head, the number of root
+# classes; see configs/hier_e2e.py.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 custom_imports = dict(imports=['hierseg.registry'], allow_failed_imports=False)
 
@@ -10,9 +11,8 @@ model = dict(
         bbox_head=dict(
             reg_class_agnostic=True,
             loss_cls=dict(_delete_=True, type='hierseg.HierarchicalLoss', scheme='path_sum')),
-        # For a mask of its own for each root class or each class: docs/mask_heads.md
-        mask_channels='shared',
-        mask_head=dict(class_agnostic=True)),
+        # For a mask shared by all classes, or one for each: docs/mask_heads.md
+        mask_channels='root'),
     # Where not all classes were looked for on each image, as in Open Images: docs/verified_labels.md
     #   roi_head=dict(verified=dict(class_counts=data_root + 'store/train', num_negatives=50, power=0.5))
     # Group-of boxes are ignored: a proposal that lies mostly inside one is neither positive nor negative.
