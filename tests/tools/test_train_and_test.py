@@ -145,7 +145,9 @@ def notes(quickstart: Path) -> list[dict[str, object]]:
         f'_base_ = {str(CONFIG)!r}\n'
         "custom_imports = dict(imports=['hierseg.registry', 'noting'])\n"
         "custom_hooks = [dict(type='NotingHook')]\n"
-        'train_dataloader = dict(batch_size=4, batch_sampler=dict(iterations=3))\n'
+        # Within a pass of a stream no image comes twice.
+        "train_dataloader = dict(batch_size=4, sampler=dict(_delete_=True, type='hierseg.StreamSampler'),\n"
+        '    batch_sampler=dict(iterations=3))\n'
         'train_cfg = dict(max_epochs=1, val_interval=9)\n'
     )
     environment = {'PORT': free_port(), 'PYTHONPATH': str(quickstart)}
