@@ -16,6 +16,7 @@ from hierseg.functional.decisions import (
 from hierseg.functional.losses import (
     hierarchical_cross_entropy,
     marginal_negative_log_likelihood,
+    path_sum_negative_log_likelihood,
     soft_label_cross_entropy,
     soft_max_margin,
 )
@@ -63,6 +64,7 @@ __all__ = [
     'outcome_masses',
     'path_product_probabilities',
     'path_sum_logits',
+    'path_sum_negative_log_likelihood',
     'prior_shifted_logits',
     'seesaw_offsets',
     'sibling_log_softmax',

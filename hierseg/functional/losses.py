@@ -1,6 +1,6 @@
 """Losses of the softmax over outcomes, without reduction.
 
-Shape letters: N RoIs, C classes, L the longest preferred path.
+Shape letters: N RoIs, C classes, L the longest preferred path, I RoIs with an internal label.
 
 An outcome says "this box is class v and nothing deeper"; background is the last. An object labelled at an internal
 class says only that the truth lies somewhere at or below it, so the label's mass is that of D(y), the label and its
@@ -36,7 +36,22 @@ def marginal_negative_log_likelihood(
     Valmadre, "Hierarchical classification at multiple operating points", NeurIPS 2022, with an outcome for every
     internal class. The arguments are those of the module.
     """
-    return _MarginalLoss.apply(_among_known(scores, labels, relations, known), labels, relations.descendants)  # type: ignore[no-any-return, no-untyped-call]
+    counted = None if known is None else _counted(labels, relations, known)
+    return _MarginalLoss.apply(scores, labels, relations, counted, False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def path_sum_negative_log_likelihood(
+    logits: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None
+) -> Tensor:
+    """:func:`marginal_negative_log_likelihood` of ``path_sum_logits``, in one step.
+
+    Two steps would copy scores and gradient once more each, and a copy costs a tenth of a cross-entropy or more.
+
+    ``logits`` are (N, C + 1), θ, of any precision; half is raised to float32. The others are those of the module.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    counted = None if known is None else _counted(labels, relations, known)
+    return _MarginalLoss.apply(logits, labels, relations, counted, True)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def soft_max_margin(
@@ -99,31 +114,62 @@ def hierarchical_cross_entropy(
 class _MarginalLoss(torch.autograd.Function):
     """The marginal likelihood with its gradient, softmax − softmax within the label's descendants, in one pass.
 
-    Autograd's own would fill a (N, C + 1) gradient for every gather; most labels are leaves or background, for which
-    this costs what the cross-entropy does.
+    A loss is the difference of two log-sum-exps, over all outcomes and over those at or below the label. Leaves and
+    background, which most labels are, need no sum for the second; of RoIs with an internal label a second row is
+    kept that has nothing but these outcomes, and all rows are summed alike. They become the gradient in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, labels: Tensor, descendants: Tensor) -> Tensor:
-        log_probabilities = scores.log_softmax(dim=1)
-        losses = -log_probabilities.gather(1, labels[:, None]).squeeze(1)
-        coarse = (descendants[:, 1:2] >= 0).any(dim=1)[labels].nonzero().squeeze(1)
-        below = descendants[labels[coarse]]
-        inside = log_probabilities[coarse[:, None], below.clamp(min=0)].masked_fill(below < 0, float('-inf'))
-        losses[coarse] = -inside.logsumexp(dim=1)
-        ctx.save_for_backward(log_probabilities, labels, coarse, below, inside.softmax(dim=1))
-        return losses.clamp(min=0)
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, relations: Relations, counted: Tensor | None, path_sums: bool
+    ) -> Tensor:
+        internal = relations.internal.index_select(0, labels).nonzero().squeeze(1)
+        count = len(labels)
+        rows = _rows(logits, labels, internal, relations, counted=counted, path_sums=path_sums)
+        within = rows[:count].gather(1, labels[:, None])
+        top = rows.amax(dim=1, keepdim=True)
+        ctx.numerators = rows.sub_(top).exp_()
+        total = rows.sum(dim=1, keepdim=True)
+        ctx.relations, ctx.path_sums = relations, path_sums
+        ctx.save_for_backward(logits, labels, internal, counted, top, total)
+        # Large scores are subtracted first: what they differ by may be less than a sum with either could hold.
+        within.index_copy_(0, internal, top[count:])
+        logarithms = total.log()
+        losses = (top[:count] - within).add_(logarithms[:count])
+        return losses.index_add_(0, internal, logarithms[count:], alpha=-1).clamp_(min=0).squeeze(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor, None, None]:
-        log_probabilities, labels, coarse, below, shares = ctx.saved_tensors
-        gradient = log_probabilities.exp().mul_(factors[:, None])
-        fine = factors.index_fill(0, coarse, 0)
-        gradient.scatter_add_(1, labels[:, None], -fine[:, None])
-        shares = -shares * factors[coarse][:, None]
-        gradient.index_put_((coarse[:, None].expand_as(below), below.clamp(min=0)), shares, accumulate=True)
-        return gradient, None, None
+    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, labels, internal, counted, top, total = ctx.saved_tensors
+        rows, ctx.numerators = ctx.numerators, None
+        if rows is None:
+            # A graph that is kept comes here again, and the rows have left as the first gradient.
+            rows = _rows(logits, labels, internal, ctx.relations, counted=counted, path_sums=ctx.path_sums)
+            rows.sub_(top).exp_()
+        rows.mul_(torch.cat((factors, -factors.index_select(0, internal)))[:, None] / total)
+        gradient = rows[: len(labels)]
+        gradient.scatter_add_(1, labels[:, None], -factors.index_fill(0, internal, 0)[:, None])
+        gradient.index_add_(0, internal, rows[len(labels) :])
+        if ctx.path_sums:
+            classes, ancestors = ctx.relations.ancestor_pairs
+            gradient.index_add_(1, ancestors, gradient.index_select(1, classes))
+        return gradient, None, None, None, None
+
+
+def _rows(
+    logits: Tensor, labels: Tensor, internal: Tensor, relations: Relations, *, counted: Tensor | None, path_sums: bool
+) -> Tensor:
+    """(N + I, C + 1) scores, −∞ where they do not count; the last I rows those at or below internal labels."""
+    rows = torch.cat((logits, logits.index_select(0, internal)))
+    if path_sums:
+        classes, ancestors = relations.ancestor_pairs
+        rows.index_add_(1, classes, rows.index_select(1, ancestors))
+    if counted is not None:
+        rows[: len(labels)].masked_fill_(~counted, float('-inf'))
+    below = relations.below.index_select(0, labels.index_select(0, internal))
+    rows[len(labels) :].masked_fill_(~below, float('-inf'))
+    return rows
 
 
 def _log_mass(scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
@@ -133,8 +179,10 @@ def _log_mass(scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
 
 
 def _among_known(scores: Tensor, labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor:
-    """The scores, −∞ where an outcome is not known and not at or below the label."""
-    if known is None:
-        return scores
-    counted = torch.nn.functional.pad(known, (0, 1), value=True) | relations.below[labels]
-    return scores.masked_fill(~counted, float('-inf'))
+    """The scores, −∞ where an outcome does not count."""
+    return scores if known is None else scores.masked_fill(~_counted(labels, relations, known), float('-inf'))
+
+
+def _counted(labels: Tensor, relations: Relations, known: Tensor) -> Tensor:
+    """(N, C + 1) bool; outcomes that are known, background, or at or below the label."""
+    return torch.nn.functional.pad(known, (0, 1), value=True) | relations.below[labels]

@@ -30,6 +30,7 @@ class Relations:
         above: (C + 1, C + 1) bool; ``[y, a]`` says that a is y or above it.
         compatible: (C + 1, C + 1) bool; ``[y, v]`` says that an object labelled y may be a v: v is at or above
             some class at or below y. In a tree these are y, its ancestors and its descendants.
+        internal: (C + 1,) bool; whether there are classes below.
         preferred_paths: (C + 1, L); root class … label by preferred parents, filled up with the label.
         sibling_groups: (C + 1,); 0 for the root classes and background, one number for the children of each class
             that is somebody's preferred parent.
@@ -48,6 +49,7 @@ class Relations:
     below: Tensor
     above: Tensor
     compatible: Tensor
+    internal: Tensor
     preferred_paths: Tensor
     sibling_groups: Tensor
     distances: Tensor
@@ -76,6 +78,7 @@ class Relations:
             below=torch.from_numpy(below.copy()),
             above=torch.from_numpy(above),
             compatible=torch.from_numpy(np.stack([above[row].any(axis=0) for row in below])),
+            internal=torch.from_numpy(below.sum(axis=1) > 1),
             preferred_paths=_preferred_paths(taxonomy),
             sibling_groups=torch.from_numpy(groups.astype(np.int64)),
             distances=torch.from_numpy(distances),

@@ -16,6 +16,7 @@ from hierseg.errors import ConfigError, TaxonomyError
 from hierseg.functional.losses import (
     hierarchical_cross_entropy,
     marginal_negative_log_likelihood,
+    path_sum_negative_log_likelihood,
     soft_label_cross_entropy,
     soft_max_margin,
 )
@@ -67,6 +68,7 @@ class Scheme:
         has_outcomes: Whether the scores are unnormalised log-probabilities of outcomes ("this class and nothing
             deeper").
         trees_only: Whether the formula cannot hold where a class has several parents.
+        losses_of_logits: What ``losses`` of ``scores`` is, faster and of logits, for schemes that can skip the step.
         options: Names and defaults of the numbers that ``losses`` takes; all are at least zero.
     """
 
@@ -76,6 +78,7 @@ class Scheme:
     has_background: bool = True
     has_outcomes: bool = True
     trees_only: bool = False
+    losses_of_logits: Callable[..., Tensor] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
 
     def channels(self, num_classes: int) -> int:
@@ -98,7 +101,9 @@ def _sigmoids(
 
 
 SCHEMES: Mapping[str, Scheme] = {
-    'path_sum': Scheme(marginal_negative_log_likelihood, scores=path_sums),
+    'path_sum': Scheme(
+        marginal_negative_log_likelihood, scores=path_sums, losses_of_logits=path_sum_negative_log_likelihood
+    ),
     'flat': Scheme(marginal_negative_log_likelihood),
     'margin': Scheme(soft_max_margin, options={'tau': 5.0}),
     'soft_labels': Scheme(soft_label_cross_entropy, options={'beta': 10.0}),

@@ -6,6 +6,7 @@ Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -133,16 +134,19 @@ class HierarchicalLoss(nn.Module):
         Returns:
             A scalar, or (N,) without reduction.
         """
-        # Log-sum-exp of half-precision logits would lose small masses.
-        with torch.autocast(cls_score.device.type, enabled=False):
+        # Log-sum-exp of half-precision logits would lose small masses. What need not be done is not: to leave an
+        # autocast that is off, or to multiply by one and back again, costs a twentieth of a cross-entropy each.
+        device = cls_score.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
             weights = None if label_weights is None else label_weights.to(logits.dtype)
             losses = self._balanced_losses(logits, labels, weights, known)
-            return self.loss_weight * weight_reduce_loss(
-                losses, weights, reduction_override or self.reduction, avg_factor
-            )
+            loss = weight_reduce_loss(losses, weights, reduction_override or self.reduction, avg_factor)
+            return loss if self.loss_weight == 1 else self.loss_weight * loss
 
     def _balanced_losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None, known: Tensor | None) -> Tensor:
+        if not self.balance:
+            return self._losses(logits, labels=labels, known=known)
         for balance in self._score_balances:
             balance.observe(labels, weights, self._relations_on(logits.device))
         losses_of = partial(self._losses, labels=labels, known=known)
@@ -152,8 +156,11 @@ class HierarchicalLoss(nn.Module):
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
         relations = self._relations_on(logits.device)
+        balances = self._score_balances
+        if self._scheme.losses_of_logits and not balances:
+            return self._scheme.losses_of_logits(logits, labels, relations, known=known, **self.options)
         scores = self._scheme.scores(logits, relations)
-        offsets = [balance.offsets(scores, labels, relations) for balance in self._score_balances]
+        offsets = [balance.offsets(scores, labels, relations) for balance in balances]
         return self._scheme.losses(sum(offsets, start=scores), labels, relations, known=known, **self.options)
 
     @property
@@ -161,7 +168,8 @@ class HierarchicalLoss(nn.Module):
         return [balance for name, balance in self.balance.items() if name != GRADIENT_BALANCE]
 
     def _relations_on(self, device: torch.device) -> Relations:
-        self._relations = self._relations.to(device)
+        if self._relations.below.device != device:
+            self._relations = self._relations.to(device)
         return self._relations
 
 

@@ -6,15 +6,21 @@ import math
 
 import pytest
 import torch
-from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
+from hypothesis import given
+from hypothesis import strategies as st
+from plain_schemes import at_or_above, at_or_below
+from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.functional import (
     Relations,
     hierarchical_cross_entropy,
     marginal_negative_log_likelihood,
+    path_sum_logits,
+    path_sum_negative_log_likelihood,
     soft_label_cross_entropy,
     soft_max_margin,
 )
+from hierseg.taxonomy import Taxonomy
 
 BACKGROUND = 5
 RELATIONS = Relations.of(teddy_taxonomy())
@@ -43,6 +49,77 @@ def test_unknown_classes_leave_the_normaliser() -> None:
     losses = marginal_negative_log_likelihood(scores(3), labels, RELATIONS, known=knowing(3, ANIMAL, BEAR, CAR))
     # animal: 9 of 21 - 1, for teddy is below it; teddy: 4 of 21 - 1; background: 6 of 21 - 1 - 4.
     assert losses.tolist() == pytest.approx([math.log(20 / 9), math.log(20 / 4), math.log(16 / 6)])
+
+
+def plain_path_sum_losses(
+    logits: torch.Tensor, labels: torch.Tensor, taxonomy: Taxonomy, known: torch.Tensor | None
+) -> torch.Tensor:
+    """The formula in operations that autograd knows."""
+    classes = range(taxonomy.num_classes + 1)
+    sums = torch.stack([logits[:, sorted(at_or_above(taxonomy, v))].sum(dim=1) for v in classes], dim=1)
+    losses = []
+    for row, label in zip(range(len(labels)), labels.tolist(), strict=True):
+        below = sorted(at_or_below(taxonomy, label))
+        counted = [v for v in classes if known is None or v == classes[-1] or v in below or known[row, v]]
+        losses.append(sums[row, counted].logsumexp(dim=0) - sums[row, below].logsumexp(dim=0))
+    return torch.stack(losses)
+
+
+@given(random_taxonomies(), st.integers(0, 2**31), st.booleans())
+def test_path_sum_in_one_step_has_the_gradient_of_its_formula(taxonomy: Taxonomy, seed: int, verified: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    count = taxonomy.num_classes
+    labels = torch.randint(0, count + 1, (8,), generator=generator)
+    logits = (3 * torch.randn(8, count + 1, generator=generator, dtype=torch.float64)).requires_grad_()
+    factors = torch.rand(8, generator=generator, dtype=torch.float64)
+    known = torch.rand(8, count, generator=generator) < 0.5 if verified else None
+    relations = Relations.of(taxonomy)
+
+    def gradient(losses: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad((losses * factors).sum(), logits)[0]
+
+    expected = plain_path_sum_losses(logits, labels, taxonomy, known)
+    found = path_sum_negative_log_likelihood(logits, labels, relations, known=known)
+    sums = path_sum_logits(logits, relations.ancestor_pairs)
+    in_two_steps = marginal_negative_log_likelihood(sums, labels, relations, known=known)
+    torch.testing.assert_close(found, expected)
+    wanted = gradient(expected)
+    torch.testing.assert_close(gradient(found), wanted)
+    torch.testing.assert_close(gradient(in_two_steps), wanted)
+
+
+@pytest.mark.parametrize('loss', [marginal_negative_log_likelihood, path_sum_negative_log_likelihood])
+def test_a_kept_graph_gives_its_gradient_again(loss) -> None:
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    before = logits.detach().clone()
+    losses = loss(logits, torch.arange(6), RELATIONS, known=knowing(6, ANIMAL, CAR))
+    # The loss overwrites what it made itself: neither the logits nor a gradient that it has given away.
+    first = torch.autograd.grad(losses.sum(), logits, retain_graph=True)[0]
+    kept = first.clone()
+    assert torch.autograd.grad(losses.sum(), logits, retain_graph=True)[0].equal(kept)
+    assert torch.autograd.grad(3 * losses.sum(), logits)[0].allclose(3 * kept)
+    assert first.equal(kept)
+    assert logits.detach().equal(before)
+
+
+def test_a_small_loss_is_not_lost_in_large_scores() -> None:
+    # Float32 has steps of 0.002 at 30,000.
+    scores = torch.full((2, 6), -1e4)
+    scores[:, BACKGROUND] = 29990.0
+    scores[0, CAR] = scores[1, ANIMAL] = 30000.0
+    losses = marginal_negative_log_likelihood(scores, torch.tensor([CAR, ANIMAL]), RELATIONS)
+    assert losses.tolist() == pytest.approx([math.log1p(math.exp(-10))] * 2, rel=1e-2)
+
+
+def test_path_sum_in_one_step_raises_half_precision() -> None:
+    # 60,000 + 60,000 overflows float16; the sum along the path must not.
+    logits = torch.full((1, 6), 60000.0, dtype=torch.float16, requires_grad=True)
+    losses = path_sum_negative_log_likelihood(logits, torch.tensor([BACKGROUND]), RELATIONS)
+    # The teddy has four logits, background one.
+    assert losses.dtype == torch.float32
+    assert losses.item() == pytest.approx(3 * logits[0, 0].item())
+    losses.sum().backward()
+    assert logits.grad.tolist() == [[1, 1, 1, 1, 0, -1]]
 
 
 def test_margin() -> None:

@@ -21,6 +21,7 @@ def test_tables_of_the_teddy() -> None:
     assert relations.compatible[CAR].tolist() == [False, False, False, False, True, False]
     assert relations.preferred_paths.tolist() == [[0, 0], [1, 1], [1, 2], [0, 3], [4, 4], [5, 5]]
     assert relations.distances[TEDDY].tolist()[:5] == torch.tensor([1 / 3, 2 / 3, 1 / 3, 0, 1]).tolist()
+    assert relations.internal.tolist() == [True, True, True, False, False, False]
     assert relations.root_classes.tolist() == [TOY, ANIMAL, CAR]
     assert relations.leaves.tolist() == [TEDDY, CAR]
 

@@ -23,11 +23,15 @@ SIGMOIDS = [name for name, scheme in SCHEMES.items() if not scheme.has_backgroun
 
 
 def loss_of(name: str, logits: torch.Tensor, labels: torch.Tensor, taxonomy: Taxonomy, **options) -> torch.Tensor:
+    """In one step where the scheme can, having made sure that two give the same."""
     scheme, relations = SCHEMES[name], Relations.of(taxonomy)
-    known = options.pop('known', None)
-    return scheme.losses(
-        scheme.scores(logits, relations), labels, relations, known=known, **complete_options(name, options)
-    )
+    options = {'known': options.pop('known', None), **complete_options(name, options)}
+    losses = scheme.losses(scheme.scores(logits, relations), labels, relations, **options)
+    if scheme.losses_of_logits is None:
+        return losses
+    in_one_step = scheme.losses_of_logits(logits, labels, relations, **options)
+    torch.testing.assert_close(in_one_step, losses)
+    return in_one_step
 
 
 def probabilities_of(name: str, logits: torch.Tensor, taxonomy: Taxonomy) -> torch.Tensor:
