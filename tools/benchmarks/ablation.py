@@ -33,6 +33,7 @@ from hierseg.annotations.frequency import count_classes
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.functional import SCHEMES
+from hierseg.report.score_dots import plot_score_dots
 
 ROOT = Path(__file__).parents[2]
 DATA = {
@@ -322,6 +323,19 @@ def table(name: str, results: dict[str, dict[int, dict[str, Any]]]) -> str:
     return f'{name}: {EXPERIMENTS[name].question}\n' + GithubFlavoredMarkdownTable(rows).table
 
 
+def draw(name: str, results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
+    """The same as a picture."""
+    layers = {name: COLUMNS[name] for name in ('mAP', 'layer 0', 'layer 1')}
+    scores = {
+        variant: {
+            **{column: [_number(run['scores'][key]) for run in runs.values()] for column, key in layers.items()},
+            **{band: [run['bands'][band] for run in runs.values()] for band in BANDS},
+        }
+        for variant, runs in results.items()
+    }
+    plot_score_dots(scores, [['mAP'], ['layer 0', 'layer 1'], BANDS], path, title=EXPERIMENTS[name].question)
+
+
 def _number(value: float | None) -> float:
     """JSON has null for what has no value."""
     return float('nan') if value is None else value
@@ -372,6 +386,7 @@ def main() -> None:
         }
         write_json(results, out / f'{name}.json')
         (out / f'{name}.md').write_text(table(name, results) + '\n', encoding='utf-8')
+        draw(name, results, out / f'{name}.png')
         print(table(name, results), end='\n\n')
 
 
