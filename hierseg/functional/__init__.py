@@ -1,6 +1,7 @@
 """Pure torch functions on hierarchical logits: no modules, no reduction, no configuration."""
 
 from hierseg.functional.balance import (
+    equalization_offsets,
     expanded_counts,
     gradient_ratio_factors,
     log_prior_offsets,
@@ -46,6 +47,7 @@ __all__ = [
     'complete_options',
     'conditional_cross_entropy',
     'deepest_confident_class',
+    'equalization_offsets',
     'expanded_counts',
     'find_scheme',
     'gradient_ratio_factors',

@@ -1,4 +1,4 @@
-"""What helps rare classes: offsets of scores and factors of gradients, for any scheme.
+"""What helps rare classes: offsets of scores, factors of gradients and of losses, for any scheme.
 
 Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
 """
@@ -55,8 +55,7 @@ def seesaw_offsets(
     # A label's probability below 0.01 would let one RoI move a class without limit.
     confidence = probabilities[:, :-1].clamp(min=torch.finfo(probabilities.dtype).tiny).log()
     compensation = q * (confidence - probabilities.gather(1, places).clamp(min=0.01).log()).clamp(min=0)
-    negative = ~relations.compatible[labels, :-1] & (labels < relations.num_classes)[:, None]
-    return torch.nn.functional.pad((mitigation + compensation) * negative, (0, 1))
+    return torch.nn.functional.pad((mitigation + compensation) * _wrong(labels, relations), (0, 1))
 
 
 def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
@@ -89,7 +88,9 @@ def gradient_ratio_factors(
 
     Lowering ones get f(g) = 1 / (1 + e^{−γ(g − μ)}) with g the ratio of what has raised the class to what has
     lowered it, raising ones 1 + α·(1 − f(g)). A class that nothing has lowered yet gets factors of one. Source:
-    Tan et al., "Equalization loss v2", CVPR 2021.
+    Tan et al., "Equalization loss v2", CVPR 2021, for losses with one sigmoid per class. Gradients of a softmax that
+    are scaled so are those of no objective, and nothing keeps the logits finite: :func:`equalization_offsets` is for
+    them.
 
     Args:
         positive: (C,) sum of the sizes of the raising gradients so far.
@@ -104,3 +105,28 @@ def gradient_ratio_factors(
     ratio = positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
     lowering = torch.where(negative > 0, (gamma * (ratio - mu)).sigmoid(), 1)
     return 1 + alpha * (1 - lowering), lowering
+
+
+def equalization_offsets(lowering: Tensor, labels: Tensor, relations: Relations) -> Tensor:
+    """Offsets log f_j of the scores of the classes j that a RoI labelled y is a negative of.
+
+    Each such class counts f_j times in the RoI's normaliser and so is pressed on less, the rarer it is. The label,
+    its ancestors and whatever else an object of that label may be keep their scores, as does background; RoIs of
+    background change nothing. Source: the softmax equalization loss of Tan et al., "Equalization loss for long-tailed
+    object recognition", CVPR 2020, where the weights of the negatives are 0 or 1 by how often a class occurs.
+
+    Args:
+        lowering: (C,) f of :func:`gradient_ratio_factors`; below 0.01 counts as 0.01.
+        labels: (N,) int64 in [0, C]; C is background.
+        relations: Of the taxonomy.
+
+    Returns:
+        (N, C + 1); the last column is zero.
+    """
+    # A class that next to nothing presses on could rise above the label without limit and the loss not notice.
+    return torch.nn.functional.pad(lowering.clamp(min=0.01).log() * _wrong(labels, relations), (0, 1))
+
+
+def _wrong(labels: Tensor, relations: Relations) -> Tensor:
+    """(N, C) bool; what an object of the label cannot be, and nothing for background."""
+    return ~relations.compatible[labels, :-1] & (labels < relations.num_classes)[:, None]

@@ -22,6 +22,7 @@ from hierseg.errors import ConfigError
 from hierseg.functional import (
     Relations,
     Scheme,
+    equalization_offsets,
     expanded_counts,
     gradient_ratio_factors,
     log_prior_offsets,
@@ -130,10 +131,11 @@ class LogitAdjustment(nn.Module):
 class GradientBalance(nn.Module):
     """The gradient factors of :func:`~hierseg.functional.gradient_ratio_factors` by what classes have felt so far.
 
-    On the way forward the losses are what they were; on the way back the gradients of each class's logit are scaled,
-    those that raise it by one factor and those that lower it by another. In the loss by binary cross-entropy this
-    is EQLv2. The sizes that are summed are those of the scaled gradients, as there; they are taken in forward(), so
-    that neither the scaler of mixed precision nor the order in which ranks go backward touches them.
+    For schemes with one sigmoid per class. On the way forward the losses are what they were; on the way back the
+    gradients of each class's logit are scaled, those that raise it by one factor and those that lower it by another.
+    In the loss by binary cross-entropy this is EQLv2. The sizes that are summed are those of the scaled gradients, as
+    there; they are taken in forward(), so that neither the scaler of mixed precision nor the order in which ranks go
+    backward touches them.
 
     Args:
         taxonomy: Of the loss.
@@ -154,12 +156,15 @@ class GradientBalance(nn.Module):
         for name in ('positive', 'negative'):
             self.register_buffer(name, torch.zeros(taxonomy.num_classes, dtype=torch.float64))
 
-    def forward(self, losses_of: Callable[[Tensor], Tensor], logits: Tensor, label_weights: Tensor | None) -> Tensor:
+    def forward(
+        self, losses_of: Callable[[Tensor], Tensor], logits: Tensor, labels: Tensor, label_weights: Tensor | None
+    ) -> Tensor:
         """The losses of the logits, with scaled gradients.
 
         Args:
             losses_of: (N, G) logits → (N,) losses, each of its own row.
             logits: (N, G), float32 or float64.
+            labels: (N,) int64 in [0, C]; C is background.
             label_weights: (N,) how much each RoI counts in the sums; one where it is None.
         """
         if not torch.is_grad_enabled():
@@ -167,30 +172,59 @@ class GradientBalance(nn.Module):
         leaf = logits.detach().requires_grad_()
         losses = losses_of(leaf)
         (gradients,) = torch.autograd.grad(losses.sum(), leaf)
-        scaled = gradients * self._factors(gradients)
+        scaled = self._scaled(gradients)
         if self.training:
             self._observe(scaled if label_weights is None else scaled * label_weights[:, None])
         # Zero going forward, the scaled gradients going back.
         return losses.detach() + ((logits - logits.detach()) * scaled).sum(dim=1)
 
-    def _factors(self, gradients: Tensor) -> Tensor:
+    def _scaled(self, gradients: Tensor) -> Tensor:
+        raising, lowering = self._factors(gradients.dtype)
+        return gradients * torch.where(gradients < 0, raising, lowering)
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         raising, lowering = gradient_ratio_factors(
             self.positive, self.negative, gamma=self.gamma, mu=self.mu, alpha=self.alpha
         )
-        # Background keeps its gradients.
-        missing = gradients.shape[1] - len(raising)
-        factors = torch.nn.functional.pad(torch.stack([raising, lowering]), (0, missing), value=1).to(gradients.dtype)
-        return torch.where(gradients < 0, factors[0], factors[1])
+        return raising.to(dtype), lowering.to(dtype)
 
-    def _observe(self, scaled: Tensor) -> None:
-        classes = scaled[:, : len(self.positive)].double()
+    def _observe(self, gradients: Tensor) -> None:
+        classes = gradients[:, : len(self.positive)].double()
         sums = torch.stack([(-classes).clamp(min=0).sum(dim=0), classes.clamp(min=0).sum(dim=0)])
         all_reduce(sums)
         self.positive += sums[0]
         self.negative += sums[1]
 
 
-# The one that scales gradients; all others shift scores.
+class SoftmaxGradientBalance(GradientBalance):
+    """What :class:`GradientBalance` is to sigmoids, for schemes where classes and background share a softmax.
+
+    There each gradient that raises a class is the sum of those that lower the others; scaled apart they would be those
+    of no objective, and logits would grow without end. So the factors of what lowers classes become offsets of the
+    scores, :func:`~hierseg.functional.equalization_offsets`, and those of what raises them factors of the losses by
+    label. At every step the loss is one of a proper objective, and its gradients are what is summed.
+    """
+
+    def forward(
+        self, losses_of: Callable[[Tensor], Tensor], logits: Tensor, labels: Tensor, label_weights: Tensor | None
+    ) -> Tensor:
+        """The losses, which hold the offsets already, times the factors of their labels; arguments as above."""
+        # Background keeps its losses.
+        factors = torch.nn.functional.pad(self._factors(logits.dtype)[0], (0, 1), value=1)[labels]
+        return super().forward(lambda leaf: losses_of(leaf) * factors, logits, labels, label_weights)
+
+    def observe(self, labels: Tensor, label_weights: Tensor | None, relations: Relations) -> None:
+        """Nothing to observe yet: forward() has the gradients."""
+
+    def offsets(self, scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
+        """(N, G) offsets of the scores."""
+        return equalization_offsets(self._factors(scores.dtype)[1], labels, relations)
+
+    def _scaled(self, gradients: Tensor) -> Tensor:
+        return gradients
+
+
+# The one that looks at gradients; with sigmoids it scales them, all else shifts scores.
 GRADIENT_BALANCE = 'eql'
 BALANCES: Mapping[str, type[nn.Module]] = {
     'seesaw': Seesaw,
@@ -219,8 +253,9 @@ def build_balances(
         if name not in BALANCES or name in modules:
             what = f'balance type {name!r} occurs twice' if name in modules else f'unknown balance type {name!r}'
             raise ConfigError(what, where='balance', fix=f'Use each of {", ".join(BALANCES)} once at most.')
+        softmax = name == GRADIENT_BALANCE and scheme.has_background
         try:
-            modules[name] = BALANCES[name](taxonomy, scheme, **options)
+            modules[name] = (SoftmaxGradientBalance if softmax else BALANCES[name])(taxonomy, scheme, **options)
         except TypeError as error:
             raise ConfigError(f'options {sorted(options)}: {error}', where=f'balance {name!r}') from None
         wrong = [key for key, value in options.items() if key != 'class_counts' and not _at_least_zero(value)]

@@ -151,7 +151,7 @@ class HierarchicalLoss(nn.Module):
             balance.observe(labels, weights, self._relations_on(logits.device))
         losses_of = partial(self._losses, labels=labels, known=known)
         if GRADIENT_BALANCE in self.balance:
-            return self.balance[GRADIENT_BALANCE](losses_of, logits, weights)
+            return self.balance[GRADIENT_BALANCE](losses_of, logits, labels, weights)
         return losses_of(logits)
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
@@ -165,7 +165,7 @@ class HierarchicalLoss(nn.Module):
 
     @property
     def _score_balances(self) -> list[nn.Module]:
-        return [balance for name, balance in self.balance.items() if name != GRADIENT_BALANCE]
+        return [balance for balance in self.balance.values() if hasattr(balance, 'offsets')]
 
     def _relations_on(self, device: torch.device) -> Relations:
         if self._relations.below.device != device:

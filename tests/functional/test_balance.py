@@ -12,6 +12,7 @@ from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.functional import (
     Relations,
+    equalization_offsets,
     expanded_counts,
     gradient_ratio_factors,
     log_prior_offsets,
@@ -89,3 +90,15 @@ def test_gradient_factors() -> None:
     low = 1 / (1 + math.exp(12 * 0.8))
     assert lowering.tolist() == pytest.approx([1, 0.5, low, 1])
     assert raising.tolist() == pytest.approx([1, 3, 1 + 4 * (1 - low), 1])
+
+
+def test_equalization_spares_wrong_classes_alone() -> None:
+    lowering = torch.tensor([0.5, 0.25, 1, 0.001, 0])
+    labels = torch.tensor([CAR, BEAR, TOY, BACKGROUND])
+    offsets = equalization_offsets(lowering, labels, RELATIONS)
+    # a car is nothing else; teddy, at a thousandth, counts for a hundredth.
+    assert offsets[0].tolist() == pytest.approx([math.log(1 / 2), math.log(1 / 4), 0, math.log(1 / 100), 0, 0])
+    # a bear is an animal and may be a teddy and so a toy; car, at 0, counts for a hundredth, and so with toy.
+    assert offsets[1].tolist() == pytest.approx([0, 0, 0, 0, math.log(1 / 100), 0])
+    assert offsets[2].tolist() == pytest.approx([0, 0, 0, 0, math.log(1 / 100), 0])
+    assert offsets[3].tolist() == [0] * 6

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models.losses import EQLV2Loss, SeesawLoss
+from plain_schemes import possible
 from small_store import PETS, Prepared, pets  # noqa: F401
-from taxonomies import CAR, TEDDY, TOY, teddy_taxonomy, tree_taxonomy
+from taxonomies import BEAR, CAR, TEDDY, TOY, teddy_taxonomy, tree_taxonomy
+from torch import nn
 
 from hierseg.errors import ConfigError, StoreError
-from hierseg.functional import SCHEMES
+from hierseg.functional import SCHEMES, Relations
 from hierseg.models import HierarchicalLoss
 from hierseg.taxonomy import Taxonomy
 
@@ -25,6 +27,8 @@ BALANCES = {
     'eql': dict(type='eql'),
     'logit_adjustment': dict(type='logit_adjustment', class_counts=COUNTS),
 }
+SOFTMAX = [name for name, scheme in SCHEMES.items() if scheme.has_background]
+SIGMOID = [name for name in SCHEMES if name not in SOFTMAX]
 FLAT = Taxonomy.from_edges(['a', 'b', 'c'], [])
 
 
@@ -151,8 +155,8 @@ def test_eql_is_mmdets_on_a_flat_taxonomy() -> None:
     torch.testing.assert_close(ours.balance['eql'].positive.float(), theirs.pos_grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('scheme', SCHEMES)
-def test_eql_equals_a_plain_loop(scheme: str) -> None:
+@pytest.mark.parametrize('scheme', SIGMOID)
+def test_eql_of_sigmoids_equals_a_plain_loop(scheme: str) -> None:
     loss, plain = build(scheme, BALANCES['eql']), build(scheme, None)
     raised, lowered = [0.0] * 5, [0.0] * 5
     for seed in range(4):
@@ -178,6 +182,117 @@ def test_eql_equals_a_plain_loop(scheme: str) -> None:
                 assert mine.grad[row, channel].item() == pytest.approx(gradient * factor, rel=1e-4, abs=1e-7)
         assert loss.balance['eql'].positive.tolist() == pytest.approx(raised, rel=1e-4)
         assert loss.balance['eql'].negative.tolist() == pytest.approx(lowered, rel=1e-4)
+
+
+def test_eql_of_a_softmax_by_hand() -> None:
+    loss = build('flat', BALANCES['eql'])
+    state = loss.balance['eql']
+    # toy 0.8, f = 1/2; animal nothing has lowered, 1; bear next to never raised, 0.01; teddy and car as often as not.
+    state.positive.copy_(torch.tensor([4.0, 1, 0, 9, 9]))
+    state.negative.copy_(torch.tensor([5.0, 0, 7, 0.1, 0.1]))
+    labels = torch.tensor([CAR, TOY, TEDDY, 5, BEAR])
+    with torch.no_grad():
+        found = loss(torch.zeros(5, 6), labels, reduction_override='none')
+    # Equal scores. A car among half a toy, an animal, a hundredth of a bear, a teddy, itself and background.
+    assert found[0].item() == pytest.approx(math.log(0.5 + 1 + 0.01 + 1 + 1 + 1))
+    # A toy or teddy, times 1 + 4 / 2, against an animal and a bear that a teddy would be, a car and background.
+    assert found[1].item() == pytest.approx(3 * math.log(6 / 2))
+    # A teddy is a toy, an animal and a bear.
+    assert found[2].item() == pytest.approx(math.log(6))
+    # Background counts all classes fully.
+    assert found[3].item() == pytest.approx(math.log(6))
+    # Bear or teddy, times all but 5: f(0) is no 0.
+    assert found[4].item() == pytest.approx((5 - 4 / (1 + math.exp(9.6))) * math.log(6 / 2))
+    # What it learns from is what it says.
+    logits = torch.zeros(5, 6, requires_grad=True)
+    assert loss.eval()(logits, labels, reduction_override='none').tolist() == found.tolist()
+
+
+@pytest.mark.parametrize('others', [[], [BALANCES['seesaw']]], ids=['alone', 'with seesaw'])
+@pytest.mark.parametrize('scheme', SOFTMAX)
+def test_eql_of_a_softmax_learns_from_a_written_objective(scheme: str, others: list[dict]) -> None:
+    loss, plain = build(scheme, [*others, BALANCES['eql']]), build(scheme, others)
+    taxonomy, relations = loss.taxonomy, Relations.of(loss.taxonomy)
+    raised, lowered = torch.zeros(5), torch.zeros(5)
+    for seed in range(4):
+        logits, labels = random_batch(loss, seed=seed)
+        weights = torch.rand(24, generator=torch.Generator().manual_seed(seed))
+        mine, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        found = loss(mine, labels, weights)
+        # Its own counts, brought up to date.
+        plain(logits, labels, weights)
+        ratios = [up / down if down else 2 for up, down in zip(raised.tolist(), lowered.tolist(), strict=True)]
+        low = [1 / (1 + math.exp(-12 * (ratio - 0.8))) for ratio in ratios]
+        offsets, factors = torch.zeros(24, 6), torch.ones(24)
+        for row, label in enumerate(labels.tolist()):
+            if label < 5:
+                factors[row] = 1 + 4 * (1 - low[label])
+                for wrong in set(range(5)) - possible(taxonomy, label):
+                    offsets[row, wrong] = math.log(max(low[wrong], 0.01))
+        scores = SCHEMES[scheme].scores(other, relations)
+        for balance in plain.balance.values():
+            offsets = offsets + balance.offsets(scores, labels, relations)
+        losses = SCHEMES[scheme].losses(scores + offsets, labels, relations, known=None, **loss.options)
+        expected = (losses * factors * weights).mean()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        found.backward()
+        expected.backward()
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-7)
+        # The mean over 24 RoIs is taken back.
+        raised += 24 * (-other.grad[:, :5]).clamp(min=0).sum(dim=0)
+        lowered += 24 * other.grad[:, :5].clamp(min=0).sum(dim=0)
+        torch.testing.assert_close(loss.balance['eql'].positive.float(), raised, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(loss.balance['eql'].negative.float(), lowered, rtol=1e-4, atol=1e-5)
+    assert min(low) < 0.5
+
+
+@pytest.mark.parametrize('scheme', SOFTMAX)
+def test_eql_leaves_frequent_classes_of_a_softmax_alone(scheme: str) -> None:
+    loss, plain = build(scheme, BALANCES['eql']), build(scheme, None)
+    loss.balance['eql'].positive.fill_(40)
+    loss.balance['eql'].negative.fill_(10)
+    logits, labels = random_batch(loss, seed=0)
+    mine, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    found, expected = loss(mine, labels), plain(other, labels)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(mine.grad, other.grad)
+
+
+@pytest.mark.parametrize('hidden', [False, True], ids=['fixed features', 'learnt features'])
+@pytest.mark.parametrize('scheme', SOFTMAX)
+def test_eql_keeps_a_softmax_bounded(scheme: str, hidden: bool) -> None:
+    """Long-tailed labels that nothing in the features tells: what the loss cannot undo adds up."""
+    middles = [a + b for a in 'abcd' for b in 'abcd']
+    leaves = [ab + c for ab in middles for c in 'abcd']
+    taxonomy = Taxonomy.from_edges([*'abcd', *middles, *leaves], [(name, name[:-1]) for name in middles + leaves])
+    loss = HierarchicalLoss(taxonomy, scheme=scheme, balance=BALANCES['eql'])
+    plain = HierarchicalLoss(taxonomy, scheme=scheme)
+    generator = torch.Generator().manual_seed(0)
+    shares = 1 / torch.arange(1.0, 85)
+    shares = torch.cat([0.25 * shares / shares.sum(), torch.tensor([0.75])])
+    labels = torch.multinomial(shares, 4096, replacement=True, generator=generator)
+    features = (torch.randn(4096, 64, generator=generator) + 1).relu()
+    layers = [nn.Linear(64, 64), nn.ReLU()] if hidden else []
+    model = nn.Sequential(*layers, nn.Linear(64, 85))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1 if parameter.dim() == 2 else 0, generator=generator)
+    start = plain(model(features), labels).item()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    largest = 0.0
+    for _ in range(300):
+        chosen = torch.randint(0, 4096, (64,), generator=generator)
+        logits = model(features[chosen])
+        cost = loss(logits, labels[chosen])
+        assert cost.isfinite()
+        largest = max(largest, logits.abs().max().item())
+        optimiser.zero_grad()
+        cost.backward()
+        optimiser.step()
+    end = plain(model(features), labels).item()
+    assert end < start
+    assert largest < 30
 
 
 def test_eql_does_not_see_the_scale_of_mixed_precision() -> None:
@@ -232,6 +347,8 @@ def test_logit_adjustment_counts_a_store_when_the_first_loss_asks(pets: Prepared
         ('flat', dict(type='seesaw', q=0), 19, 50),
         # It keeps negatives from wearing a rare class down; in the end the gradients balance out by themselves.
         ('sigmoid', dict(type='eql'), 499, 100),
+        ('flat', dict(type='eql'), 499, 100),
+        ('path_sum', dict(type='eql'), 499, 100),
     ],
 )
 def test_a_rare_class_gains(scheme: str, balance: dict, cars: int, steps: int) -> None:
