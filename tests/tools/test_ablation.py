@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -34,9 +35,9 @@ def calls(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     done: list[tuple[str, list[str]]] = []
     # Man on one image, bear on two, car on three; person and carnivore with them.
     pictures = [[MAN, BEAR, CAR], [BEAR, CAR], [CAR]]
-    (tmp_path / 'data/quickstart' / ablation.STORE).mkdir(parents=True)
+    (tmp_path / 'data' / ablation.STORE).mkdir(parents=True)
     write_store(
-        tmp_path / 'data/quickstart' / ablation.STORE / 'train',
+        tmp_path / 'data' / ablation.STORE / 'train',
         [Picture(str(number), [Row(label, BOX) for label in labels]) for number, labels in enumerate(pictures)],
     )
 
@@ -62,7 +63,7 @@ def calls(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_trains_and_tests_with_the_options_of_the_variant(ablation, calls, tmp_path):
-    found = ablation.Run('masks', 'root', 3, 280, tmp_path)(threads=1)
+    found = ablation.Run('masks', 'root', 3, 280, tmp_path / 'data', tmp_path)(threads=1)
     (train, training), (test, testing) = calls
     assert (train, test) == ('train.py', 'test.py')
     assert 'model.roi_head.verified=None' in training
@@ -74,32 +75,38 @@ def test_trains_and_tests_with_the_options_of_the_variant(ablation, calls, tmp_p
 
 
 def test_does_nothing_twice_unless_the_question_changed(ablation, calls, tmp_path):
-    run = ablation.Run('masks', 'shared', 0, 280, tmp_path)
+    run = ablation.Run('masks', 'shared', 0, 280, tmp_path / 'data', tmp_path)
     first = run(threads=1)
     assert run(threads=1) == first
     # The same model, asked for by another question.
-    assert ablation.Run('schemes', 'path_sum', 0, 280, tmp_path)(threads=1) == first
+    assert ablation.Run('schemes', 'path_sum', 0, 280, tmp_path / 'data', tmp_path)(threads=1) == first
     assert len(calls) == 2
     # A lost score needs no new training, another length does.
     (run.folder / 'tested.json').unlink()
     run(threads=1)
     assert [tool for tool, _ in calls[2:]] == ['test.py']
-    ablation.Run('masks', 'shared', 0, 140, tmp_path)(threads=1)
+    ablation.Run('masks', 'shared', 0, 140, tmp_path / 'data', tmp_path)(threads=1)
     assert [tool for tool, _ in calls[3:]] == ['train.py', 'test.py']
+    # So does another data set.
+    shutil.copytree(tmp_path / 'data', tmp_path / 'more')
+    ablation.Run('masks', 'shared', 0, 280, tmp_path / 'more', tmp_path)(threads=1)
+    assert [tool for tool, _ in calls[5:]] == ['train.py', 'test.py']
 
 
 def test_the_ensemble_shares_the_steps_among_its_layers(ablation, calls, tmp_path):
-    ablation.Run('systems', 'two_layer_ensemble', 0, 280, tmp_path)(threads=1)
+    ablation.Run('systems', 'two_layer_ensemble', 0, 280, tmp_path / 'data', tmp_path)(threads=1)
     assert calls[0][1][0].endswith('configs/quickstart/two_layer_ensemble.py')
     lengths = {f'train_dataloader.layer{n}.batch_sampler.iterations={count}' for n, count in ((0, 49), (1, 21))}
     assert lengths <= {*calls[0][1]}
-    half = ablation.Run('systems', 'hier_e2e, half the steps', 0, 280, tmp_path)
+    half = ablation.Run('systems', 'hier_e2e, half the steps', 0, 280, tmp_path / 'data', tmp_path)
     assert half(threads=1)['settings']['iterations'] == 140
 
 
 def test_the_table_compares_with_the_first(ablation, calls, tmp_path):
     results = {
-        variant: {seed: ablation.Run('masks', variant, seed, 4, tmp_path)(threads=1) for seed in (0, 1)}
+        variant: {
+            seed: ablation.Run('masks', variant, seed, 4, tmp_path / 'data', tmp_path)(threads=1) for seed in (0, 1)
+        }
         for variant in ('shared', 'root')
     }
     results['root'][1]['scores']['segm/mAP'] = 0.65

@@ -164,6 +164,7 @@ class Run:
         variant: Name of the variant.
         seed: Of the training.
         iterations: Of a whole training.
+        data: Folder of the data set; its name tells how many images it has.
         out: Folder of all runs.
     """
 
@@ -171,6 +172,7 @@ class Run:
     variant: str
     seed: int
     iterations: int
+    data: Path
     out: Path
 
     @property
@@ -180,7 +182,7 @@ class Run:
         return {
             'config': experiment.configs.get(self.variant, 'hier_e2e'),
             'options': experiment.variants[self.variant],
-            'data': experiment.data,
+            'data': self.data.name,
             'iterations': round(self.iterations * experiment.steps.get(self.variant, 1)),
             'seed': self.seed,
         }
@@ -196,8 +198,8 @@ class Run:
         trained, tested = self.folder / 'trained.json', self.folder / 'tested.json'
         if not trained.exists():
             start = time.perf_counter()
-            lengths = _lengths(self.config, self.settings['iterations'])
-            self._python('train.py', self.config, *lengths, f'randomness.seed={self.seed}', threads=threads)
+            options = [*_lengths(self.config, self.settings['iterations']), f'randomness.seed={self.seed}']
+            self._python('train.py', self.config, options=options, threads=threads)
             seconds = round(time.perf_counter() - start, 1)
             write_json({'settings': self.settings, 'seconds': seconds}, trained)
         if not tested.exists():
@@ -214,21 +216,17 @@ class Run:
         both = self.folder / 'both_metrics.py'
         both.write_text(BOTH_METRICS.format(base=self.config, store=f'{STORE}validation', classes=classes))
         self._python('test.py', both, checkpoint, threads=threads)
-        store = self.out / 'data' / EXPERIMENTS[self.experiment].data / STORE / 'train'
         return {
             'scores': json.loads((self.folder / 'results.json').read_text()),
-            'bands': _bands(json.loads(classes.read_text())['AP'], store),
+            'bands': _bands(json.loads(classes.read_text())['AP'], self.data / STORE / 'train'),
             'parameters': _parameters(checkpoint),
         }
 
-    def _python(self, tool: str, *arguments: str | Path, threads: int) -> None:
-        """Runs a tool with the variant's options; what has no = is no option."""
-        experiment = EXPERIMENTS[self.experiment]
-        options = [*experiment.variants[self.variant], *(text for text in arguments if '=' in str(text))]
-        plain = [text for text in arguments if '=' not in str(text)]
+    def _python(self, tool: str, *arguments: str | Path, options: Sequence[str] = (), threads: int) -> None:
+        """Runs a tool with the variant's options and some more."""
+        options = [*self.settings['options'], *options]
         given = ['--cfg-options', *options] if options else []
-        folder = self.out / 'data' / experiment.data
-        _python(tool, *plain, '--work-dir', self.folder, *given, cwd=folder, threads=threads)
+        _python(tool, *arguments, '--work-dir', self.folder, *given, cwd=self.data, threads=threads)
 
 
 BOTH_METRICS = """
@@ -369,10 +367,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     out = args.out.resolve()
-    for data in {EXPERIMENTS[name].data for name in args.experiments}:
-        make_data(data, out / 'data' / data, images=args.images, val_images=args.val_images)
+    kinds = {EXPERIMENTS[name].data for name in args.experiments}
+    # The name keeps results on other numbers of images apart.
+    folders = {kind: out / 'data' / f'{kind}-{args.images}-{args.val_images}' for kind in kinds}
+    for kind, folder in folders.items():
+        make_data(kind, folder, images=args.images, val_images=args.val_images)
     runs = [
-        Run(name, variant, seed, args.iterations, out)
+        Run(name, variant, seed, args.iterations, folders[EXPERIMENTS[name].data], out)
         for seed in args.seeds
         for name in args.experiments
         for variant in EXPERIMENTS[name].variants
