@@ -40,6 +40,8 @@ DATA = {
     'quickstart': ['--tail-ratio=30'],
     'unannotated': ['--tail-ratio=30', '--unannotated-rate=0.3'],
     'tail': ['--tail-ratio=300'],
+    'hard': ['--tail-ratio=300', '--unannotated-rate=0.3'],
+    'wide': ['--tail-ratio=30', '--taxonomy=wide.yaml'],
 }
 """Arguments of tools/synthesize.py beside those of all."""
 EPOCHS = 4
@@ -58,6 +60,18 @@ ALL_KNOWN = ['model.roi_head.verified=None']
 AS_THEY_COME = [f'{SAMPLER}_delete_=True', f'{SAMPLER}type=hierseg.StreamSampler']
 PLAIN = [*ONE_MASK, *ALL_KNOWN, *AS_THEY_COME]
 """The end-to-end model with nothing but its loss."""
+WIDE_LAYERS = (80, 40)
+WIDE = [
+    f'model.roi_head.bbox_head.num_classes={sum(WIDE_LAYERS)}',
+    f'model.roi_head.mask_head.num_classes={WIDE_LAYERS[0]}',
+    'model.roi_head.verified.num_negatives=20',
+]
+WIDE_ENSEMBLE = [
+    f'model.layer{layer}.roi_head.{head}.num_classes={count}'
+    for layer, count in enumerate(WIDE_LAYERS)
+    for head in ('bbox_head', 'mask_head')
+]
+"""The systems for the taxonomy of `write_wide_taxonomy`."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,53 @@ def repeat_factors(**options: object) -> list[str]:
     return [f'{SAMPLER}{key}={value}' for key, value in given.items()]
 
 
+SHORT = {
+    'hier_e2e': [],
+    'every image once': AS_THEY_COME,
+    'class-aware, power 0.5': [f'{SAMPLER}power=0.5'],
+    'one mask for all classes': ONE_MASK,
+    'warm-up of 25 steps': ['param_scheduler.0.end=25'],
+    'twice the learning rate': ['optim_wrapper.optimizer.lr=0.002'],
+}
+EQL = [f'{LOSS}balance.type=eql']
+COMBINATIONS = {
+    'hier_e2e': [],
+    'eql': EQL,
+    'seesaw': [f'{LOSS}balance.type=seesaw'],
+    'tree_min': [f'{LOSS}scheme=tree_min'],
+    'class-aware, power 0.5': [f'{SAMPLER}power=0.5'],
+    'IRFS': repeat_factors(instance_aware=True),
+    'IRFS, eql': [*repeat_factors(instance_aware=True), *EQL],
+}
+
 EXPERIMENTS = {
     'systems': Experiment(
         'What does one model give for two, and what of that is its loss alone?',
         {'two_layer_ensemble': [], 'hier_e2e': [], 'hier_e2e, half the steps': [], 'hier_e2e, plain': PLAIN},
         configs={'two_layer_ensemble': 'two_layer_ensemble'},
         steps={'hier_e2e, half the steps': 0.5},
+    ),
+    'wide': Experiment(
+        'And on 120 classes, with twice the steps?',
+        {
+            'two_layer_ensemble': WIDE_ENSEMBLE,
+            'hier_e2e': WIDE,
+            'hier_e2e, half the steps': WIDE,
+            'hier_e2e, plain': [*WIDE[:1], *PLAIN],
+        },
+        data='wide',
+        configs={'two_layer_ensemble': 'two_layer_ensemble'},
+        steps={'two_layer_ensemble': 2, 'hier_e2e': 2, 'hier_e2e, plain': 2},
+    ),
+    'short': Experiment(
+        'What holds the end-to-end model back in half the steps?',
+        SHORT,
+        steps=dict.fromkeys(SHORT, 0.5),
+    ),
+    'combinations': Experiment(
+        'What does the end-to-end model gain from another part yet?',
+        COMBINATIONS,
+        data='hard',
     ),
     'verified': Experiment(
         'What is it worth to leave unverified classes out of the loss?',
@@ -278,12 +333,22 @@ def _parameters(checkpoint: str) -> int:
     return sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(statistics))
 
 
+def write_wide_taxonomy(path: Path) -> None:
+    """120 classes, in about Open Images' proportions: 80 root classes, 28 below 12 of them, 12 below 4 of those."""
+    parents: dict[str, str | None] = {f'root {index}': None for index in range(80)}
+    parents |= {f'child {index}': f'root {index % 12}' for index in range(28)}
+    parents |= {f'grandchild {index}': f'child {index % 4}' for index in range(12)}
+    path.write_text(json.dumps(parents), encoding='utf-8')
+
+
 def make_data(name: str, folder: Path, *, images: int, val_images: int) -> None:
     """A synthetic data set and its stores, where they are not there yet."""
     data = folder / 'data/quickstart'
     if (data / 'store/validation').exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
+    if name == 'wide':
+        write_wide_taxonomy(folder / 'wide.yaml')
     counts = [f'--images={images}', f'--val-images={val_images}']
     if not data.exists():
         _python('synthesize.py', str(data), *counts, *DATA[name], cwd=folder, threads=1)
