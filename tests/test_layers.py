@@ -15,6 +15,7 @@ PACKAGE = Path(hierseg.__file__).parent
 LAYERS = {
     'errors': 0,
     'files': 0,
+    'machine': 0,
     'taxonomy': 0,
     'annotations': 1,
     'synthetic': 1,
@@ -35,6 +36,7 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 FORBIDDEN = {
     'errors': HEAVY,
     'files': HEAVY,
+    'machine': HEAVY,
     'taxonomy': HEAVY | {'pandas', 'pyarrow', 'cv2', 'pycocotools'},
     'annotations': HEAVY,
     'synthetic': HEAVY,

@@ -1,0 +1,165 @@
+"""What a trained system costs: parameters, arithmetic, time and memory of one image, and the time of its training."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+WARM_UP = 2
+"""Images before the first that is timed: the first ones pay for allocations and for choosing algorithms."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a system costs; None where it is not known.
+
+    Attributes:
+        parameters: Numbers that are trained or could be: all parameters, frozen ones included.
+        flops: Of one image through the whole test step, mean over the images; a multiplication and an addition are two.
+            Matrix products and convolutions count; see ``torch.utils.flop_counter``.
+        latency_ms: Of one image alone in a batch, from the loaded picture to instances with masks; median.
+        peak_memory_mb: Most memory in use while testing: on a GPU what torch allocated there, on a CPU what the process
+            held more than before the model was loaded; 10⁶ bytes.
+        training_seconds: Time of all training steps, waiting for data included, validation excluded; see
+            :func:`training_seconds`.
+    """
+
+    parameters: int | None = None
+    flops: float | None = None
+    latency_ms: float | None = None
+    peak_memory_mb: float | None = None
+    training_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """What one image costs; see :class:`Costs`."""
+
+    flops: float
+    latency_ms: float
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in all parameters; running statistics are none."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> StepCosts:
+    """Measures the test step on single images.
+
+    Args:
+        model: With ``test_step``, in evaluation mode.
+        batches: Batches of one image.
+        images: How many are timed; two more come before.
+
+    Raises:
+        ValueError: There is no batch.
+    """
+    found = list(islice(batches, WARM_UP + images))
+    if not found:
+        raise ValueError('no image to measure')
+    on_gpu = next(model.parameters()).is_cuda
+    seconds, flops = [], []
+    with torch.no_grad():
+        for batch in found:
+            _wait(on_gpu)
+            start = time.perf_counter()
+            model.test_step(batch)
+            _wait(on_gpu)
+            seconds.append(time.perf_counter() - start)
+        for batch in found[-images:]:
+            with FlopCounterMode(display=False) as counter:
+                model.test_step(batch)
+            flops.append(counter.get_total_flops())
+    return StepCosts(
+        flops=statistics.fmean(flops),
+        # Fewer images than asked for, or a single one: what there is.
+        latency_ms=1000 * statistics.median(seconds[WARM_UP:] or seconds),
+    )
+
+
+def _wait(on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.synchronize()
+
+
+class PeakMemory:
+    """Watches how much memory a piece of work takes, in a with statement.
+
+    Attributes:
+        megabytes: After the work: its peak, or None where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.megabytes: float | None = None
+        self._before: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._before = _reset_peak()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if torch.cuda.is_available():
+            self.megabytes = torch.cuda.max_memory_allocated() / 1e6
+        elif self._before is not None:
+            self.megabytes = (_status_bytes('VmHWM') - self._before) / 1e6
+
+
+def _reset_peak() -> int | None:
+    """Makes Linux forget the process's peak so far; gives back what it holds now, None where that is not allowed."""
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+        return _status_bytes('VmRSS')
+    except OSError:
+        return None
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path('/proc/self/status').read_text(encoding='utf-8').splitlines():
+        if line.startswith(f'{name}:'):
+            return 1024 * int(line.split()[1])
+    raise OSError(f'/proc/self/status has no {name}')
+
+
+def training_seconds(work_dir: Path) -> float | None:
+    """Time of the training steps that a run logged into a work directory; None without a log.
+
+    Each logged line has the mean time of the last steps, which stands for all since the line before. The first line of
+    a start stands for as many as the second. Steps that a resumed run did again count twice: they were paid for.
+    """
+    starts = [_logged_steps(file) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))]
+    if not any(starts):
+        return None
+    total = 0.0
+    for steps in starts:
+        places = [iteration for iteration, _ in steps]
+        gaps = [later - earlier for earlier, later in pairwise(places)]
+        first = min(gaps[0], places[0]) if gaps else places[0] if places else 0
+        total += sum(gap * seconds for gap, (_, seconds) in zip([first, *gaps], steps, strict=False))
+    return total
+
+
+def _logged_steps(file: Path) -> list[tuple[int, float]]:
+    """Iteration and seconds a step of every logged line of a training."""
+    steps = []
+    for line in file.read_text(encoding='utf-8').splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a run that was killed
+        if 'loss' in entry and 'time' in entry:
+            steps.append((entry['iter'], entry['time']))
+    return steps

@@ -1,0 +1,44 @@
+"""What a measurement was taken with: the machine's kind and the versions of the packages."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'numpy', 'pandas', 'pyarrow', 'pycocotools',
+    'opencv-python',
+)  # fmt: skip
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory, Python, and versions of the packages that are installed.
+
+    Names nothing that tells one machine from another of its kind.
+    """
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        'processor': _processor(),
+        'cores': len(os.sched_getaffinity(0)),
+        'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30),
+        'python': platform.python_version(),
+        'versions': versions,
+    }
+
+
+def _processor() -> str:
+    """The processor's name as Linux knows it, else its architecture."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.machine()
