@@ -102,6 +102,14 @@ def repeat_factors(**options: object) -> list[str]:
     return [f'{SAMPLER}{key}={value}' for key, value in given.items()]
 
 
+RATES = (0.001, 0.002, 0.004)
+
+
+def ensemble_rate(rate: float) -> list[str]:
+    """Options for one learning rate of both layers."""
+    return [f'optim_wrapper.layer{layer}.optimizer.lr={rate}' for layer in (0, 1)]
+
+
 SHORT = {
     'hier_e2e': [],
     'every image once': AS_THEY_COME,
@@ -144,6 +152,15 @@ EXPERIMENTS = {
         'What holds the end-to-end model back in half the steps?',
         SHORT,
         steps=dict.fromkeys(SHORT, 0.5),
+    ),
+    'rates': Experiment(
+        'Which learning rate serves each system, the end-to-end model in half the steps?',
+        {
+            **{f'two_layer_ensemble, {rate}': ensemble_rate(rate) for rate in RATES},
+            **{f'hier_e2e, {rate}': [f'optim_wrapper.optimizer.lr={rate}'] for rate in RATES},
+        },
+        configs={f'two_layer_ensemble, {rate}': 'two_layer_ensemble' for rate in RATES},
+        steps={f'hier_e2e, {rate}': 0.5 for rate in RATES},
     ),
     'combinations': Experiment(
         'What does the end-to-end model gain from another part yet?',

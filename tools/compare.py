@@ -1,0 +1,90 @@
+"""Compares systems on the same images and writes a page that says which is better, where, and at what cost.
+
+Example:
+    python tools/compare.py --out work_dirs/comparison \
+        --run ensemble=configs/two_layer_ensemble.py,work_dirs/two_layer_ensemble/epoch_310.pth \
+        --run e2e=configs/hier_e2e.py,work_dirs/hier_e2e/epoch_12.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from hierseg.apis import compare
+from hierseg.apis.sources import PredictionsSource, RunSource
+from hierseg.errors import exits_cleanly
+
+
+def trained_run(text: str) -> RunSource:
+    name, separator, files = text.partition('=')
+    config, comma, checkpoint = files.rpartition(',')
+    if not (name and separator and config and comma and checkpoint):
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=CONFIG,CHECKPOINT')
+    return RunSource(name, config, checkpoint)
+
+
+def submission(text: str) -> PredictionsSource:
+    name, separator, path = text.partition('=')
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=PREDICTIONS.csv')
+    return PredictionsSource(name, path)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--run', dest='sources', action='append', type=trained_run, metavar='NAME=CONFIG,CHECKPOINT',
+        help='a trained system; the first system is what the others are compared to',
+    )  # fmt: skip
+    parser.add_argument(
+        '--predictions', dest='sources', action='append', type=submission, metavar='NAME=CSV',
+        help='a submission CSV instead, as tools/test.py writes with test_evaluator.submission_file',
+    )  # fmt: skip
+    parser.add_argument('--out', type=Path, required=True, help='folder of index.html, results.json and table.md')
+    parser.add_argument('--store', type=Path, help="the ground truth; that of the first run's test data if not given")
+    parser.add_argument('--images', type=Path, help='image folder for the pictures, where all systems are CSVs')
+    parser.add_argument('--train-store', type=Path, help='training data, for class frequencies; else of the first run')
+    parser.add_argument('--title', default='Which system is better?', help='default: %(default)s')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='of pictures and kinds of error; default: 0.3')
+    parser.add_argument('--pictures', type=int, default=24, help='images shown; default: 24')
+    parser.add_argument('--resamples', type=int, default=1000, help='of the bootstrap over images; default: 1000')
+    parser.add_argument('--timed-images', type=int, default=20, help='that latency is measured on; default: 20')
+    parser.add_argument('--seed', type=int, default=0, help='of bootstrap and choice of pictures; default: 0')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of all configs'
+    )
+    args = parser.parse_args()
+    if not args.sources:
+        parser.error('name at least one system with --run or --predictions')
+    return args
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    written = compare(
+        args.sources,
+        args.out,
+        store=args.store,
+        images=args.images,
+        train_store=args.train_store,
+        title=args.title,
+        score_thr=args.score_thr,
+        num_pictures=args.pictures,
+        resamples=args.resamples,
+        timed_images=args.timed_images,
+        seed=args.seed,
+        options=args.cfg_options,
+        command=shlex.join(['python', 'tools/compare.py', *sys.argv[1:]]),
+    )
+    print(written.table)
+    print(f'the page: {written.page}')
+
+
+if __name__ == '__main__':
+    main()
