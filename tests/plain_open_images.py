@@ -5,6 +5,7 @@ Slow, for tiny cases. It shares no code with hierseg: dense masks, exact fractio
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -23,11 +24,13 @@ def evaluate(
     parents: dict[str, list[str]],
     iou_type: str,
     weight: int,
+    threshold: Fraction = HALF,
+    areas: tuple[float, float] = (0, math.inf),
 ) -> dict[str, float | None]:
     """AP of every class of ``parents``; None where there is no ground truth.
 
     Rows are dicts: ``image``, ``cls``, ``box`` (x1, y1, x2, y2), ``group``, ``mask`` (H, W), ``score``,
-    ``present``.
+    ``present``. ``threshold`` is the least overlap; ``areas`` the least and greatest number of pixels of an object.
     """
     boxes = [{**row, 'cls': cls} for row in boxes for cls in sorted(_up(row['cls'], parents))]
     masks = [{**row, 'cls': cls} for row in masks for cls in sorted(_up(row['cls'], parents))]
@@ -36,7 +39,8 @@ def evaluate(
     for row in labels:
         implied = _up(row['cls'], parents) if row['present'] else {c for c in parents if row['cls'] in _up(c, parents)}
         verified |= {(row['image'], cls) for cls in implied}
-    return {cls: _average_precision(cls, objects, verified, detections, iou_type, weight) for cls in parents}
+    rules = iou_type, weight, threshold, areas
+    return {cls: _average_precision(cls, objects, verified, detections, rules) for cls in parents}
 
 
 def _up(cls: str, parents: dict[str, list[str]]) -> set[str]:
@@ -60,9 +64,16 @@ def _join(boxes: list[Row], masks: list[Row]) -> list[Row]:
 
 
 def _average_precision(
-    cls: str, objects: list[Row], verified: set[Any], detections: list[Row], iou_type: str, weight: int
+    cls: str, objects: list[Row], verified: set[Any], detections: list[Row], rules: tuple[Any, ...]
 ) -> float | None:
-    counted = [row for row in objects if row['cls'] == cls and (row['mask'] is not None or iou_type == 'bbox')]
+    iou_type, weight, _, areas = rules
+    counted = [
+        row
+        for row in objects
+        if row['cls'] == cls
+        and (iou_type == 'bbox' or row['mask'] is not None)
+        and (iou_type == 'bbox' or _is_within(row, areas))
+    ]
     total = sum(weight if row['group'] else 1 for row in counted)
     if not total:
         return None
@@ -71,7 +82,7 @@ def _average_precision(
         if (image, cls) in verified:
             mine = [row for row in detections if row['image'] == image and row['cls'] == cls]
             theirs = [row for row in objects if row['image'] == image and row['cls'] == cls]
-            entries += _match(mine, theirs, iou_type, weight)
+            entries += _match(mine, theirs, rules)
     precisions, recalls = [], []
     found = wrong = 0
     for _, value in sorted(entries, key=lambda entry: -entry[0]):
@@ -85,7 +96,12 @@ def _average_precision(
     return float(area)
 
 
-def _match(detections: list[Row], objects: list[Row], iou_type: str, weight: int) -> list[tuple[float, int]]:
+def _is_within(row: Row, areas: tuple[float, float]) -> bool:
+    return bool(areas[0] <= row['mask'].sum() <= areas[1])
+
+
+def _match(detections: list[Row], objects: list[Row], rules: tuple[Any, ...]) -> list[tuple[float, int]]:
+    iou_type, weight, threshold, areas = rules
     if iou_type == 'segm':
         detections = [row for row in detections if row['mask'].any()]
     detections = sorted(detections, key=lambda row: -row['score'])
@@ -94,25 +110,31 @@ def _match(detections: list[Row], objects: list[Row], iou_type: str, weight: int
     by_mask = [row for row in objects if row['mask'] is not None]
     by_box = [row for row in objects if row['mask'] is None]
     for stage, compare in ((by_mask, _mask_overlap), (by_box, _box_overlap)):
-        counts = compare is _mask_overlap or iou_type == 'bbox'
-        singles = [row for row in stage if not row['group']]
+        counted = [row for row in stage if iou_type == 'bbox' or (stage is by_mask and _is_within(row, areas))]
+        ignored = [row for row in stage if all(row is not other for other in counted)]
+        for some, then in ((counted, 'hit'), (ignored, 'gone')):
+            singles = [row for row in some if not row['group']]
+            taken = [False] * len(singles)
+            for index, detection in enumerate(detections):
+                overlaps = [compare(detection, row)[0] for row in singles]
+                if state[index] == 'open' and overlaps and max(overlaps) >= threshold:
+                    tried = overlaps.index(max(overlaps))
+                    if not taken[tried]:
+                        taken[tried] = True
+                        state[index] = then
         groups = [row for row in stage if row['group']]
-        taken = [False] * len(singles)
-        for index, detection in enumerate(detections):
-            overlaps = [compare(detection, row)[0] for row in singles]
-            if state[index] == 'open' and overlaps and max(overlaps) >= HALF:
-                tried = overlaps.index(max(overlaps))
-                if not taken[tried]:
-                    taken[tried] = True
-                    state[index] = 'hit' if counts else 'gone'
         best = [0.0] * len(groups)
         for index, detection in enumerate(detections):
             overlaps = [compare(detection, row)[1] for row in groups]
-            if state[index] == 'open' and overlaps and max(overlaps) >= HALF:
+            if state[index] == 'open' and overlaps and max(overlaps) >= threshold:
                 state[index] = 'gone'
                 best[overlaps.index(max(overlaps))] = max(best[overlaps.index(max(overlaps))], detection['score'])
-        if counts:
-            group_scores += [score for score in best if score > 0]
+        for row, score in zip(groups, best, strict=True):
+            if score > 0 and any(row is other for other in counted):
+                group_scores.append(score)
+    for index, detection in enumerate(detections):
+        if state[index] == 'open' and iou_type == 'segm' and not _is_within(detection, areas):
+            state[index] = 'gone'
     entries = [
         (row['score'], int(at == 'hit')) for row, at in zip(detections, state, strict=True) if at in ('open', 'hit')
     ]

@@ -1,11 +1,33 @@
-"""Evaluation of instances: the Open Images Challenge protocol, and how right the names of found objects are."""
+"""Evaluation of instances: the protocols of Open Images and COCO, and how right the names of found objects are."""
 
-from hierseg.metrics.average_precision import average_precision, summarise
+from hierseg.metrics.average_precision import (
+    RECALLS,
+    average_precision,
+    precision_at_recalls,
+    summarise,
+    summarise_by,
+)
+from hierseg.metrics.class_groups import FREQUENCY_BANDS, class_groups, frequency_bands
+from hierseg.metrics.coco_average_precision import (
+    COCO_STATISTICS,
+    ImageCocoMatches,
+    coco_average_precision,
+    match_image_as_coco,
+)
+from hierseg.metrics.criteria import (
+    ANY_AREA,
+    IOU_THRESHOLDS,
+    OPEN_IMAGES,
+    Criterion,
+    ImageMatchTable,
+    Verdict,
+    area_ranges,
+)
 from hierseg.metrics.expansion import Expansion
 from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
 from hierseg.metrics.mask_text import decode_masks, encode_mask
-from hierseg.metrics.matching import match_image
+from hierseg.metrics.matching import match_image, match_image_by
 from hierseg.metrics.official_csv import (
     BOX_SUBMISSION_COLUMNS,
     MASK_SUBMISSION_COLUMNS,
@@ -21,16 +43,27 @@ from hierseg.metrics.records import (
     ImageMatches,
     OpenImagesResult,
     checked_iou_type,
+    mean_over_classes,
+    mean_over_thresholds,
 )
 from hierseg.metrics.run_lengths import Measures, measure, regular
 
 __all__ = [
+    'ANY_AREA',
     'BOX_SUBMISSION_COLUMNS',
+    'COCO_STATISTICS',
     'DEFAULT_GROUP_OF_WEIGHTS',
+    'FREQUENCY_BANDS',
+    'IOU_THRESHOLDS',
     'MASK_SUBMISSION_COLUMNS',
+    'OPEN_IMAGES',
+    'RECALLS',
+    'Criterion',
     'Expansion',
+    'ImageCocoMatches',
     'ImageDetections',
     'ImageGroundTruth',
+    'ImageMatchTable',
     'ImageMatches',
     'ImagePairs',
     'InstanceRows',
@@ -38,20 +71,31 @@ __all__ = [
     'Measures',
     'OpenImagesResult',
     'OperatingPoint',
+    'Verdict',
+    'area_ranges',
     'average_precision',
     'checked_iou_type',
+    'class_groups',
+    'coco_average_precision',
     'correctness_interval',
     'decode_masks',
     'encode_mask',
     'evaluate_files',
+    'frequency_bands',
     'information',
     'join_boxes_and_masks',
     'match_image',
+    'match_image_as_coco',
+    'match_image_by',
+    'mean_over_classes',
+    'mean_over_thresholds',
     'measure',
     'operating_point',
     'pair_image',
+    'precision_at_recalls',
     'read_detections',
     'read_ground_truth',
     'regular',
     'summarise',
+    'summarise_by',
 ]

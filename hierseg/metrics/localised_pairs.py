@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics.matching import OVERLAP_THRESHOLD, mask_overlaps
+from hierseg.metrics.criteria import OVERLAP_THRESHOLD
+from hierseg.metrics.overlaps import mask_overlaps
 from hierseg.metrics.records import BoolArray, ImageDetections, ImageGroundTruth, IntArray
 from hierseg.taxonomy import TaxonomyArrays
 

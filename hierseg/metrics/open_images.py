@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.average_precision import summarise
+from hierseg.metrics.criteria import OPEN_IMAGES, Criterion
 from hierseg.metrics.matching import match_image
 from hierseg.metrics.official_csv import read_detections, read_ground_truth
 from hierseg.metrics.records import DEFAULT_GROUP_OF_WEIGHTS, OpenImagesResult, checked_iou_type
@@ -24,6 +25,7 @@ def evaluate_files(
     iou_type: str = 'segm',
     group_of_weight: float | None = None,
     expand: bool = True,
+    criterion: Criterion = OPEN_IMAGES,
     progress: bool = False,
 ) -> OpenImagesResult:
     """Evaluates a submission by the Open Images Challenge protocol.
@@ -37,6 +39,7 @@ def evaluate_files(
         iou_type: ``segm`` or ``bbox``.
         group_of_weight: What finding a group counts; None for the protocol's default: 0 for ``segm``, 1 for ``bbox``.
         expand: Expand the ground truth through the hierarchy; False where it is expanded already.
+        criterion: The overlap that a detection needs, and the size of object that is asked for.
         progress: Show a progress bar on a terminal.
 
     Raises:
@@ -57,6 +60,7 @@ def evaluate_files(
                 image_id=image_id,
                 iou_type=kind,
                 group_of_weight=weight,
+                criterion=criterion,
             )
             for index, image_id in enumerate(images)
         ),

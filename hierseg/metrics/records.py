@@ -1,7 +1,7 @@
 """What the evaluation of instances takes and gives, as plain arrays.
 
 Shape letters: I ground-truth objects, D detections, R regions (a box and a mask that several detections
-may share), V verified labels, S scored entries, G classes with counted ground truth, C classes.
+may share), V verified labels, S scored entries, G classes with counted ground truth, C classes, P recalls.
 
 Boxes are float64 xyxy in any unit that ground truth and detections of an image share; the official
 files normalise them to [0, 1]. Masks are COCO compressed run lengths; ``b''`` means no mask.
@@ -9,7 +9,7 @@ files normalise them to [0, 1]. Masks are COCO compressed run lengths; ``b''`` m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,10 +109,11 @@ class ImageMatches:
 
 @dataclass(frozen=True, eq=False)
 class OpenImagesResult:
-    """Average precision at 0.5 of every class, by the Open Images Challenge protocol.
+    """Average precision of every class by one criterion, by the Open Images Challenge protocol.
 
     Attributes:
         average_precision: (C,) float64; nan for classes without counted ground truth.
+        precision_curves: (C, P) float64; the precision envelope at recall 0, 0.01, …, 1; nan where there is no value.
         num_ground_truth: (C,) float64; counted ground truth.
         num_scored: (C,) int64; entries that are true or false positives.
         num_true_positives: (C,) float64; sum of the weights.
@@ -120,6 +121,7 @@ class OpenImagesResult:
     """
 
     average_precision: FloatArray
+    precision_curves: FloatArray
     num_ground_truth: FloatArray
     num_scored: IntArray
     num_true_positives: FloatArray
@@ -142,9 +144,11 @@ class OpenImagesResult:
 
     def mean_over(self, labels: Sequence[int]) -> float:
         """Mean over those of ``labels`` that have a value; nan if none has."""
-        values = self.average_precision[np.asarray(labels, dtype=np.int64)]
-        values = values[~np.isnan(values)]
-        return float(values.mean()) if len(values) else float('nan')
+        return mean_over_classes(self.average_precision, labels)
+
+    def mean_curve(self, labels: Sequence[int]) -> FloatArray:
+        """(P,) float64; mean of the curves of those of ``labels`` that have one; nan if none has."""
+        return _mean_over(self.precision_curves, labels)
 
     def to_json(self, class_ids: Sequence[str]) -> dict[str, Any]:
         """The document that the command writes: ``mAP``, ``num_classes_evaluated`` and ``AP`` by class id.
@@ -158,3 +162,44 @@ class OpenImagesResult:
             'num_classes_evaluated': self.num_classes_evaluated,
             'AP': dict(zip(class_ids, values, strict=True)),
         }
+
+
+def mean_over_thresholds(results: Iterable[OpenImagesResult]) -> FloatArray:
+    """Mean of the average precision of every class over overlap thresholds, such as 0.5, 0.55, …, 0.95.
+
+    Args:
+        results: Of the same images, classes and range of area.
+
+    Returns:
+        (C,) float64; nan for classes without counted ground truth.
+
+    Raises:
+        EvaluationError: If there is no result, or their ground truth differs.
+    """
+    listed = list(results)
+    if not listed:
+        raise EvaluationError('there is nothing to average', fix='Give the result of at least one threshold.')
+    if any(not np.array_equal(listed[0].num_ground_truth, result.num_ground_truth) for result in listed):
+        raise EvaluationError(
+            'the results differ in their ground truth', fix='Average over thresholds, not over images or sizes.'
+        )
+    mean: FloatArray = np.mean([result.average_precision for result in listed], axis=0)
+    return mean
+
+
+def mean_over_classes(values: FloatArray, labels: Sequence[int]) -> float:
+    """Mean over those of ``labels`` whose value is not nan; nan if there is none.
+
+    Args:
+        values: (C,) float64.
+        labels: Classes; see :func:`hierseg.metrics.class_groups`.
+    """
+    return float(_mean_over(values, labels))
+
+
+def _mean_over(values: FloatArray, labels: Sequence[int]) -> FloatArray:
+    """Mean over the rows of ``labels`` that are not nan; a row is nan in all places or in none."""
+    rows = values[np.asarray(labels, dtype=np.int64)]
+    rows = rows[~np.isnan(rows.reshape(len(rows), -1)).any(axis=1)]
+    mean: FloatArray = rows.mean(axis=0) if len(rows) else np.full(values.shape[1:], np.nan)
+    return mean

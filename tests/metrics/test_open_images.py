@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from open_images_files import GOLDENS, rectangle, write_case
 from plain_open_images import evaluate as plain_evaluate
 from taxonomies import teddy_taxonomy
 
-from hierseg.metrics import evaluate_files
+from hierseg.metrics import Criterion, evaluate_files
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 CASES = [('case_02', 'segm'), ('case_03', 'segm'), ('case_03', 'bbox')]
@@ -120,7 +122,7 @@ def ground_truth_rows(drawn):
     return boxes, masks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(objects, max_size=6),
     st.lists(labels, max_size=3),
@@ -128,8 +130,11 @@ def ground_truth_rows(drawn):
     st.randoms(use_true_random=False),
     st.sampled_from(['segm', 'bbox']),
     st.sampled_from([0, 1]),
+    # Overlaps of the places are 1/4, 1/3, 1/2, 3/4, 1, …; their areas 1, 4, 8, 12, 16 and 32 pixels.
+    st.sampled_from(['1/2', '1/3', '3/4', '7/10', '1']),
+    st.sampled_from([(0, math.inf), (0, math.inf), (0, 12), (8, 16), (16, math.inf)]),
 )
-def test_equals_plain_loops(drawn, verified, claimed, random, iou_type, weight):
+def test_equals_plain_loops(drawn, verified, claimed, random, iou_type, weight, threshold, areas):
     scores = [(rank + 1) / 10 for rank in range(len(claimed))]
     random.shuffle(scores)
     boxes, masks = ground_truth_rows(drawn)
@@ -138,10 +143,20 @@ def test_equals_plain_loops(drawn, verified, claimed, random, iou_type, weight):
         for claim, score in zip(claimed, scores, strict=True)
         if iou_type == 'segm' or claim['place'] != PLACES[-1]
     ]
-    expected = plain_evaluate(boxes, masks, verified, detections, parents=PARENTS, iou_type=iou_type, weight=weight)
+    threshold, areas = Fraction(threshold), areas if iou_type == 'segm' else (0, math.inf)
+    expected = plain_evaluate(
+        boxes, masks, verified, detections, parents=PARENTS, iou_type=iou_type, weight=weight, threshold=threshold,
+        areas=areas,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         files = write_case(Path(folder), boxes, masks, verified, detections, iou_type=iou_type)
-        result = evaluate_files(**files, taxonomy=TAXONOMY, iou_type=iou_type, group_of_weight=weight)
+        result = evaluate_files(
+            **files,
+            taxonomy=TAXONOMY,
+            iou_type=iou_type,
+            group_of_weight=weight,
+            criterion=Criterion(float(threshold), areas),
+        )
     found = result.to_json(TAXONOMY.ids)['AP']
     assert found == {cls: None if value is None else pytest.approx(value, abs=1e-12) for cls, value in expected.items()}
 

@@ -33,6 +33,7 @@ from hierseg.annotations.frequency import count_classes
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.functional import SCHEMES
+from hierseg.metrics import FREQUENCY_BANDS, frequency_bands, mean_over_classes
 from hierseg.report.score_dots import plot_score_dots
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,6 @@ DATA = {
 }
 """Arguments of tools/synthesize.py beside those of all."""
 EPOCHS = 4
-BANDS = ('rare', 'common', 'frequent')
 STORE = 'data/quickstart/store/'
 
 MASKS = 'model.roi_head.mask_head.class_agnostic=False'
@@ -336,10 +336,9 @@ def _python(tool: str, *arguments: str | Path, cwd: Path, threads: int) -> None:
 def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]:
     """Mean AP of the rarest, middle and most frequent third of the evaluated classes, by training images."""
     opened = Store.open(store)
-    images = dict(zip(opened.taxonomy.ids, count_classes(opened).images.tolist(), strict=True))
-    by_frequency = sorted((name for name, value in precisions.items() if value is not None), key=images.__getitem__)
-    thirds = np.array_split(np.array([precisions[name] for name in by_frequency]), len(BANDS))
-    return {band: float(values.mean()) for band, values in zip(BANDS, thirds, strict=True)}
+    values = np.array([precisions.get(name) for name in opened.taxonomy.ids], dtype=np.float64)  # None becomes nan
+    bands = frequency_bands(count_classes(opened).images, np.flatnonzero(~np.isnan(values)).tolist())
+    return {band: mean_over_classes(values, labels) for band, labels in bands.items()}
 
 
 def _parameters(checkpoint: str) -> int:
@@ -388,11 +387,11 @@ COLUMNS = {
 
 def table(name: str, results: dict[str, dict[int, dict[str, Any]]]) -> str:
     """A row for each variant: means over seeds, and differences to the first variant with their standard error."""
-    rows = [['', *COLUMNS, 'mAP against the first', *BANDS, 'parameters', 'training s']]
+    rows = [['', *COLUMNS, 'mAP against the first', *FREQUENCY_BANDS, 'parameters', 'training s']]
     first = next(iter(results.values()))
     for variant, runs in results.items():
         means = [np.mean([_number(run['scores'][key]) for run in runs.values()]) for key in COLUMNS.values()]
-        bands = [np.mean([run['bands'][band] for run in runs.values()]) for band in BANDS]
+        bands = [np.mean([run['bands'][band] for run in runs.values()]) for band in FREQUENCY_BANDS]
         gains = [run['scores']['segm/mAP'] - first[seed]['scores']['segm/mAP'] for seed, run in runs.items()]
         error = f' ± {np.std(gains, ddof=1) / np.sqrt(len(gains)):.3f}' if len(gains) > 1 else ''
         difference = '' if runs is first else f'{np.mean(gains):+.3f}{error}'
@@ -409,11 +408,11 @@ def draw(name: str, results: dict[str, dict[int, dict[str, Any]]], path: Path) -
     scores = {
         variant: {
             **{column: [_number(run['scores'][key]) for run in runs.values()] for column, key in layers.items()},
-            **{band: [run['bands'][band] for run in runs.values()] for band in BANDS},
+            **{band: [run['bands'][band] for run in runs.values()] for band in FREQUENCY_BANDS},
         }
         for variant, runs in results.items()
     }
-    plot_score_dots(scores, [['mAP'], ['layer 0', 'layer 1'], BANDS], path, title=EXPERIMENTS[name].question)
+    plot_score_dots(scores, [['mAP'], ['layer 0', 'layer 1'], FREQUENCY_BANDS], path, title=EXPERIMENTS[name].question)
 
 
 def _number(value: float | None) -> float:
