@@ -17,7 +17,7 @@ from mmengine.config import Config
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
-from hierseg.metrics import LocalisedPairs, correctness_interval, operating_point
+from hierseg.metrics import LocalisedPairs, Resampling, correctness_interval, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.report.calibration import Calibration, most_correct
@@ -105,10 +105,10 @@ def calibrate_pairs(
     Raises:
         EvaluationError: No name is known to be right or wrong.
     """
-    named = [
-        _named(Decision(arrays, threshold=threshold, relative=relative), pairs.class_scores) for threshold in THRESHOLDS
-    ]
-    points = [operating_point(pairs, labels, arrays) for labels in named]
+    named = np.stack(
+        [_named(Decision(arrays, threshold=at, relative=relative), pairs.class_scores) for at in THRESHOLDS], axis=1
+    )
+    points = operating_curve(pairs, named, arrays, thresholds=THRESHOLDS).points
     if not any(point.correctness >= 0 for point in points):
         raise EvaluationError(
             f'of {pairs.num_objects} objects, {len(pairs)} were found, and no name of them can be judged',
@@ -132,7 +132,9 @@ def calibrate_pairs(
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
-        interval=correctness_interval(pairs, named[shown], arrays, generator=np.random.default_rng(seed)),
+        interval=correctness_interval(
+            pairs, named[:, shown], arrays, resampling=Resampling.draw(pairs.image_ids, seed=seed)
+        ),
     )
 
 

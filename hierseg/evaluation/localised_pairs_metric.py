@@ -80,6 +80,7 @@ class LocalisedPairsMetric(StoreMetric):
             pairs = pair_image(
                 ground_truth_of(self.store, row, expansion=self._as_annotated, by_mask=True),
                 detections,
+                image_id=image.id,
                 named_labels=np.asarray(torch.as_tensor(instances['labels']).cpu(), dtype=np.int64),
                 absent=np.unique(absent),
                 num_classes=num_classes,

@@ -2,18 +2,21 @@
 
 Average precision asks whether an object was found under its class; here the object is found already, and the
 question is what it is called. Only regular objects with a mask count: a group is several objects, and a box without
-a mask cannot be compared. Shape letters: R regions (detections), J objects, P pairs, C classes, A absent classes.
+a mask cannot be compared. Shape letters: R regions (detections), J objects, P pairs, M missed objects, C classes, A
+absent classes, N images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
+from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.criteria import OVERLAP_THRESHOLD
 from hierseg.metrics.overlaps import mask_overlaps
 from hierseg.metrics.records import BoolArray, ImageDetections, ImageGroundTruth, IntArray
@@ -27,17 +30,19 @@ class ImagePairs:
     """The pairs of one image.
 
     Attributes:
-        num_objects: Objects that could have been found.
+        image_id: The image.
         true_labels: (P,) int64; what the objects are, as annotated: possibly an internal class.
         named_labels: (P,) int64; what the detections name them.
         class_scores: (P, C) float32; the probability of every class that a detection claims, else 0.
+        missed_labels: (M,) int64; what the objects are that were not found.
         absent: (A,) int64; classes that people verified as absent, with all below them.
     """
 
-    num_objects: int
+    image_id: str
     true_labels: IntArray
     named_labels: IntArray
     class_scores: ScoreArray
+    missed_labels: IntArray
     absent: IntArray
 
 
@@ -46,61 +51,118 @@ class LocalisedPairs:
     """The pairs of all images.
 
     Attributes:
-        num_objects: Objects that could have been found.
-        num_images: Images, those without a pair included.
+        image_ids: N ids, those of images without a pair included.
         image_of: (P,) int64, ascending; position of a pair's image among them.
         true_labels: (P,) int64.
         named_labels: (P,) int64.
         class_scores: (P, C) float32.
-        possible: (P, C) bool; classes that the object may be, for all that is known: those that have a class in
-            common with the true one, at or below both, that nobody verified as absent on the image. A Person may be
-            a Man; a Bear may be a Toy, since a Teddy is both.
+        possible: (P, C) bool; classes that the object may be; see :func:`possible_names`.
+        missed_image_of: (M,) int64, ascending; position of a missed object's image.
+        missed_labels: (M,) int64.
     """
 
-    num_objects: int
-    num_images: int
+    image_ids: tuple[str, ...]
     image_of: IntArray
     true_labels: IntArray
     named_labels: IntArray
     class_scores: ScoreArray
     possible: BoolArray
+    missed_image_of: IntArray
+    missed_labels: IntArray
 
     @classmethod
     def gather(cls, images: Sequence[ImagePairs], arrays: TaxonomyArrays) -> LocalisedPairs:
         """The pairs of images, one after another."""
-        num_classes = len(arrays.depths)
-        counts = np.array([len(image.true_labels) for image in images], dtype=np.int64)
-        no_labels: IntArray = np.zeros(0, dtype=np.int64)
-        true_labels = np.concatenate([no_labels, *(image.true_labels for image in images)])
-        image_of = np.repeat(np.arange(len(images)), counts)
-        below_true = arrays.ancestor_mask.T[true_labels]
-        for image, first, count in zip(images, np.cumsum(counts) - counts, counts, strict=True):
-            below_true[first : first + count, image.absent] = False
-        shared = below_true.astype(np.float32) @ arrays.ancestor_mask.astype(np.float32)
+        num_classes, count = len(arrays.depths), len(images)
+        image_of = np.repeat(np.arange(count), [len(image.true_labels) for image in images])
+        true_labels = _joined([image.true_labels for image in images])
+        absent = np.zeros((len(true_labels), num_classes), dtype=bool)
+        for at, image in enumerate(images):
+            begin, end = np.searchsorted(image_of, [at, at + 1])
+            absent[begin:end, image.absent] = True
         no_scores: ScoreArray = np.zeros((0, num_classes), dtype=np.float32)
         return cls(
-            num_objects=sum(image.num_objects for image in images),
-            num_images=len(images),
+            image_ids=tuple(image.image_id for image in images),
             image_of=image_of,
             true_labels=true_labels,
-            named_labels=np.concatenate([no_labels, *(image.named_labels for image in images)]),
+            named_labels=_joined([image.named_labels for image in images]),
             class_scores=np.concatenate([no_scores, *(image.class_scores for image in images)]),
-            possible=shared > 0.5,
+            possible=possible_names(true_labels, absent, arrays),
+            missed_image_of=np.repeat(np.arange(count), [len(image.missed_labels) for image in images]),
+            missed_labels=_joined([image.missed_labels for image in images]),
         )
 
     def __len__(self) -> int:
         return len(self.true_labels)
 
     @property
+    def num_images(self) -> int:
+        """N, images without a pair included."""
+        return len(self.image_ids)
+
+    @property
+    def num_objects(self) -> int:
+        """Objects that could have been found."""
+        return len(self) + len(self.missed_labels)
+
+    @property
     def match_rate(self) -> float:
         """Part of the objects that were found; nan without any."""
         return len(self) / self.num_objects if self.num_objects else float('nan')
+
+    def judged(self, named: IntArray, arrays: TaxonomyArrays) -> tuple[BoolArray, BoolArray]:
+        """Judges a name for every pair.
+
+        Args:
+            named: (P,) int64 labels.
+            arrays: The taxonomy.
+
+        Returns:
+            (P,) which names are the true class or an ancestor of it, and (P,) of which it is known whether they are.
+        """
+        correct: BoolArray = arrays.ancestor_mask[self.true_labels, named]
+        known: BoolArray = correct | ~self.possible[np.arange(len(named)), named]
+        return correct, known
+
+    def image_sums(self, values: npt.NDArray[Any], counted: BoolArray) -> ImageSums:
+        """The mean of a value over some of the pairs, as sums over the pairs of each image.
+
+        Args:
+            values: (P,) numbers.
+            counted: (P,) which pairs count.
+        """
+        numerators, denominators = (
+            np.bincount(self.image_of[counted], weights, self.num_images).astype(np.float64)
+            for weights in (values[counted], None)
+        )
+        return ImageSums(self.image_ids, numerators, denominators)
+
+
+def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArrays) -> BoolArray:
+    """Classes that objects may be, for all that is known.
+
+    Those that have a class in common with the true one, at or below both, that nobody verified as absent on the
+    image. A Person may be a Man; a Bear may be a Toy, since a Teddy is both.
+
+    Args:
+        true_labels: (P,) int64; as annotated.
+        absent: (P, C) bool; classes verified as absent on the object's image, with all below them.
+        arrays: The taxonomy.
+
+    Returns:
+        (P, C) bool.
+    """
+    below_true = arrays.ancestor_mask.T[true_labels] & ~absent
+    shared = below_true.astype(np.float32) @ arrays.ancestor_mask.astype(np.float32)
+    possible: BoolArray = shared > 0.5
+    return possible
 
 
 def pair_image(
     ground_truth: ImageGroundTruth,
     detections: ImageDetections,
     *,
+    image_id: str,
     named_labels: IntArray,
     absent: IntArray,
     num_classes: int,
@@ -114,6 +176,7 @@ def pair_image(
     Args:
         ground_truth: Its objects with their masks, as annotated: not expanded.
         detections: Its detections with their masks.
+        image_id: Its id.
         named_labels: (R,) int64; what they name.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         num_classes: C.
@@ -122,40 +185,83 @@ def pair_image(
     Raises:
         EvaluationError: If the detections have no masks.
     """
-    if detections.mask_areas is None:
-        raise EvaluationError('the detections have no masks', fix='The model must predict masks.')
-    class_scores: ScoreArray = np.zeros((len(detections.masks), num_classes), dtype=np.float32)
-    class_scores[detections.regions, detections.labels] = detections.scores
-    best = class_scores.max(axis=1, initial=0)
-    usable = np.flatnonzero((detections.mask_areas > 0) & (best > 0) & (best >= score_threshold))
-    regions = usable[np.argsort(-best[usable], kind='stable')]
+    class_scores, regions = counted_regions(
+        detections, image_id=image_id, num_classes=num_classes, score_threshold=score_threshold
+    )
     objects = np.flatnonzero((ground_truth.mask_areas > 0) & ~ground_truth.group_of)
-    chosen = _greedy_pairs(ground_truth, detections, objects, regions)
+    taken = take_objects(region_overlaps(ground_truth, detections, objects, regions))
+    pairs = np.flatnonzero(taken >= 0)
     return ImagePairs(
-        num_objects=len(objects),
-        true_labels=ground_truth.labels[objects[chosen[:, 1]]],
-        named_labels=named_labels[regions[chosen[:, 0]]],
-        class_scores=class_scores[regions[chosen[:, 0]]],
+        image_id=image_id,
+        true_labels=ground_truth.labels[objects[taken[pairs]]],
+        named_labels=named_labels[regions[pairs]],
+        class_scores=class_scores[regions[pairs]],
+        missed_labels=ground_truth.labels[np.delete(objects, taken[pairs])],
         absent=absent,
     )
 
 
-def _greedy_pairs(
-    ground_truth: ImageGroundTruth, detections: ImageDetections, objects: IntArray, regions: IntArray
-) -> IntArray:
-    """(P, 2) int64; positions in ``regions``, which are in the order of choosing, and in ``objects``."""
-    chosen: list[tuple[int, int]] = []
-    if len(objects) and len(regions) and ground_truth.size is not None and detections.mask_areas is not None:
-        iou, _ = mask_overlaps(
-            [detections.masks[region] for region in regions],
-            detections.mask_areas[regions],
-            [ground_truth.masks[index] for index in objects],
-            ground_truth.mask_areas[objects],
-            ground_truth.size,
+def counted_regions(
+    detections: ImageDetections, *, image_id: str, num_classes: int, score_threshold: float
+) -> tuple[ScoreArray, IntArray]:
+    """The detections that count, blank masks left out.
+
+    Args:
+        detections: R detections with their masks.
+        image_id: Their image.
+        num_classes: C.
+        score_threshold: Detections whose most probable class is less probable do not count.
+
+    Returns:
+        (R, C) float32 probabilities of all detections and (D,) int64 indices of those that count, in descending
+        order of their most probable class.
+
+    Raises:
+        EvaluationError: If the detections have no masks.
+    """
+    if detections.mask_areas is None:
+        raise EvaluationError(
+            'the detections have no masks', where=f'image {image_id}', fix='The model must predict masks.'
         )
-        for at in range(len(regions)):
-            taken = int(iou[at].argmax())
-            if iou[at, taken] >= OVERLAP_THRESHOLD:
-                chosen.append((at, taken))
-                iou[:, taken] = 0
-    return np.array(chosen, dtype=np.int64).reshape(-1, 2)
+    class_scores: ScoreArray = np.zeros((len(detections.masks), num_classes), dtype=np.float32)
+    class_scores[detections.regions, detections.labels] = detections.scores
+    best = class_scores.max(axis=1, initial=0)
+    counted = np.flatnonzero((detections.mask_areas > 0) & (best > 0) & (best >= score_threshold))
+    return class_scores, counted[np.argsort(-best[counted], kind='stable')]
+
+
+def region_overlaps(
+    ground_truth: ImageGroundTruth, detections: ImageDetections, objects: IntArray, regions: IntArray
+) -> ScoreArray:
+    """(D, J) float32 intersection over union of the masks of some detections and some objects, none of them blank."""
+    if not len(objects) or not len(regions) or ground_truth.size is None or detections.mask_areas is None:
+        return np.zeros((len(regions), len(objects)), dtype=np.float32)
+    return mask_overlaps(
+        [detections.masks[region] for region in regions],
+        detections.mask_areas[regions],
+        [ground_truth.masks[index] for index in objects],
+        ground_truth.mask_areas[objects],
+        ground_truth.size,
+    )[0]
+
+
+def take_objects(overlaps: ScoreArray) -> IntArray:
+    """Lets detections in their order take the object that they overlap most among those not taken yet.
+
+    Args:
+        overlaps: (D, J); from 0.5 on a detection takes an object.
+
+    Returns:
+        (D,) int64; the object of each, -1 for none.
+    """
+    overlaps, taken = overlaps.copy(), np.full(len(overlaps), -1, dtype=np.int64)
+    for at in range(len(overlaps) if overlaps.size else 0):
+        best = int(overlaps[at].argmax())
+        if overlaps[at, best] >= OVERLAP_THRESHOLD:
+            taken[at] = best
+            overlaps[:, best] = 0
+    return taken
+
+
+def _joined(labels: Sequence[IntArray]) -> IntArray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *labels])

@@ -1,16 +1,18 @@
-"""How right and how deep the names of localised pairs are, and how sure that is.
+"""How right and how deep the names of localised pairs are, by the threshold at which a system goes deeper.
 
-Shape letters: P pairs, C classes.
+Shape letters: P pairs, C classes, T thresholds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hierseg.errors import EvaluationError
+from hierseg.metrics.bootstrap import ImageSums, Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.records import BoolArray, FloatArray, IntArray
 from hierseg.taxonomy import TaxonomyArrays
@@ -25,6 +27,8 @@ class OperatingPoint:
         exact: Part of the names that are the true class: top-1.
         distance: Mean number of edges between the name and the true class, the virtual root included.
         information: Mean over all pairs of how much the name says; see :func:`information`.
+        information_recall: Mean part of what the true class says that the name says rightly; see
+            :func:`information_shares`.
         unknown: Part of all pairs whose name is neither right nor wrong for all that is known, such as Man for what
             was annotated as Person.
     """
@@ -33,7 +37,47 @@ class OperatingPoint:
     exact: float
     distance: float
     information: float
+    information_recall: float
     unknown: float
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingCurve:
+    """Operating points by threshold.
+
+    Attributes:
+        thresholds: T numbers.
+        points: What each gives.
+    """
+
+    thresholds: tuple[float, ...]
+    points: tuple[OperatingPoint, ...]
+
+    @property
+    def correctness(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.correctness for point in self.points], dtype=np.float64)
+
+    @property
+    def information(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.information for point in self.points], dtype=np.float64)
+
+    @property
+    def information_recall(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.information_recall for point in self.points], dtype=np.float64)
+
+    def recall_at_correctness(self, correctness: float) -> float:
+        """The largest information recall at which names are at least that correct.
+
+        Where no threshold gets there it is 0, for to say nothing is always right; nan if no name can be judged.
+        Source: R@90C and R@95C in Valmadre, NeurIPS 2022.
+        """
+        known = self.correctness[~np.isnan(self.correctness)]
+        if not len(known):
+            return float('nan')
+        return float(self.information_recall[self.correctness >= correctness].max(initial=0))
 
 
 def information(arrays: TaxonomyArrays) -> FloatArray:
@@ -47,6 +91,48 @@ def information(arrays: TaxonomyArrays) -> FloatArray:
     return said
 
 
+def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays) -> tuple[FloatArray, FloatArray]:
+    """What the lowest common ancestor of name and true class says, as a part of what each of them says.
+
+    It is the one of :attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`; the virtual root says nothing.
+    The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
+
+    Args:
+        labels: (P,) int64; the true classes.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+
+    Returns:
+        (P,) float64 precision, of what the name says, and (P,) float64 recall, of what the true class says.
+    """
+    said = information(arrays)
+    shared = np.append(said, 0.0)[arrays.lowest_common_ancestors[labels, named]]  # -1, the virtual root, is the last
+    precision, recall = (
+        np.divide(shared, of, out=np.ones_like(shared), where=of > 0) for of in (said[named], said[labels])
+    )
+    return precision, recall
+
+
+def operating_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> dict[str, ImageSums]:
+    """The numbers of an :class:`OperatingPoint` as sums over images, for :meth:`Resampling.ratios`.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+    """
+    correct, known = pairs.judged(named, arrays)
+    every: BoolArray = np.ones(len(pairs), dtype=bool)
+    return {
+        'correctness': pairs.image_sums(correct, known),
+        'exact': pairs.image_sums(named == pairs.true_labels, known),
+        'distance': pairs.image_sums(arrays.distances[named, pairs.true_labels], known),
+        'information': pairs.image_sums(information(arrays)[named], every),
+        'information_recall': pairs.image_sums(information_shares(pairs.true_labels, named, arrays)[1], known),
+        'unknown': pairs.image_sums(~known, every),
+    }
+
+
 def operating_point(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> OperatingPoint:
     """Judges a name for every pair.
 
@@ -55,15 +141,29 @@ def operating_point(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArra
         named: (P,) int64 labels.
         arrays: The taxonomy.
     """
-    correct, known = _judged(pairs, named, arrays)
-    distances = arrays.distances[named, pairs.true_labels]
-    return OperatingPoint(
-        correctness=_mean(correct[known]),
-        exact=_mean((named == pairs.true_labels)[known]),
-        distance=_mean(distances[known]),
-        information=_mean(information(arrays)[named]),
-        unknown=_mean(~known),
-    )
+    return OperatingPoint(**{name: sums.ratio for name, sums in operating_sums(pairs, named, arrays).items()})
+
+
+def operating_curve(
+    pairs: LocalisedPairs, names: npt.NDArray[np.int64], arrays: TaxonomyArrays, *, thresholds: Sequence[float]
+) -> OperatingCurve:
+    """Judges the names that a system gives at each of several thresholds.
+
+    Args:
+        pairs: P pairs.
+        names: (P, T) int64 labels; for the back-off rule, the deepest class that reaches the threshold.
+        arrays: The taxonomy.
+        thresholds: T numbers.
+
+    Raises:
+        EvaluationError: If there is not one name for each pair and threshold.
+    """
+    if names.shape != (len(pairs), len(thresholds)):
+        raise EvaluationError(
+            f'names have the shape {names.shape}',
+            fix=f'Give one for each of {len(pairs)} pairs and {len(thresholds)} thresholds.',
+        )
+    return OperatingCurve(tuple(thresholds), tuple(operating_point(pairs, column, arrays) for column in names.T))
 
 
 def correctness_interval(
@@ -71,40 +171,23 @@ def correctness_interval(
     named: IntArray,
     arrays: TaxonomyArrays,
     *,
-    generator: np.random.Generator,
-    resamples: int = 1000,
+    resampling: Resampling,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of the correctness by bootstrap over images, whose objects are not independent.
+    """Percentile interval of the correctness by bootstrap over images.
 
     Args:
         pairs: P pairs.
         named: (P,) int64 labels.
         arrays: The taxonomy.
-        generator: Draws the images.
-        resamples: How often.
+        resampling: Over their images.
         confidence: Of the interval.
 
     Returns:
         Its ends; nan where no name is known to be right or wrong.
+
+    Raises:
+        EvaluationError: If the resampling is of other images.
     """
-    correct, known = _judged(pairs, named, arrays)
-    if not known.any():
-        return float('nan'), float('nan')
-    totals = np.stack([np.bincount(pairs.image_of, flags, pairs.num_images) for flags in (correct & known, known)])
-    count = pairs.num_images
-    drawn = np.stack([totals[:, generator.integers(count, size=count)].sum(axis=1) for _ in range(resamples)])
-    numbers_correct, numbers_known = drawn[drawn[:, 1] > 0].T
-    low, high = np.quantile(numbers_correct / numbers_known, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _judged(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> tuple[BoolArray, BoolArray]:
-    """(P,) which names are right, and of which it is known whether they are."""
-    correct: BoolArray = arrays.ancestor_mask[pairs.true_labels, named]
-    known: BoolArray = correct | ~pairs.possible[np.arange(len(named)), named]
-    return correct, known
-
-
-def _mean(values: npt.NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else float('nan')
+    correct, known = pairs.judged(named, arrays)
+    return interval(resampling.ratios(pairs.image_sums(correct, known)), confidence=confidence)

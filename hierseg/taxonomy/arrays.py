@@ -2,7 +2,7 @@
 
 Shape letters: C classes, K ancestor pairs. No class is its own ancestor unless said so.
 
-Memory: 9 bytes for each pair of classes once all matrices are in use, so 1 GB at 10,000 classes.
+Memory: 13 bytes for each pair of classes once all matrices are in use, so 1.3 GB at 10,000 classes.
 """
 
 from __future__ import annotations
@@ -87,6 +87,32 @@ class TaxonomyArrays:
         is_leaf = self.ancestor_mask.sum(axis=0) == 1
         counts: IntArray = self.ancestor_mask[is_leaf].sum(axis=0, dtype=np.int64)
         return _read_only(counts)
+
+    @cached_property
+    def heights(self) -> IntArray:
+        """(C,) int64; edges from a class down to a leaf by the longest path; 0 for leaves."""
+        heights = np.zeros(len(self.depths), dtype=np.int64)
+        # Depth by the longest path: everything below a class comes before it.
+        for label in np.argsort(-self.depths, kind='stable'):
+            parents = self.up_steps[label] == 1
+            heights[parents] = np.maximum(heights[parents], heights[label] + 1)
+        return _read_only(heights)
+
+    @cached_property
+    def lowest_common_ancestors(self) -> StepArray:
+        """(C, C) int32; the common ancestor that says most, a class being its own; -1 if that is the virtual root.
+
+        A tree has one lowest common ancestor. A DAG may have several: then it is the one with the fewest leaves
+        below it, of these the deepest, then the one of the least height, then the first in label order. No common
+        ancestor is below it.
+        """
+        labels = np.arange(len(self.depths))
+        lowest = np.full((len(labels), len(labels)), -1, dtype=np.int32)
+        # The best is written last.
+        for label in np.lexsort((-labels, -self.heights, self.depths, -self.leaf_counts)):
+            below = np.flatnonzero(self.ancestor_mask[:, label])
+            lowest[np.ix_(below, below)] = label
+        return _read_only(lowest)
 
     @cached_property
     def distances(self) -> StepArray:

@@ -44,13 +44,14 @@ def pairs(*, cars: int = 0) -> LocalisedPairs:
     true[50 - cars :] = CAR
     images = [
         ImagePairs(
-            num_objects=2,
+            image_id=f'{at:02}',
             true_labels=np.array([label]),
             named_labels=np.array([PERSON]),
             class_scores=np.array([[0.8, 0.8 * part, 0, 0]], dtype=np.float32),
+            missed_labels=np.array([CAR]),
             absent=np.zeros(0, dtype=np.int64),
         )
-        for label, part in zip(true, parts, strict=True)
+        for at, (label, part) in enumerate(zip(true, parts, strict=True))
     ]
     return LocalisedPairs.gather(images, PEOPLE.arrays)
 

@@ -53,6 +53,7 @@ def test_names_are_judged_on_what_was_found(store):
         'pairs/exact': 0.0,
         'pairs/distance': 1.5,  # 1 and 2
         'pairs/information': 1.0,
+        'pairs/information_recall': 0.5,  # all of the Bear's, nothing of the Car's
         'pairs/unknown': pytest.approx(1 / 3),
     }
     # In the order of their best class, image after image.

@@ -13,6 +13,7 @@ from hierseg.metrics import (
     ImageGroundTruth,
     ImagePairs,
     LocalisedPairs,
+    Resampling,
     correctness_interval,
     information,
     operating_point,
@@ -64,6 +65,7 @@ def pair(
     return pair_image(
         truth,
         detections,
+        image_id='a',
         named_labels=np.array([max(scores, key=scores.get) for scores, _, _ in regions], dtype=np.int64),
         absent=np.zeros(0, dtype=np.int64),
         num_classes=5,
@@ -78,7 +80,7 @@ class TestPairs:
         assert found.true_labels.tolist() == [BEAR]
         assert found.named_labels.tolist() == [CAR]
         assert found.class_scores.tolist() == [[0, 0, 0, 0, pytest.approx(0.7)]]
-        assert found.num_objects == 1
+        assert found.missed_labels.tolist() == []
 
     def test_each_takes_the_object_that_it_overlaps_most_of_those_left(self) -> None:
         # Objects [0, 20) and [4, 24) overlap: 16 / 24. The first detection, [0, 22), has IoU 20/22 and 18/24 with
@@ -96,18 +98,18 @@ class TestPairs:
         objects = [(BEAR, 0, 20), (ANIMAL, 20, 40), (CAR, 40, 60)]
         regions = [({ANIMAL: 0.6}, start, start + 20) for start in (0, 20, 40)]
         found = pair(objects, regions, groups=(1,), maskless=(2,))
-        assert found.num_objects == 1
+        assert found.missed_labels.tolist() == []
         assert found.true_labels.tolist() == [BEAR]
 
     def test_improbable_detections_can_be_left_out(self) -> None:
         objects, regions = [(BEAR, 0, 20), (CAR, 20, 40)], [({ANIMAL: 0.6, BEAR: 0.2}, 0, 20), ({CAR: 0.5}, 20, 40)]
         assert pair(objects, regions, score_threshold=0.55).true_labels.tolist() == [BEAR]
-        assert pair(objects, regions, score_threshold=0.7).num_objects == 2
+        assert pair(objects, regions, score_threshold=0.7).missed_labels.tolist() == [BEAR, CAR]
 
     def test_nothing_on_either_side(self) -> None:
-        assert pair([], [({CAR: 0.5}, 0, 9)]).num_objects == 0
+        assert pair([], [({CAR: 0.5}, 0, 9)]).missed_labels.tolist() == []
         found = pair([(CAR, 0, 9)], [])
-        assert (found.num_objects, found.class_scores.shape) == (1, (0, 5))
+        assert (found.missed_labels.tolist(), found.class_scores.shape) == ([CAR], (0, 5))
 
     def test_blank_masks_take_nothing(self) -> None:
         assert len(pair([(CAR, 0, 9)], [({CAR: 0.9}, 0, 0)]).true_labels) == 0
@@ -116,8 +118,8 @@ class TestPairs:
         nothing = np.zeros(0, dtype=np.int64)
         detections = ImageDetections(nothing, np.zeros(0), nothing, np.zeros((0, 4)))
         truth = ImageGroundTruth(nothing, np.zeros((0, 4)), np.zeros(0, dtype=bool), [], nothing, nothing)
-        with pytest.raises(EvaluationError, match='no masks'):
-            pair_image(truth, detections, named_labels=nothing, absent=nothing, num_classes=5)
+        with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
+            pair_image(truth, detections, image_id='a', named_labels=nothing, absent=nothing, num_classes=5)
 
 
 def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = None) -> LocalisedPairs:
@@ -127,13 +129,14 @@ def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = N
     return LocalisedPairs.gather(
         [
             ImagePairs(
-                num_objects=len(labels) + 1,
+                image_id=f'{at:04}',
                 true_labels=np.array(labels, dtype=np.int64),
                 named_labels=np.array(labels, dtype=np.int64),
                 class_scores=np.zeros((len(labels), count), dtype=np.float32),
+                missed_labels=np.zeros(1, dtype=np.int64),
                 absent=np.array(absent, dtype=np.int64),
             )
-            for labels, absent in images
+            for at, (labels, absent) in enumerate(images)
         ],
         arrays,
     )
@@ -233,7 +236,7 @@ class TestInterval:
             # Each image has a right and, every other one, a wrong name: correctness 2 / 3.
             pairs = gathered(*[([BEAR], []) if i % 2 else ([BEAR, CAR], []) for i in range(images)])
             named = np.full(len(pairs), BEAR)
-            low, high = correctness_interval(pairs, named, ARRAYS, generator=np.random.default_rng(0))
+            low, high = correctness_interval(pairs, named, ARRAYS, resampling=Resampling.draw(pairs.image_ids))
             assert low < 2 / 3 < high
             widths.append(high - low)
         # A hundred times the images, a tenth of the width.
@@ -242,10 +245,10 @@ class TestInterval:
     def test_images_are_drawn_whole(self) -> None:
         # One image of 50 wrong names, one of 50 right ones: the correctness of a draw is 0, 0.5 or 1.
         pairs = gathered(([CAR] * 50, []), ([BEAR] * 50, []))
-        interval = correctness_interval(pairs, np.full(100, BEAR), ARRAYS, generator=np.random.default_rng(0))
+        interval = correctness_interval(pairs, np.full(100, BEAR), ARRAYS, resampling=Resampling.draw(pairs.image_ids))
         assert interval == (0, 1)
 
     def test_without_a_known_name(self) -> None:
         pairs = gathered(([BEAR], []))
-        interval = correctness_interval(pairs, np.array([TEDDY]), ARRAYS, generator=np.random.default_rng(0))
+        interval = correctness_interval(pairs, np.array([TEDDY]), ARRAYS, resampling=Resampling.draw(pairs.image_ids))
         assert np.isnan(interval).all()

@@ -1,0 +1,301 @@
+"""How sure a result is: intervals by bootstrap over images, whose objects are not independent.
+
+One :class:`Resampling` serves all systems that were run on the same images. What they score is then compared resample
+by resample, and the difference between two systems is far surer than each of the two.
+
+Shape letters: B resamples, N images, S scored entries of one class, G rows of counted ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from hierseg.errors import EvaluationError
+from hierseg.metrics.records import FloatArray, ImageMatches, IntArray
+
+CountArray = npt.NDArray[np.uint16]
+
+_CHUNK = 1 << 18  # numbers that are worked on at once: they stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSums:
+    """A result that is a ratio: what each image adds above and below the line.
+
+    Attributes:
+        image_ids: N ids.
+        numerators: (N,) float64.
+        denominators: (N,) float64.
+    """
+
+    image_ids: tuple[str, ...]
+    numerators: FloatArray
+    denominators: FloatArray
+
+    @property
+    def ratio(self) -> float:
+        """The result on all images; nan if nothing counts."""
+        total = float(self.denominators.sum())
+        return float(self.numerators.sum()) / total if total else float('nan')
+
+
+@dataclass(frozen=True, eq=False)
+class Resampling:
+    """Draws of as many images as there are, with replacement.
+
+    Attributes:
+        image_ids: N ids, ascending.
+        multiplicities: (B, N) uint16; how often each resample has each image.
+    """
+
+    image_ids: tuple[str, ...]
+    multiplicities: CountArray
+
+    @classmethod
+    def draw(cls, image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Resampling:
+        """Draws resamples, the same ones for the same images in any order.
+
+        Args:
+            image_ids: N ids.
+            resamples: B.
+            seed: Of the draws.
+
+        Raises:
+            EvaluationError: Without images or resamples, or if an image occurs twice.
+        """
+        ids = tuple(sorted(image_ids))
+        if not ids or resamples < 1:
+            raise EvaluationError(f'{resamples} resamples of {len(ids)} images', fix='Give at least one of each.')
+        _check_once(ids)
+        generator, count = np.random.default_rng(seed), len(ids)
+        multiplicities: CountArray = np.empty((resamples, count), dtype=np.uint16)
+        for row in multiplicities:
+            row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+        return cls(ids, multiplicities)
+
+    def columns(self, image_ids: Sequence[str]) -> IntArray:
+        """(N,) int64; the columns of images in the order given.
+
+        Raises:
+            EvaluationError: If they are not the images that were drawn from, each once.
+        """
+        ids = np.array(image_ids, dtype=object)
+        order = np.argsort(ids, kind='stable')
+        given = tuple(ids[order].tolist())
+        if given != self.image_ids:
+            _check_once(given)
+            first = min(set(given) ^ set(self.image_ids))
+            whose = 'is none of the resampled images' if first in given else 'has no result'
+            raise EvaluationError(
+                f'the image {whose}', where=f'image {first}', fix='Compare systems on the same images, all of them.'
+            )
+        columns = np.empty(len(ids), dtype=np.int64)
+        columns[order] = np.arange(len(ids))
+        return columns
+
+    def ratios(self, sums: ImageSums) -> FloatArray:
+        """(B,) float64; a result on each resample, nan where nothing counts.
+
+        Raises:
+            EvaluationError: If the images are others.
+        """
+        columns = self.columns(sums.image_ids)
+        terms = np.empty((len(columns), 2))
+        terms[columns, 0], terms[columns, 1] = sums.numerators, sums.denominators
+        totals = np.concatenate([self.multiplicities[chunk] @ terms for chunk in self.chunks(len(columns))])
+        return _divided(totals[:, 0], totals[:, 1])
+
+    def chunks(self, width: int) -> list[slice]:
+        """Runs of resamples, to work on ``width`` numbers of each at once."""
+        step = max(1, _CHUNK // max(width, 1))
+        return [slice(begin, begin + step) for begin in range(0, len(self.multiplicities), step)]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The interval of a difference between two systems on the same resamples.
+
+    Attributes:
+        low: Its lower end; nan if no resample has both values.
+        high: Its upper end.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 if the first system is better, −1 if it is worse, 0 if these images cannot tell."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def interval(values: FloatArray, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of a result.
+
+    Args:
+        values: (B,) float64; the result on each resample. Those that are nan are left out.
+        confidence: Part of the resamples within.
+
+    Returns:
+        Its ends; nan if no resample has a value.
+
+    Raises:
+        EvaluationError: If ``confidence`` is not within (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise EvaluationError(f'confidence={confidence}', fix='It is a part of 1, such as 0.95.')
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float('nan'), float('nan')
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(first: FloatArray, second: FloatArray, *, confidence: float = 0.95) -> PairedDifference:
+    """Percentile interval of first − second.
+
+    Args:
+        first: (B,) float64; the result of one system on each resample.
+        second: (B,) float64; that of the other on the same resamples.
+        confidence: Part of the resamples within.
+
+    Raises:
+        EvaluationError: If the numbers of resamples differ.
+    """
+    if first.shape != second.shape:
+        raise EvaluationError(
+            f'{len(first)} resamples of one system, {len(second)} of the other', fix='Use one Resampling for both.'
+        )
+    return PairedDifference(*interval(first - second, confidence=confidence))
+
+
+def resampled_mean_average_precision(
+    matches: Sequence[ImageMatches], resampling: Resampling, *, groups: Mapping[str, Sequence[int]]
+) -> dict[str, FloatArray]:
+    """Mean average precision of groups of classes on every resample.
+
+    What :func:`~hierseg.metrics.summarise` says of a resample whose images are repeated as often as it has them. The
+    entries of a class are sorted once.
+
+    Args:
+        matches: One record for every image, in any order.
+        resampling: Over the same images.
+        groups: Labels by the name of their group.
+
+    Returns:
+        (B,) float64 by the name of the group; nan on resamples where none of its classes has ground truth.
+
+    Raises:
+        EvaluationError: If the images are others.
+    """
+    columns = resampling.columns([image.image_id for image in matches])
+    by_column = [matches[at] for at in np.argsort(columns)]
+    image_of = np.repeat(np.arange(len(by_column)), [len(image.labels) for image in by_column])
+    labels, scores, weights = (
+        np.concatenate([getattr(image, name) for image in by_column]) for name in ('labels', 'scores', 'weights')
+    )
+    # Of equal scores the last comes first, as in summarise.
+    order = np.lexsort((-np.arange(len(labels)), -scores, labels))
+    wanted = sorted({int(label) for group in groups.values() for label in group})
+    begins, ends = np.searchsorted(labels[order], wanted), np.searchsorted(labels[order], wanted, side='right')
+    totals = _ground_truth(by_column, resampling, wanted)
+    values: dict[int, FloatArray] = {}
+    for label, begin, end, total in zip(wanted, begins, ends, totals, strict=True):
+        chosen = order[begin:end]
+        entries = _Entries.of(scores[chosen], weights[chosen], image_of[chosen], resampling)
+        values[label] = entries.average_precision(resampling, total)
+    return {name: _mean_of_known([values[int(label)] for label in group], resampling) for name, group in groups.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """The scored entries of a class in the order in which they count.
+
+    Attributes:
+        columns: (S,) int64; the image of each among the resampled ones.
+        weights: (S,) float64; 0 for false positives.
+        copies: (S,) int64; an entry counts once if its image is drawn more often than this; -1 for an entry that
+            counts as often as the image is drawn.
+    """
+
+    columns: IntArray
+    weights: FloatArray
+    copies: IntArray
+
+    @classmethod
+    def of(cls, scores: FloatArray, weights: FloatArray, columns: IntArray, resampling: Resampling) -> _Entries:
+        """Entries in descending order, those of an image together where scores are equal.
+
+        Where true and false positives of one image have one score, a repeated image has all of them and then all of
+        them again, not first all true ones: each repetition is an entry of its own.
+        """
+        run = np.cumsum((np.diff(scores, prepend=np.inf) != 0) | (np.diff(columns, prepend=-1) != 0)) - 1
+        true, false = (np.bincount(run, kind).astype(bool) for kind in (weights > 0, weights <= 0))
+        mixed = (true & false)[run]
+        if not mixed.any():
+            return cls(columns, weights, np.full(len(columns), -1, dtype=np.int64))
+        repeats = np.where(mixed, resampling.multiplicities.max(axis=0)[columns], 1).astype(np.int64)
+        entry = np.repeat(np.arange(len(columns)), repeats)
+        copy = np.arange(len(entry)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        order = np.lexsort((entry, copy, run[entry]))
+        entry, copy = entry[order], copy[order]
+        return cls(columns[entry], weights[entry], np.where(mixed[entry], copy, -1))
+
+    def average_precision(self, resampling: Resampling, num_ground_truth: FloatArray) -> FloatArray:
+        """(B,) what :func:`~hierseg.metrics.average_precision` says of each resample.
+
+        Args:
+            resampling: The resamples.
+            num_ground_truth: (B,) float64; counted ground truth.
+        """
+        steps = self.weights > 0
+        once = self.copies >= 0
+        areas = np.empty(len(num_ground_truth))
+        for chunk in resampling.chunks(len(self.columns)):
+            drawn = resampling.multiplicities[chunk][:, self.columns].astype(np.float64)
+            drawn[:, once] = drawn[:, once] > self.copies[once]
+            found = drawn[:, steps] * self.weights[steps]
+            true = np.cumsum(found, axis=1)
+            drawn[:, steps] = 0
+            scored = true + np.cumsum(drawn, axis=1)[:, steps]
+            # A true positive that is not drawn has the precision of what is before it and no step of recall.
+            precision = np.divide(true, scored, out=np.zeros_like(true), where=scored > 0)
+            envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            areas[chunk] = (found * envelope).sum(axis=1)
+        return _divided(areas, num_ground_truth)
+
+
+def _ground_truth(images: Sequence[ImageMatches], resampling: Resampling, labels: Sequence[int]) -> list[FloatArray]:
+    """(B,) counted ground truth of each class; images in the order of the columns."""
+    columns = np.repeat(np.arange(len(images)), [len(image.counts) for image in images])
+    counted = np.concatenate([image.counted_labels for image in images])
+    counts = np.concatenate([image.counts for image in images])
+    rows = [np.flatnonzero(counted == label) for label in labels]
+    return [np.asarray(resampling.multiplicities[:, columns[of]] @ counts[of], dtype=np.float64) for of in rows]
+
+
+def _mean_of_known(values: Sequence[FloatArray], resampling: Resampling) -> FloatArray:
+    """(B,) mean over those classes that have a value."""
+    total, known = np.zeros((2, len(resampling.multiplicities)))
+    for of_class in values:
+        known += ~np.isnan(of_class)
+        total += np.nan_to_num(of_class)
+    return _divided(total, known)
+
+
+def _divided(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
+    some = denominators > 0
+    ratios: FloatArray = np.full(len(some), np.nan)
+    np.divide(numerators, denominators, out=ratios, where=some)
+    return ratios
+
+
+def _check_once(ascending: Sequence[str]) -> None:
+    for image, following in pairwise(ascending):
+        if image == following:
+            raise EvaluationError('the image occurs twice', where=f'image {image}', fix='Each image counts once.')

@@ -1,0 +1,218 @@
+"""What is wrong with each detection of an image, and which objects were missed.
+
+In the manner of TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020), but
+a wrong name is told by how it is related to the right one. Masks are compared; classes that nobody verified on the
+image, groups and objects without a mask count against nobody.
+
+Shape letters: D detections that count, J objects with a mask that are no groups, I all objects, V verified classes,
+C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from hierseg.metrics.criteria import OVERLAP_THRESHOLD
+from hierseg.metrics.localised_pairs import (
+    ScoreArray,
+    counted_regions,
+    possible_names,
+    region_overlaps,
+    take_objects,
+)
+from hierseg.metrics.overlaps import box_overlaps, mask_overlaps
+from hierseg.metrics.records import BoolArray, ImageDetections, ImageGroundTruth, IntArray
+from hierseg.taxonomy import TaxonomyArrays
+
+BACKGROUND_THRESHOLD = 0.1
+"""Detections that overlap no object as much lie on background, as in TIDE."""
+
+
+class ErrorKind(IntEnum):
+    """Kinds of detections; of several that apply, a detection is of the first.
+
+    A name is *compatible* with an object if it is the object's class, an ancestor of it, or what the object may be
+    for all that is known (:func:`~hierseg.metrics.possible_names`). A detection *lies on* an object from a mask IoU of
+    0.5. In descending order of their most probable class, detections take objects that they lie on: first all that
+    name the class itself, then all that name an ancestor, then all others with a compatible name. Each takes the one
+    that it overlaps most among those not taken.
+
+    Attributes:
+        CORRECT: Took an object of the class that it names.
+        COARSER: Took an object of a class below the one that it names.
+        FINER: Took an object that may be what it names: unknown rather than wrong.
+        IGNORED: Its name is compatible with a group within which it lies by at least half of itself, or with an object
+            without a mask whose box it overlaps by at least 0.5.
+        DUPLICATE: Lies on an object that its name is compatible with and that another detection took.
+        SIBLING: Lies on an object of another class that has a parent in common with its name.
+        COUSIN: Lies on an object of another class of its branch: with a common ancestor, itself included.
+        FAR: Lies on an object of another root class.
+        LOCALISATION: Overlaps an object that its name is compatible with by less than 0.5, but at least 0.1.
+        UNVERIFIED: None of these, and nobody verified on the image whether there is what it names: not counted.
+        BACKGROUND: None of these.
+    """
+
+    CORRECT = 0
+    COARSER = 1
+    FINER = 2
+    IGNORED = 3
+    DUPLICATE = 4
+    SIBLING = 5
+    COUSIN = 6
+    FAR = 7
+    LOCALISATION = 8
+    UNVERIFIED = 9
+    BACKGROUND = 10
+
+
+MISSED = 'missed'
+"""The name under which missed objects are counted, which are no detections."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageErrors:
+    """The detections of an image that count, each with its kind.
+
+    Attributes:
+        image_id: The image.
+        regions: (D,) int64; which detections, in descending order of their most probable class.
+        kinds: (D,) int64 of :class:`ErrorKind`.
+        objects: (D,) int64; index of the annotated object that the kind is about, -1 for those without.
+        missed: (M,) int64; indices of the objects that have a mask and are no groups, which no kind is about.
+    """
+
+    image_id: str
+    regions: IntArray
+    kinds: IntArray
+    objects: IntArray
+    missed: IntArray
+
+
+def error_kinds(
+    ground_truth: ImageGroundTruth,
+    detections: ImageDetections,
+    arrays: TaxonomyArrays,
+    *,
+    image_id: str,
+    named_labels: IntArray,
+    absent: IntArray,
+    score_threshold: float = 0.0,
+) -> ImageErrors:
+    """Finds the kind of every detection of an image, blank masks left out.
+
+    Args:
+        ground_truth: Its objects with their masks, as annotated: not expanded.
+        detections: Its detections with their masks.
+        arrays: The taxonomy.
+        image_id: Its id.
+        named_labels: (R,) int64; what the detections name.
+        absent: (A,) int64; classes verified as absent, expanded to all below them.
+        score_threshold: Detections whose most probable class is less probable do not count.
+
+    Raises:
+        EvaluationError: If the detections have no masks.
+    """
+    _, regions = counted_regions(
+        detections, image_id=image_id, num_classes=len(arrays.depths), score_threshold=score_threshold
+    )
+    names, labels = named_labels[regions], ground_truth.labels
+    singles = np.flatnonzero((ground_truth.mask_areas > 0) & ~ground_truth.group_of)
+    overlaps: ScoreArray = np.zeros((len(regions), len(labels)), dtype=np.float32)
+    overlaps[:, singles] = region_overlaps(ground_truth, detections, singles, regions)
+    compatible = _compatible(labels, names, absent, arrays)
+    uncounted = _uncounted(ground_truth, detections, regions) & compatible
+
+    kinds, objects = _taken(labels, names, compatible, overlaps, arrays)
+    for kind, evidence in ((ErrorKind.IGNORED, uncounted), *_wrong(labels, names, compatible, overlaps, arrays)):
+        chosen = np.flatnonzero((kinds == ErrorKind.BACKGROUND) & evidence.any(axis=1))
+        kinds[chosen] = kind
+        # The object that it overlaps most; of those without a mask the first.
+        objects[chosen] = np.where(evidence[chosen], 1 + overlaps[chosen], 0).argmax(axis=1) if len(chosen) else -1
+    known = _known_classes(ground_truth, absent, arrays)
+    kinds[(kinds == ErrorKind.BACKGROUND) & ~known[names]] = ErrorKind.UNVERIFIED
+    return ImageErrors(image_id, regions, kinds, objects, missed=np.setdiff1d(singles, objects))
+
+
+def count_kinds(images: Iterable[ImageErrors]) -> dict[str, int]:
+    """How many detections are of each kind, by its name in lower case, and how many objects were missed."""
+    totals, missed = np.zeros(len(ErrorKind), dtype=np.int64), 0
+    for image in images:
+        totals += np.bincount(image.kinds, minlength=len(ErrorKind))
+        missed += len(image.missed)
+    return {**{kind.name.lower(): int(totals[kind]) for kind in ErrorKind}, MISSED: missed}
+
+
+def _compatible(labels: IntArray, names: IntArray, absent: IntArray, arrays: TaxonomyArrays) -> BoolArray:
+    """(D, I) which names are right of which objects, or may be."""
+    is_absent = np.zeros((len(labels), len(arrays.depths)), dtype=bool)
+    is_absent[:, absent] = True
+    right_or_possible: BoolArray = arrays.ancestor_mask[labels] | possible_names(labels, is_absent, arrays)
+    return right_or_possible[:, names].T
+
+
+def _taken(
+    labels: IntArray, names: IntArray, compatible: BoolArray, overlaps: ScoreArray, arrays: TaxonomyArrays
+) -> tuple[IntArray, IntArray]:
+    """Kinds and objects of the detections that take an object, :attr:`ErrorKind.BACKGROUND` and -1 for the others."""
+    kinds = np.full(len(names), ErrorKind.BACKGROUND, dtype=np.int64)
+    objects = np.full(len(names), -1, dtype=np.int64)
+    relations = (
+        (ErrorKind.CORRECT, names[:, None] == labels),
+        (ErrorKind.COARSER, arrays.ancestor_mask[labels][:, names].T),
+        (ErrorKind.FINER, compatible),
+    )
+    for kind, related in relations:
+        is_free = ~np.isin(np.arange(len(labels)), objects)
+        taken = take_objects(overlaps * (related & (objects < 0)[:, None] & is_free))
+        kinds[taken >= 0] = kind
+        objects[taken >= 0] = taken[taken >= 0]
+    return kinds, objects
+
+
+def _uncounted(ground_truth: ImageGroundTruth, detections: ImageDetections, regions: IntArray) -> BoolArray:
+    """(D, I) which detections lie within which groups, or on which objects without a mask."""
+    has_mask, is_group = ground_truth.mask_areas > 0, ground_truth.group_of
+    overlaps = np.zeros((len(regions), len(has_mask)))
+    boxes = detections.boxes[regions]
+    for of, over_first in ((is_group & ~has_mask, True), (~is_group & ~has_mask, False)):
+        overlaps[:, of] = box_overlaps(boxes, ground_truth.boxes[of], over_first_area=over_first)
+    groups = np.flatnonzero(is_group & has_mask)
+    if len(groups) and len(regions) and ground_truth.size is not None and detections.mask_areas is not None:
+        overlaps[:, groups] = mask_overlaps(
+            [detections.masks[region] for region in regions],
+            detections.mask_areas[regions],
+            [ground_truth.masks[index] for index in groups],
+            ground_truth.mask_areas[groups],
+            ground_truth.size,
+        )[1]
+    return overlaps >= OVERLAP_THRESHOLD
+
+
+def _wrong(
+    labels: IntArray, names: IntArray, compatible: BoolArray, overlaps: ScoreArray, arrays: TaxonomyArrays
+) -> tuple[tuple[ErrorKind, BoolArray], ...]:
+    """What is wrong with detections that took nothing: kinds in their order and (D, I) on which objects they show."""
+    lies_on = overlaps >= OVERLAP_THRESHOLD
+    parents = (arrays.up_steps == 1).astype(np.float32)
+    share_a_parent = parents[names] @ parents[labels].T > 0.5
+    share_a_branch = arrays.lowest_common_ancestors[names[:, None], labels] >= 0
+    return (
+        (ErrorKind.DUPLICATE, lies_on & compatible),
+        (ErrorKind.SIBLING, lies_on & share_a_parent),
+        (ErrorKind.COUSIN, lies_on & share_a_branch),
+        (ErrorKind.FAR, lies_on),
+        (ErrorKind.LOCALISATION, compatible & (overlaps >= BACKGROUND_THRESHOLD)),
+    )
+
+
+def _known_classes(ground_truth: ImageGroundTruth, absent: IntArray, arrays: TaxonomyArrays) -> BoolArray:
+    """(C,) which classes are annotated or verified on the image, directly or by implication."""
+    present = np.union1d(ground_truth.labels, np.setdiff1d(ground_truth.verified, absent))
+    known: BoolArray = np.zeros(len(arrays.depths), dtype=bool)
+    known |= arrays.ancestor_mask[present].any(axis=0)
+    known[absent] = True
+    return known
