@@ -59,12 +59,15 @@ def enlargement(height: int, width: int) -> int:
     return int(np.clip(round(FULL_SIZE / max(height, width)), 1, LARGEST_FACTOR))
 
 
-def draw_instances(image: Picture, instances: Sequence[DrawnInstance]) -> tuple[Picture, int]:
+def draw_instances(
+    image: Picture, instances: Sequence[DrawnInstance], *, text_size: int | None = None
+) -> tuple[Picture, int]:
     """Draws instances on an enlarged copy of an image, large ones first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: What to draw.
+        text_size: Pixels of the labels' text; None for :func:`font_size`.
 
     Returns:
         The picture (see :func:`enlargement` for its size) and the number of labels that found no place.
@@ -79,7 +82,7 @@ def draw_instances(image: Picture, instances: Sequence[DrawnInstance]) -> tuple[
         _draw_mask(picture, instance, factor)
     for instance in ordered:
         _draw_box(picture, instance, factor)
-    return _draw_labels(picture, ordered, factor)
+    return _draw_labels(picture, ordered, factor, text_size=text_size or font_size(picture))
 
 
 def font_size(picture: Picture) -> int:
@@ -148,10 +151,12 @@ def _dashes(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[tuple[in
     return dashes
 
 
-def _draw_labels(picture: Picture, instances: Sequence[DrawnInstance], factor: int) -> tuple[Picture, int]:
+def _draw_labels(
+    picture: Picture, instances: Sequence[DrawnInstance], factor: int, *, text_size: int
+) -> tuple[Picture, int]:
     """Writes every label that finds a place; returns the picture and the number of those that did not."""
     crowded = len(instances) > CROWD
-    letters = font(round(font_size(picture) * 0.85) if crowded else font_size(picture))
+    letters = font(round(text_size * 0.85) if crowded else text_size)
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas, 'RGBA')
     line = letters.size * 1.35 + 1

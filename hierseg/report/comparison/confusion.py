@@ -1,0 +1,172 @@
+"""What objects were named, collapsed to a level of the taxonomy: a drawing and the most frequent confusions.
+
+A class deeper than the level counts as its ancestor on that level by preferred parents; one above it stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hierseg.report.comparison.document import MISSED, Comparison, System
+from hierseg.taxonomy import Taxonomy
+
+MOST_CLASSES = 16
+"""A drawing has at most this many; those that take part in most confusions are chosen."""
+FEW_CLASSES = 10
+"""A drawing of up to this many has the counts written into it."""
+MOST_FREQUENT = 8
+"""As many confusions are listed."""
+OTHER = -2
+"""All classes that have no row of their own."""
+RIGHT, SHALLOW, WRONG, LOST = 'right', 'shallow', 'wrong', 'lost'
+"""Named rightly; by an ancestor, which is right but says less; wrongly; not at all."""
+KIND_WORDS = {RIGHT: 'right', SHALLOW: 'right but less deep', WRONG: 'wrong', LOST: 'missed'}
+CELL_SIZES = {True: 34, False: 21}
+"""Pixels of a cell, by whether counts are written into it."""
+ROW_NAMES = 118
+COLUMN_NAMES = 96
+NAME_LENGTH = 17
+
+Counts = dict[tuple[int, int], int]
+"""By true and named label."""
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """A place in the drawing: what was named what, how often, and its part of the row."""
+
+    row: int
+    column: int
+    kind: str
+    count: int
+    share: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What a system named the objects, on one level.
+
+    Attributes:
+        system: Position of the system.
+        level: 0 for root classes.
+        rows: Names of the true classes.
+        columns: Names of the named ones, the missed last.
+        cells: Those that are not empty.
+        size: Pixels of a cell.
+        frequent: The most frequent confusions in words, with their counts.
+        summary: Right, right but less deep, wrong and missed, in words.
+    """
+
+    system: int
+    level: int
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[ConfusionCell, ...]
+    size: int
+    frequent: tuple[tuple[str, int], ...]
+    summary: str
+
+    @property
+    def writes_counts(self) -> bool:
+        """Whether there is room for them."""
+        return self.size == CELL_SIZES[True]
+
+
+def levels(document: Comparison) -> list[str]:
+    """Names of the levels, root classes first; empty where no system has a confusion."""
+    if not any(system.confusion for system in document.systems):
+        return []
+    deepest = int(document.taxonomy.arrays.depths.max())
+    names = ['root classes', *(f'down to level {level}' for level in range(1, deepest)), 'all classes']
+    return names if deepest else names[-1:]
+
+
+def confusion(document: Comparison, position: int, level: int) -> Confusion:
+    """Collapses and lays out what the system at a position named the objects."""
+    taxonomy = document.taxonomy
+    counts = collapsed(taxonomy, document.systems[position], level)
+    shown = _shown(taxonomy, counts)
+    cells, rows = _cells(taxonomy, counts, shown)
+    return Confusion(
+        system=position,
+        level=level,
+        rows=tuple(_name(taxonomy, label) for label in rows),
+        columns=tuple(_name(taxonomy, label) for label in [*rows, MISSED]),
+        cells=cells,
+        size=CELL_SIZES[len(rows) <= FEW_CLASSES],
+        frequent=_frequent(taxonomy, counts),
+        summary=_summary(taxonomy, counts),
+    )
+
+
+def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
+    """Counts by true and named label on a level, ``MISSED`` for what was not found."""
+    counts = Counter[tuple[int, int]]()
+    for true, named, count in system.confusion:
+        pair = tuple(
+            label if label == MISSED else taxonomy.preferred_path(label)[: level + 1][-1] for label in (true, named)
+        )
+        counts[pair[0], pair[1]] += int(count)
+    return dict(counts)
+
+
+def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:
+    if named == MISSED:
+        return LOST
+    if true == named:
+        return RIGHT
+    return SHALLOW if taxonomy.arrays.ancestor_mask[true, named] else WRONG
+
+
+def _shown(taxonomy: Taxonomy, counts: Counts) -> list[int]:
+    """Labels with a row of their own, along the tree: those in most confusions, then those with most objects."""
+    confusions, objects = Counter[int](), Counter[int]()
+    for (true, named), count in counts.items():
+        objects[true] += count
+        if _kind(taxonomy, true, named) == WRONG:
+            confusions.update({true: count, named: count})
+    candidates = sorted({*objects, *confusions}, key=lambda label: (-confusions[label], -objects[label], label))
+    return sorted(candidates[:MOST_CLASSES], key=taxonomy.preferred_path)
+
+
+def _cells(taxonomy: Taxonomy, counts: Counts, shown: list[int]) -> tuple[tuple[ConfusionCell, ...], list[int]]:
+    """The cells that are not empty, and the labels of the rows, ``OTHER`` last where it is needed."""
+    merged: dict[tuple[int, int], Counter[str]] = {}
+    totals = Counter[int]()
+    for (true, named), count in counts.items():
+        row = true if true in shown else OTHER
+        column = named if named in shown or named == MISSED else OTHER
+        merged.setdefault((row, column), Counter())[_kind(taxonomy, true, named)] += count
+        totals[row] += count
+    rows = [*shown, OTHER] if any(OTHER in pair for pair in merged) else shown
+    columns = [*rows, MISSED]
+    cells = []
+    for (row, column), kinds in merged.items():
+        count = kinds.total()
+        share = count / max(totals[row], 1)
+        verb = 'missed' if column == MISSED else f'named {_name(taxonomy, column)}'
+        title = f'{_name(taxonomy, row)} {verb}: {count:,} ({share:.0%})'
+        kind = kinds.most_common(1)[0][0]  # under "other" several may meet
+        cells.append(ConfusionCell(rows.index(row), columns.index(column), kind, count, share, title))
+    return tuple(sorted(cells, key=lambda cell: (cell.row, cell.column))), rows
+
+
+def _frequent(taxonomy: Taxonomy, counts: Counts) -> tuple[tuple[str, int], ...]:
+    wrong = Counter({pair: count for pair, count in counts.items() if _kind(taxonomy, *pair) == WRONG})
+    return tuple(
+        (f'{taxonomy.names[true]} → {taxonomy.names[named]}', count)
+        for (true, named), count in wrong.most_common(MOST_FREQUENT)
+    )
+
+
+def _summary(taxonomy: Taxonomy, counts: Counts) -> str:
+    parts = Counter[str]()
+    for pair, count in counts.items():
+        parts[_kind(taxonomy, *pair)] += count
+    return ', '.join(f'{parts[kind] / parts.total():.0%} {word}' for kind, word in KIND_WORDS.items() if parts[kind])
+
+
+def _name(taxonomy: Taxonomy, label: int) -> str:
+    return {MISSED: 'missed', OTHER: 'other'}.get(label) or taxonomy.names[label]
