@@ -1,0 +1,191 @@
+"""Everything that is measured about one system on one store: one pass over its predictions.
+
+Shape letters: C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from hierseg.annotations import Store
+from hierseg.errors import EvaluationError
+from hierseg.evaluation.arrays import ground_truth_of
+from hierseg.evaluation.predictions import ImagePrediction
+from hierseg.metrics import (
+    IOU_THRESHOLDS,
+    OPEN_IMAGES,
+    Criterion,
+    Expansion,
+    HierarchicalResult,
+    ImageCocoMatches,
+    ImageErrors,
+    ImageMatchTable,
+    ImagePairs,
+    LocalisedPairs,
+    OpenImagesResult,
+    area_ranges,
+    coco_average_precision,
+    error_kinds,
+    hierarchical_result,
+    match_image_as_coco,
+    match_image_by,
+    mean_over_classes,
+    mean_over_thresholds,
+    pair_image,
+    summarise_by,
+)
+
+SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
+OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
+CRITERIA = (*OVERLAPS, *SIZES.values())
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMeasures:
+    """What matching leaves of one image, for every kind of measure.
+
+    Attributes:
+        matches: By the Open Images protocol and every criterion of ``CRITERIA``.
+        coco: By COCO's.
+        pairs: Localised pairs of detections and objects.
+        errors: Kinds of the detections above the score threshold.
+    """
+
+    matches: ImageMatchTable
+    coco: ImageCocoMatches
+    pairs: ImagePairs
+    errors: ImageErrors
+
+
+@dataclass(frozen=True, eq=False)
+class SystemEvaluation:
+    """Everything that is measured about one system.
+
+    Attributes:
+        groups: Labels of the groups of classes whose mean AP is told apart, by name; ``all`` is among them.
+        images: The measures of each image, in the order given.
+        results: By criterion.
+        pairs: Of all images.
+        names: How right and how deep the names of the pairs are.
+        coco: The twelve COCO statistics by their names.
+    """
+
+    groups: Mapping[str, tuple[int, ...]]
+    images: Sequence[ImageMeasures]
+    results: Mapping[Criterion, OpenImagesResult]
+    pairs: LocalisedPairs
+    names: HierarchicalResult
+    coco: Mapping[str, float]
+
+    @classmethod
+    def gather(
+        cls, images: Sequence[ImageMeasures], store: Store, *, groups: Mapping[str, tuple[int, ...]]
+    ) -> SystemEvaluation:
+        """From the measures of all images.
+
+        Raises:
+            EvaluationError: Without images, or if one occurs twice.
+        """
+        if not images:
+            raise EvaluationError('there are no predictions', where=str(store.path), fix='Test on at least one image.')
+        arrays = store.taxonomy.arrays
+        pairs = LocalisedPairs.gather([image.pairs for image in images], arrays)
+        return cls(
+            groups=groups,
+            images=images,
+            results=summarise_by((image.matches for image in images), store.taxonomy.num_classes, criteria=CRITERIA),
+            pairs=pairs,
+            names=hierarchical_result(pairs, pairs.named_labels, arrays),
+            coco=coco_average_precision((image.coco for image in images), store.taxonomy.num_classes),
+        )
+
+    @property
+    def open_images(self) -> OpenImagesResult:
+        """The result of the Open Images Challenge: overlap 0.5, every size."""
+        return self.results[OPEN_IMAGES]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """All numbers by name: see ``docs/evaluation.md``; nan where nothing counts."""
+        over_thresholds = mean_over_thresholds(self.results[criterion] for criterion in OVERLAPS)
+        everything = self.groups['all']
+        return {
+            **{_of_group(name): self.open_images.mean_over(labels) for name, labels in self.groups.items()},
+            'mAP50_95': mean_over_classes(over_thresholds, everything),
+            **{f'mAP_{size}': self.results[criterion].mean_over(everything) for size, criterion in SIZES.items()},
+            **{f'coco_{name}': value for name, value in self.coco.items()},
+            **asdict(self.names),
+        }
+
+
+def _of_group(name: str) -> str:
+    return 'mAP' if name == 'all' else f'mAP_{name}'
+
+
+def image_measurer(store: Store, *, score_threshold: float) -> Callable[[ImagePrediction], ImageMeasures]:
+    """A function that measures one image, whatever the order of images.
+
+    Args:
+        store: The ground truth.
+        score_threshold: Detections whose most probable class is less probable get no kind of error. All count for
+            average precision, and for pairs.
+    """
+    expansion, as_annotated = Expansion.of(store.taxonomy), Expansion.none(store.taxonomy.num_classes)
+    num_classes, arrays = store.taxonomy.num_classes, store.taxonomy.arrays
+
+    def measures(prediction: ImagePrediction) -> ImageMeasures:
+        row = store.row_of(prediction.image_id)
+        annotated = ground_truth_of(store, row, expansion=as_annotated, by_mask=True)
+        absent = np.unique(expansion.downward(store.verified(row)[1])[1])
+        named = prediction.named_labels
+        scores = prediction.class_scores(num_classes)
+        image, detections = prediction.image_id, prediction.detections
+        return ImageMeasures(
+            matches=match_image_by(
+                ground_truth_of(store, row, expansion=expansion, by_mask=True),
+                detections, image_id=image, criteria=CRITERIA,
+            ),
+            coco=match_image_as_coco(
+                annotated, detections, image_id=image,
+                named_labels=named, named_scores=scores[np.arange(len(named)), named].astype(np.float64),
+            ),
+            pairs=pair_image(
+                annotated, detections, image_id=image, named_labels=named, absent=absent, num_classes=num_classes
+            ),
+            errors=error_kinds(
+                annotated, detections, arrays, image_id=image,
+                named_labels=named, absent=absent, score_threshold=score_threshold,
+            ),
+        )  # fmt: skip
+
+    return measures
+
+
+def evaluate_system(
+    store: Store,
+    predictions: Sequence[ImagePrediction],
+    *,
+    groups: Mapping[str, tuple[int, ...]],
+    score_threshold: float = 0.3,
+    name: str = '',
+) -> SystemEvaluation:
+    """Evaluates a system on the images that it gives predictions of, with a progress bar.
+
+    Args:
+        store: The ground truth.
+        predictions: One for every image that counts, without detections too.
+        groups: From :func:`~hierseg.metrics.class_groups`.
+        score_threshold: As of :func:`image_measurer`.
+        name: Stands at the progress bar.
+
+    Raises:
+        EvaluationError: If predictions do not fit the ground truth, or there are none.
+        StoreError: If the store does not have an image.
+    """
+    measures = image_measurer(store, score_threshold=score_threshold)
+    bar = tqdm(predictions, desc=f'evaluating {name}'.rstrip(), unit='image', disable=None)
+    return SystemEvaluation.gather([measures(prediction) for prediction in bar], store, groups=groups)
