@@ -10,6 +10,7 @@ from hierseg.metrics.average_precision import (
 from hierseg.metrics.class_groups import FREQUENCY_BANDS, class_groups, frequency_bands
 from hierseg.metrics.coco_average_precision import (
     COCO_STATISTICS,
+    ClassCocoMatches,
     ImageCocoMatches,
     coco_average_precision,
     match_image_as_coco,
@@ -58,6 +59,7 @@ __all__ = [
     'MASK_SUBMISSION_COLUMNS',
     'OPEN_IMAGES',
     'RECALLS',
+    'ClassCocoMatches',
     'Criterion',
     'Expansion',
     'ImageCocoMatches',
