@@ -1,12 +1,6 @@
 """Evaluation of instances: the protocols of Open Images and COCO, and how right the names of found objects are."""
 
-from hierseg.metrics.average_precision import (
-    RECALLS,
-    average_precision,
-    precision_at_recalls,
-    summarise,
-    summarise_by,
-)
+from hierseg.metrics.average_precision import RECALLS, average_precision, precision_at_recalls, summarise, summarise_by
 from hierseg.metrics.bootstrap import (
     ImageSums,
     PairedDifference,
@@ -18,6 +12,7 @@ from hierseg.metrics.bootstrap import (
 from hierseg.metrics.class_groups import FREQUENCY_BANDS, class_groups, frequency_bands
 from hierseg.metrics.coco_average_precision import (
     COCO_STATISTICS,
+    ClassCocoMatches,
     ImageCocoMatches,
     coco_average_precision,
     match_image_as_coco,
@@ -84,6 +79,7 @@ __all__ = [
     'MASK_SUBMISSION_COLUMNS',
     'OPEN_IMAGES',
     'RECALLS',
+    'ClassCocoMatches',
     'Confusion',
     'Criterion',
     'ErrorKind',

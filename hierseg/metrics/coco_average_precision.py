@@ -157,17 +157,25 @@ def _annotation(ground_truth: ImageGroundTruth, index: int, size: tuple[int, int
     """An object as a COCO annotation."""
     has_mask = bool(ground_truth.mask_areas[index] > 0)
     if has_mask:
-        mask: Any = {'size': size, 'counts': ground_truth.masks[index]}
+        mask = {'size': size, 'counts': ground_truth.masks[index]}
     else:
-        height, width = size
-        corners = np.clip(ground_truth.boxes[index], 0, 1) * [width, height, width, height]
-        mask = coco_mask.frPyObjects([[*corners[:2], *(corners[2:] - corners[:2])]], height, width)[0]
+        mask = _filled_box(ground_truth.boxes[index], size)
     return {
         'category_id': int(ground_truth.labels[index]),
         'segmentation': mask,
         'area': int(ground_truth.mask_areas[index]),
         'iscrowd': int(ground_truth.group_of[index] or not has_mask),
     }
+
+
+def _filled_box(box: FloatArray, size: tuple[int, int]) -> dict[str, Any]:
+    """The pixels of a normalised box, as a mask."""
+    height, width = size
+    x1, y1, x2, y2 = np.rint(np.clip(box, 0, 1) * [width, height, width, height]).astype(int)
+    pixels = np.zeros(size, dtype=np.uint8, order='F')
+    pixels[y1:y2, x1:x2] = 1
+    mask: dict[str, Any] = coco_mask.encode(pixels)
+    return mask
 
 
 def _matches_of_classes(

@@ -79,7 +79,7 @@ def match_image(
     group_of_weight: float = 0.0,
     criterion: Criterion = OPEN_IMAGES,
 ) -> ImageMatches:
-    """Matches one image by one criterion; see :func:`match_image_by`."""
+    """Matches one image by one criterion; arguments and errors as of :func:`match_image_by`."""
     table = match_image_by(
         ground_truth,
         detections,

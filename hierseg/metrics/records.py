@@ -200,6 +200,6 @@ def mean_over_classes(values: FloatArray, labels: Sequence[int]) -> float:
 def _mean_over(values: FloatArray, labels: Sequence[int]) -> FloatArray:
     """Mean over the rows of ``labels`` that are not nan; a row is nan in all places or in none."""
     rows = values[np.asarray(labels, dtype=np.int64)]
-    rows = rows[~np.isnan(rows.reshape(len(rows), -1)).any(axis=1)]
+    rows = rows[~np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))]
     mean: FloatArray = rows.mean(axis=0) if len(rows) else np.full(values.shape[1:], np.nan)
     return mean

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import ImageMatches, average_precision, summarise
+from hierseg.metrics import RECALLS, ImageMatches, average_precision, precision_at_recalls, summarise
 
 TP, FP = 1.0, 0.0
 
@@ -68,6 +68,45 @@ class TestRule6:
     def test_of_equal_scores_the_last_comes_first(self):
         assert ap([FP, TP], 1, scores=[0.5, 0.5]) == 1
         assert ap([TP, FP], 1, scores=[0.5, 0.5]) == 0.5
+
+
+def curve(weights, total, recalls=RECALLS):
+    scores = np.arange(len(weights), 0, -1, dtype=np.float64)
+    return precision_at_recalls(scores, np.array(weights, dtype=np.float64), total, recalls=np.array(recalls))
+
+
+class TestCurve:
+    """The precision envelope on a grid of recalls."""
+
+    def test_the_best_precision_at_that_recall_or_a_greater_one(self):
+        # TP FP TP TP of 5: precision 1 at recall 0.2, 2/3 at 0.4, 3/4 at 0.6; so 3/4 from above 0.2 up to 0.6.
+        found = curve([TP, FP, TP, TP], 5, [0, 0.2, 0.21, 0.4, 0.6, 0.61, 1])
+        np.testing.assert_allclose(found, [1, 1, 0.75, 0.75, 0.75, 0, 0], rtol=1e-15)
+
+    def test_a_recall_that_is_reached_exactly_counts(self):
+        # 57 of 100, where the 57th step of a linspace over [0, 1] is a little above 0.57.
+        found = curve([TP] * 57, 100)
+        assert RECALLS[57] == 0.57
+        assert found.tolist() == [1.0] * 58 + [0.0] * 43
+
+    def test_a_false_positive_in_front(self):
+        assert curve([FP, TP], 1, [0, 1]).tolist() == [0.5, 0.5]
+
+    def test_nothing_found(self):
+        assert curve([FP], 2, [0, 0.5]).tolist() == [0, 0]
+        assert curve([], 2, [0, 0.5]).tolist() == [0, 0]
+
+    def test_no_ground_truth_has_no_value(self):
+        assert np.isnan(curve([FP], 0)).all()
+        assert np.isnan(curve([], 0)).all()
+
+    def test_mean_over_classes_with_a_value(self):
+        # Class 0: TP of 1: precision 1 everywhere. Class 1: FP TP of 2: 1/2 up to recall 1/2. Class 2: no value.
+        result = summarise([image('a', [(0, 0.9, TP), (1, 0.9, FP), (1, 0.8, TP), (2, 0.7, FP)], {0: 1.0, 1: 2.0})], 3)
+        np.testing.assert_allclose(result.mean_curve([0, 1, 2]), [0.75] * 51 + [0.5] * 50, rtol=1e-15)
+        np.testing.assert_allclose(result.mean_curve([1, 2]), [0.5] * 51 + [0.0] * 50, rtol=1e-15)
+        assert np.isnan(result.mean_curve([2])).all()
+        assert result.mean_curve([]).shape == (101,)
 
 
 def test_summary_over_images_and_classes():
@@ -139,3 +178,16 @@ def test_the_order_of_images_does_not_matter(entries, random):
     shuffled = images.copy()
     random.shuffle(shuffled)
     np.testing.assert_array_equal(summarise(images, 3).average_precision, summarise(shuffled, 3).average_precision)
+
+
+@given(scores_and_weights, st.integers(0, 3))
+def test_the_curve_falls_and_its_area_is_the_average_precision(entries, missed):
+    scores, weights = entries
+    total = float(weights.sum() + missed)
+    if total == 0:
+        return
+    # Midway between the recalls that n objects can have, the curve is the height of the step of width 1 / n.
+    midways = (np.arange(total) + 0.5) / total
+    sampled = precision_at_recalls(scores, weights, total, recalls=midways)
+    assert sampled.mean() == pytest.approx(average_precision(scores, weights, total), abs=1e-12)
+    assert (np.diff(precision_at_recalls(scores, weights, total)) <= 0).all()

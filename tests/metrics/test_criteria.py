@@ -117,7 +117,7 @@ class TestAreas:
         assert scored(objects, claims, areas=SMALL) == [(0.9, 1.0)]
 
     def test_an_object_in_the_range_comes_first(self):
-        # 4 × 3 pixels lie on the object of 16 (0.75) and on the one of 9 in it (0.75): of 4 × 4 on 16 (1), and 9 / 16.
+        # The detection is the object of 16 pixels (overlap 1), in which lies another of 9 (9 / 16).
         objects, claims = ground_truth((ONE, 'mask'), ((0, 0, 3, 3), 'mask')), detections((ONE, 0.9))
         assert scored(objects, claims) == [(0.9, 1.0)]
         assert scored(objects, claims, areas=SMALL) == [(0.9, 1.0)]
