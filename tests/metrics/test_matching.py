@@ -10,7 +10,7 @@ from plain_open_images import tight_box
 from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import ImageDetections, ImageGroundTruth, match_image
+from hierseg.metrics import ImageDetections, ImageGroundTruth, match_image, summarise
 from hierseg.metrics.matching import MAX_DETECTIONS
 from hierseg.metrics.overlaps import box_overlaps, mask_overlaps
 
@@ -118,6 +118,13 @@ class TestRule4b:
         # 4 columns of the detection: 1 in the left group, 3 in the right one. Only the right one is found.
         objects = ground_truth(((0, 0, 3, 4), 'mask group'), ((3, 0, 8, 4), 'mask group'))
         assert scored(objects, detections(((2, 0, 6, 4), 0.9)), weight=1.0) == [(0.9, 1.0)]
+
+    def test_of_equal_scores_a_found_group_comes_before_singles(self):
+        # The reference appends groups to the singles and sorts in reverse: true before false, whatever the rows' order.
+        claims = [((0, 0, 2, 2), 0.8), ((6, 6, 8, 8), 0.8)]
+        for rows in (claims, claims[::-1]):
+            matches = match_image(ground_truth(self.GROUP), detections(*rows), image_id='i', group_of_weight=1.0)
+            assert summarise([matches], 1).average_precision.tolist() == [1.0]
 
     def test_a_best_score_of_zero_does_not_count(self):
         assert scored(ground_truth(self.GROUP), detections(((0, 0, 2, 2), 0.0)), weight=1.0) == []
