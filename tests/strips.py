@@ -30,7 +30,7 @@ def objects_of(
     areas = [0 if i in maskless else 10 * (end - start) for i, (_, start, end) in enumerate(objects)]
     return ImageGroundTruth(
         labels=np.array([label for label, _, _ in objects], dtype=np.int64),
-        boxes=np.array([(start / 100, 0, end / 100, 1) for _, start, end in objects]).reshape(-1, 4),
+        boxes=np.array([(start, 0, end, 1) for _, start, end in objects]).reshape(-1, 4),
         group_of=np.array([i in groups for i in range(len(objects))], dtype=bool),
         masks=[strip(start, end) if area else b'' for area, (_, start, end) in zip(areas, objects, strict=True)],
         mask_areas=np.array(areas, dtype=np.int64),
@@ -46,7 +46,7 @@ def detections_of(regions: Sequence[tuple[Mapping[int, float], int, int]]) -> Im
         labels=np.array([label for _, label, _ in claims], dtype=np.int64),
         scores=np.array([score for _, _, score in claims], dtype=np.float64),
         regions=np.array([i for i, _, _ in claims], dtype=np.int64),
-        boxes=np.array([(start / 100, 0, end / 100, 1) for _, start, end in regions]).reshape(-1, 4),
+        boxes=np.array([(start, 0, end, 1) for _, start, end in regions]).reshape(-1, 4),
         masks=[strip(start, end) for _, start, end in regions],
         mask_areas=np.array([10 * (end - start) for _, start, end in regions], dtype=np.int64),
         size=SIZE,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 from statistics import fmean
 
 import networkx as nx
@@ -22,8 +23,9 @@ from hierseg.metrics import (
 )
 from hierseg.taxonomy import Taxonomy
 
-# toy > ball; animal > bear > polar; teddy under toy (preferred) and bear; car. Leaves: teddy, polar, car, ball, so that
-# toy, animal and bear, with two leaves each, say log(4 / 2) / log 4 = 1/2. Heights: toy 1, animal 2, bear 1; above all 3.
+# toy > ball; animal > bear > polar; teddy under toy (preferred) and bear; car. Leaves: teddy, polar, car, ball, so
+# that toy, animal and bear, with two leaves each, say log(4 / 2) / log 4 = 1/2. Heights: toy 1, animal 2, bear 1,
+# leaves 0, the virtual root 3.
 TOY, ANIMAL, BEAR, TEDDY, POLAR, CAR, BALL = range(7)
 TAXONOMY = Taxonomy.from_edges(
     ['toy', 'animal', 'bear', 'teddy', 'polar', 'car', 'ball'],
@@ -155,7 +157,9 @@ def plain_result(taxonomy, images, named):
     down = [{v} | taxonomy.descendants(v) for v in range(count)]
     leaves = [sum(not taxonomy.children[v] for v in down[label]) for label in range(count)]
     num_leaves = sum(not children for children in taxonomy.children)
-    said = [np.log(num_leaves / leaves[v]) / np.log(num_leaves) if num_leaves > 1 else 0.0 for v in range(count)] + [0.0]
+    said = [np.log(num_leaves / leaves[v]) / np.log(num_leaves) if num_leaves > 1 else 0.0 for v in range(count)] + [
+        0.0
+    ]
     heights = [nx.dag_longest_path_length(taxonomy.graph.subgraph(down[v])) for v in range(count)]
     heights.append(max(heights) + 1)
     above = nx.DiGraph((child, parent) for child in range(count) for parent in taxonomy.parents[child] or (-1,))
@@ -195,7 +199,7 @@ def plain_result(taxonomy, images, named):
             kept['path_consistency'].append(
                 any(
                     all(scores[v] > 0 for v in path)
-                    and all(scores[a] >= scores[b] * np.float32(0.99999) for a, b in zip(path, path[1:], strict=False))
+                    and all(scores[a] >= scores[b] * np.float32(0.99999) for a, b in pairwise(path))
                     for path in taxonomy.paths(name)
                 )
             )

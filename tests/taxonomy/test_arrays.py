@@ -203,5 +203,7 @@ def test_parity_with_networkx(taxonomy):
             shortest = min(down[a][first] + down[a][second] for a in above[first] & above[second])
             assert arrays.distances[first, second] == shortest
             lowest = taxonomy.lowest_common_ancestors(first, second)
-            chosen = min(lowest, key=lambda v: (arrays.leaf_counts[v], -arrays.depths[v], arrays.heights[v], v), default=-1)
+            chosen = min(
+                lowest, key=lambda v: (arrays.leaf_counts[v], -arrays.depths[v], arrays.heights[v], v), default=-1
+            )
             assert arrays.lowest_common_ancestors[first, second] == chosen
