@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pycocotools import mask as coco_mask
+from strips import detections_of, objects_of
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
@@ -22,14 +22,6 @@ from hierseg.metrics import (
 from hierseg.taxonomy import Taxonomy
 
 ARRAYS = teddy_taxonomy().arrays
-SIZE = (10, 100)
-
-
-def strip(start: int, end: int) -> bytes:
-    """The mask of some columns of a 100 × 10 image."""
-    mask = np.zeros(SIZE, dtype=np.uint8, order='F')
-    mask[:, start:end] = 1
-    return coco_mask.encode(mask)['counts']
 
 
 def pair(
@@ -41,30 +33,9 @@ def pair(
     score_threshold: float = 0.0,
 ) -> ImagePairs:
     """Pairs (label, first, last column) with (score by label, first, last column); detections name the best class."""
-    count = len(objects)
-    areas = [0 if i in maskless else 10 * (end - start) for i, (_, start, end) in enumerate(objects)]
-    truth = ImageGroundTruth(
-        labels=np.array([label for label, _, _ in objects], dtype=np.int64),
-        boxes=np.zeros((count, 4)),
-        group_of=np.array([i in groups for i in range(count)], dtype=bool),
-        masks=[strip(start, end) if area else b'' for area, (_, start, end) in zip(areas, objects, strict=True)],
-        mask_areas=np.array(areas, dtype=np.int64),
-        verified=np.zeros(0, dtype=np.int64),
-        size=SIZE,
-    )
-    claims = [(i, label, score) for i, (scores, _, _) in enumerate(regions) for label, score in scores.items()]
-    detections = ImageDetections(
-        labels=np.array([label for _, label, _ in claims], dtype=np.int64),
-        scores=np.array([score for _, _, score in claims]),
-        regions=np.array([i for i, _, _ in claims], dtype=np.int64),
-        boxes=np.zeros((len(regions), 4)),
-        masks=[strip(start, end) for _, start, end in regions],
-        mask_areas=np.array([10 * (end - start) for _, start, end in regions], dtype=np.int64),
-        size=SIZE,
-    )
     return pair_image(
-        truth,
-        detections,
+        objects_of(objects, groups=groups, maskless=maskless),
+        detections_of(regions),
         image_id='a',
         named_labels=np.array([max(scores, key=scores.get) for scores, _, _ in regions], dtype=np.int64),
         absent=np.zeros(0, dtype=np.int64),
@@ -133,7 +104,7 @@ def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = N
                 true_labels=np.array(labels, dtype=np.int64),
                 named_labels=np.array(labels, dtype=np.int64),
                 class_scores=np.zeros((len(labels), count), dtype=np.float32),
-                missed_labels=np.zeros(1, dtype=np.int64),
+                missed_labels=np.array([TOY]),
                 absent=np.array(absent, dtype=np.int64),
             )
             for at, (labels, absent) in enumerate(images)
@@ -147,6 +118,8 @@ class TestGathering:
         pairs = gathered(([BEAR, CAR], []), ([], [CAR]), ([TOY], []))
         assert len(pairs) == 3
         assert pairs.image_of.tolist() == [0, 0, 2]
+        assert pairs.image_ids == ('0000', '0001', '0002')
+        assert (pairs.missed_image_of.tolist(), pairs.missed_labels.tolist()) == ([0, 1, 2], [TOY] * 3)
         assert (pairs.num_images, pairs.num_objects, pairs.match_rate) == (3, 6, 0.5)
 
     def test_what_the_object_may_be(self) -> None:

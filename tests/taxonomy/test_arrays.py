@@ -88,6 +88,34 @@ def test_distances():
     np.testing.assert_array_equal(TAXONOMY.arrays.distances, expected)
 
 
+def test_height_is_that_of_the_longest_path_to_a_leaf():
+    # animal > bear > teddy; toy > ball.
+    np.testing.assert_array_equal(TAXONOMY.arrays.heights, [1, 2, 1, 0, 0, 0, 0])
+
+
+def test_lowest_common_ancestors():
+    # Above both teddy and polar bear are animal and bear, with two leaves each: bear is deeper. Toy and bear have
+    # teddy in common below them and nothing above.
+    expected = [
+        # toy animal bear teddy polar car ball
+        [0, -1, -1, 0, -1, -1, 0],
+        [-1, 1, 1, 1, 1, -1, -1],
+        [-1, 1, 2, 2, 2, -1, -1],
+        [0, 1, 2, 3, 2, -1, 0],
+        [-1, 1, 2, 2, 4, -1, -1],
+        [-1, -1, -1, -1, -1, 5, -1],
+        [0, -1, -1, 0, -1, -1, 6],
+    ]
+    np.testing.assert_array_equal(TAXONOMY.arrays.lowest_common_ancestors, expected)
+
+
+def test_of_several_lowest_common_ancestors_the_one_with_fewest_leaves_counts():
+    # x and y are below both l and r; r has a leaf more.
+    edges = [('x', 'l'), ('y', 'l'), ('x', 'r'), ('y', 'r'), ('z', 'r')]
+    taxonomy = Taxonomy.from_edges(['r', 'l', 'x', 'y', 'z'], edges)
+    assert taxonomy.arrays.lowest_common_ancestors[2, 3] == 1
+
+
 def test_a_redundant_edge_shortens_steps_but_not_depth():
     # c is below a directly and through b: one step up, depth two.
     taxonomy = Taxonomy.from_edges(['a', 'b', 'c'], [('b', 'a'), ('c', 'b'), ('c', 'a')])
@@ -105,12 +133,16 @@ def test_a_single_class_has_all_matrices():
 
 @pytest.mark.parametrize(
     'name',
-    [*(field.name for field in fields(TaxonomyArrays)), 'root_mask', 'ancestor_pairs', 'leaf_counts', 'distances'],
+    [
+        *(field.name for field in fields(TaxonomyArrays)),
+        *('root_mask', 'ancestor_pairs', 'leaf_counts', 'heights', 'lowest_common_ancestors', 'distances'),
+    ],
 )
 def test_matrices_are_read_only_and_typed(name):
     matrix = getattr(TAXONOMY.arrays, name)
-    steps = {'up_steps': np.int32, 'distances': np.int32, 'ancestor_mask': np.bool_, 'root_mask': np.bool_}
-    assert matrix.dtype == steps.get(name, np.int64)
+    types = {'ancestor_mask': np.bool_, 'root_mask': np.bool_}
+    types |= dict.fromkeys(('up_steps', 'distances', 'lowest_common_ancestors'), np.int32)
+    assert matrix.dtype == types.get(name, np.int64)
     with pytest.raises(ValueError, match='read-only'):
         matrix[...] = 0
 
@@ -143,7 +175,7 @@ def test_renumbering_classes_permutes_everything(taxonomy, data):
     before, after = taxonomy.arrays, renumbered.arrays
     for name in ('ancestor_mask', 'root_mask', 'up_steps', 'distances'):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[np.ix_(order, order)], err_msg=name)
-    for name in ('depths', 'leaf_counts'):
+    for name in ('depths', 'leaf_counts', 'heights'):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[order], err_msg=name)
     np.testing.assert_array_equal(after.preferred_roots, new_label[before.preferred_roots[order]])
     parents = before.preferred_parents[order]
@@ -162,9 +194,16 @@ def test_parity_with_networkx(taxonomy):
     for first in range(taxonomy.num_classes):
         longest = max(len(path) for path in [*nx.all_simple_paths(graph, -1, first)])
         assert arrays.depths[first] == longest - 2  # nodes of the path less its two ends
+        below = nx.descendants(graph, first) | {first}
+        assert arrays.heights[first] == nx.dag_longest_path_length(graph.subgraph(below))
         leaves = [v for v in nx.descendants(graph, first) | {first} if graph.out_degree(v) == 0]
         assert arrays.leaf_counts[first] == len(leaves)
         for second in range(taxonomy.num_classes):
             assert arrays.up_steps[first, second] == down[second].get(first, -1)
             shortest = min(down[a][first] + down[a][second] for a in above[first] & above[second])
             assert arrays.distances[first, second] == shortest
+            lowest = taxonomy.lowest_common_ancestors(first, second)
+            chosen = min(
+                lowest, key=lambda v: (arrays.leaf_counts[v], -arrays.depths[v], arrays.heights[v], v), default=-1
+            )
+            assert arrays.lowest_common_ancestors[first, second] == chosen
