@@ -12,41 +12,57 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from hierseg.apis.inference import load_model
+from hierseg.report.comparison import Costs
 
 WARM_UP = 2
 """Images before the first that is timed: the first ones pay for allocations and for choosing algorithms."""
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What a system costs; None where it is not known.
+class StepCosts:
+    """What one image costs.
 
     Attributes:
-        parameters: Numbers that are trained or could be: all parameters, frozen ones included.
         flops: Of one image through the whole test step, mean over the images; a multiplication and an addition are two.
             Matrix products and convolutions count; see ``torch.utils.flop_counter``.
         latency_ms: Of one image alone in a batch, from the loaded picture to instances with masks; median.
-        peak_memory_mb: Most memory in use while testing: on a GPU what torch allocated there, on a CPU what the process
-            held more than before the model was loaded; 10⁶ bytes.
-        training_seconds: Time of all training steps, waiting for data included, validation excluded; see
-            :func:`training_seconds`.
     """
-
-    parameters: int | None = None
-    flops: float | None = None
-    latency_ms: float | None = None
-    peak_memory_mb: float | None = None
-    training_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class StepCosts:
-    """What one image costs; see :class:`Costs`."""
 
     flops: float
     latency_ms: float
+
+
+def measure_costs(config: Config, checkpoint: str, *, images: int) -> Costs:
+    """Loads a model, tests it on some images of its config's test data, and reads the log of its training.
+
+    Peak memory is, on a GPU, what torch allocated there; on a CPU, what the process held more than before the model was
+    loaded; 10⁶ bytes. Parameters are all, frozen ones included.
+
+    Args:
+        config: From ``load_config``.
+        checkpoint: The weights; the folder that they lie in has the log.
+        images: How many are timed.
+
+    Raises:
+        ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
+    """
+    with PeakMemory() as memory:
+        model = load_model(config, checkpoint)
+        loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
+        steps = measure_steps(model, loader, images=images)
+    return Costs(
+        parameters=count_parameters(model),
+        flops=steps.flops,
+        latency_ms=steps.latency_ms,
+        peak_memory_mb=memory.megabytes,
+        training_seconds=training_seconds(Path(checkpoint).parent),
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

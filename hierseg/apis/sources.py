@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.runner import Runner
+from mmengine.config import Config
 
 from hierseg.annotations import Store
-from hierseg.apis.costs import PeakMemory, count_parameters, measure_steps, training_seconds
+from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
-from hierseg.errors import ConfigError
-from hierseg.evaluation import ImagePrediction
-from hierseg.evaluation.recorder import PredictionRecorder
-from hierseg.evaluation.submission import read_submission
-from hierseg.models.decision import Decision
+from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric
 from hierseg.report.comparison import Costs
 from hierseg.report.curves import read_losses
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class RunSource:
     config: str
     checkpoint: str
 
-    def settled(self, options: Mapping[str, Any] | None) -> Any:
-        """The config with overridden values.
+    def settled(self, options: Mapping[str, Any] | None) -> Config:
+        """The config with overridden values, for the checkpoint.
 
         Raises:
             ConfigError: A file does not exist, or the config cannot be read.
@@ -62,34 +58,44 @@ class PredictionsSource:
 
 
 @dataclass(frozen=True, eq=False)
-class SystemOutput:
-    """What a system said of each image, and what it costs.
+class EvaluatedSystem:
+    """A system, what it said and what it costs.
 
     Attributes:
         name: What it is called.
         config: Its config file, '' for a submission.
         weights: Its checkpoint, or the submission.
         predictions: One for each image.
-        costs: What is known of them.
-        training_curves: (epoch, value) by the curve's name.
+        evaluation: Of these.
+        costs: As far as they are known.
+        training_curves: (epoch, loss) by the curve's name.
     """
 
     name: str
     config: str
     weights: str
     predictions: Sequence[ImagePrediction]
+    evaluation: SystemEvaluation
     costs: Costs = Costs()
-    training_curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    training_curves: Curves = field(default_factory=dict)
 
 
-def run_system(
-    source: RunSource, store: Store, *, timed_images: int, options: Mapping[str, Any] | None = None
-) -> SystemOutput:
-    """Tests a trained model on its config's test data and measures what it costs.
+def evaluate_run(
+    source: RunSource,
+    store: Store,
+    *,
+    train_store: str | None,
+    score_thr: float,
+    timed_images: int,
+    options: Mapping[str, Any] | None = None,
+) -> EvaluatedSystem:
+    """Tests a trained model on its config's test data, and measures what it costs.
 
     Args:
         source: The model.
-        store: The ground truth; images that the test data have and the store has not are refused.
+        store: The ground truth, which has all images of the test data.
+        train_store: Folder of the training data's store, for class frequencies.
+        score_thr: Of kinds of errors.
         timed_images: Images that latency and arithmetic are measured on.
         options: Values by dotted key that override the config's.
 
@@ -98,27 +104,31 @@ def run_system(
         StoreError: The store does not have an image.
     """
     config = source.settled(options)
-    config.test_evaluator = dict(type='hierseg.PredictionRecorder', store=str(store.path))
+    config.test_evaluator = dict(
+        type='hierseg.SystemMetric', store=str(store.path), train_store=train_store, score_thr=score_thr
+    )
     with running(source.checkpoint):
-        with PeakMemory() as memory:
-            runner = build_runner(config)
-            runner.test()
-        recorder = runner.test_evaluator.metrics[0]
-        assert_recorder(recorder)
-        loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
-        steps = measure_steps(_unwrapped(runner.model), loader, images=timed_images)
-    work_dir = Path(source.checkpoint).parent
-    return SystemOutput(
+        costs = measure_costs(config, source.checkpoint, images=timed_images)
+        runner = build_runner(config)
+        runner.test()
+    metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
+    return EvaluatedSystem(
         name=source.name,
         config=source.config,
         weights=source.checkpoint,
-        predictions=recorder.predictions,
-        costs=Costs(
-            parameters=count_parameters(runner.model),
-            flops=steps.flops,
-            latency_ms=steps.latency_ms,
-            peak_memory_mb=memory.megabytes,
-            training_seconds=training_seconds(work_dir),
-        ),
-        training_curves=dict(_curves(work_dir)),
+        predictions=metric.predictions,
+        evaluation=metric.evaluation,
+        costs=costs,
+        training_curves=loss_curves(Path(source.checkpoint).parent),
     )
+
+
+def loss_curves(work_dir: Path) -> Curves:
+    """Training and validation loss by epoch of the run in a work directory, of each layer apart; empty without a log."""
+    curves = {}
+    for losses in read_losses(work_dir):
+        for what, values in (('training', losses.training), ('validation', losses.validation)):
+            if values:
+                name = ' '.join(filter(None, [losses.name.replace('layer', 'layer '), what]))
+                curves[name] = [(float(epoch), values[epoch]) for epoch in sorted(values)]
+    return curves
