@@ -1,6 +1,7 @@
-"""What the command-line tools do, as functions: train, evaluate and calibrate a model that a config describes."""
+"""What the command-line tools do, as functions: train, evaluate, calibrate and compare a model that a config describes."""
 
 from hierseg.apis.calibration import calibrate
+from hierseg.apis.comparison import compare
 from hierseg.apis.evaluation import evaluate
 from hierseg.apis.explanation import explain_ensemble
 from hierseg.apis.joining import join_layers
@@ -10,6 +11,7 @@ from hierseg.apis.training import train
 __all__ = [
     'build_runner',
     'calibrate',
+    'compare',
     'end_process',
     'evaluate',
     'explain_ensemble',

@@ -5,7 +5,7 @@ Shape letters: P pairs, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
+from hierseg.apis.stores import stores_in
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.metrics import LocalisedPairs, Resampling, correctness_interval, operating_curve, operating_point
@@ -69,7 +70,7 @@ def calibrate(
         decision = _decision_of(runner.model, where=str(config))
         runner.test()
     metric: LocalisedPairsMetric = runner.test_evaluator.metrics[0]
-    trained_on = {Path(path).resolve() for path in _stores(settled.get('train_dataloader'))}
+    trained_on = {Path(path).resolve() for path in stores_in(settled.get('train_dataloader'))}
     calibration = calibrate_pairs(
         metric.pairs,
         metric.taxonomy.arrays,
@@ -105,9 +106,7 @@ def calibrate_pairs(
     Raises:
         EvaluationError: No name is known to be right or wrong.
     """
-    named = np.stack(
-        [_named(Decision(arrays, threshold=at, relative=relative), pairs.class_scores) for at in THRESHOLDS], axis=1
-    )
+    named = names_by_threshold(pairs.class_scores, arrays, relative=relative)
     points = operating_curve(pairs, named, arrays, thresholds=THRESHOLDS).points
     if not any(point.correctness >= 0 for point in points):
         raise EvaluationError(
@@ -138,6 +137,20 @@ def calibrate_pairs(
     )
 
 
+def names_by_threshold(
+    class_scores: npt.NDArray[np.float32], arrays: TaxonomyArrays, *, relative: bool
+) -> npt.NDArray[np.int64]:
+    """(P, T) int64; what the back-off rule names at each of ``THRESHOLDS``.
+
+    Args:
+        class_scores: (P, C) float32; 0 for classes that are not claimed.
+        arrays: The taxonomy.
+        relative: Whether thresholds are parts of the root class's probability.
+    """
+    decisions = [Decision(arrays, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
+    return np.stack([_named(decision, class_scores) for decision in decisions], axis=1)
+
+
 def _named(decision: Decision, class_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """(P,) int64 labels that a rule names."""
     parts = torch.from_numpy(class_scores).split(CHUNK)
@@ -148,7 +161,7 @@ def _use_validation_data(config: Config, *, where: str) -> str:
     """Makes the test loop read the validation data; gives back their store."""
     if config.get('val_dataloader') is not None:
         config.test_dataloader = config.val_dataloader
-    stores = sorted(set(_stores(config.get('test_dataloader'))))
+    stores = sorted(set(stores_in(config.get('test_dataloader'))))
     if len(stores) != 1:
         raise ConfigError(
             f'the validation data are of {len(stores)} stores {stores}',
@@ -156,17 +169,6 @@ def _use_validation_data(config: Config, *, where: str) -> str:
             fix='Calibrate on a hierseg.StoreDataset in val_dataloader, or in test_dataloader without that.',
         )
     return stores[0]
-
-
-def _stores(settings: Any) -> Iterator[str]:
-    """The stores of all data sets in a part of a config."""
-    if isinstance(settings, Mapping):
-        if isinstance(settings.get('store'), str):
-            yield settings['store']
-        settings = list(settings.values())
-    if isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _stores(value)
 
 
 def _decision_of(model: Any, *, where: str) -> Decision:

@@ -12,7 +12,10 @@ from mmengine.config import Config
 from hierseg.annotations import Store
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
-from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric
+from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric, evaluate_system
+from hierseg.evaluation.predictions import read_predictions
+from hierseg.evaluation.system_evaluation import train_images_of
+from hierseg.metrics import class_groups
 from hierseg.report.comparison import Costs
 from hierseg.report.curves import read_losses
 
@@ -76,7 +79,7 @@ class EvaluatedSystem:
     weights: str
     predictions: Sequence[ImagePrediction]
     evaluation: SystemEvaluation
-    costs: Costs = Costs()
+    costs: Costs = field(default_factory=Costs)
     training_curves: Curves = field(default_factory=dict)
 
 
@@ -84,7 +87,7 @@ def evaluate_run(
     source: RunSource,
     store: Store,
     *,
-    train_store: str | None,
+    training: Store | None,
     score_thr: float,
     timed_images: int,
     options: Mapping[str, Any] | None = None,
@@ -94,7 +97,7 @@ def evaluate_run(
     Args:
         source: The model.
         store: The ground truth, which has all images of the test data.
-        train_store: Folder of the training data's store, for class frequencies.
+        training: The training data, for class frequencies.
         score_thr: Of kinds of errors.
         timed_images: Images that latency and arithmetic are measured on.
         options: Values by dotted key that override the config's.
@@ -105,7 +108,10 @@ def evaluate_run(
     """
     config = source.settled(options)
     config.test_evaluator = dict(
-        type='hierseg.SystemMetric', store=str(store.path), train_store=train_store, score_thr=score_thr
+        type='hierseg.SystemMetric',
+        store=str(store.path),
+        train_store=None if training is None else str(training.path),
+        score_thr=score_thr,
     )
     with running(source.checkpoint):
         costs = measure_costs(config, source.checkpoint, images=timed_images)
@@ -123,8 +129,35 @@ def evaluate_run(
     )
 
 
+def evaluate_submission(
+    source: PredictionsSource, store: Store, *, training: Store | None, score_thr: float
+) -> EvaluatedSystem:
+    """Evaluates a submission on all images of a store.
+
+    Args:
+        source: The submission.
+        store: The ground truth.
+        training: The training data, for class frequencies.
+        score_thr: Of kinds of errors.
+
+    Raises:
+        EvaluationError: If the file cannot be used; it names the line.
+    """
+    predictions = read_predictions(source.path, store)
+    groups = class_groups(
+        store.taxonomy, train_images=None if training is None else train_images_of(training, store)
+    )
+    return EvaluatedSystem(
+        name=source.name,
+        config='',
+        weights=source.path,
+        predictions=predictions,
+        evaluation=evaluate_system(store, predictions, groups=groups, score_threshold=score_thr, name=source.name),
+    )
+
+
 def loss_curves(work_dir: Path) -> Curves:
-    """Training and validation loss by epoch of the run in a work directory, of each layer apart; empty without a log."""
+    """Training and validation loss by epoch of the run in a work directory, of each layer; empty without a log."""
     curves = {}
     for losses in read_losses(work_dir):
         for what, values in (('training', losses.training), ('validation', losses.validation)):

@@ -6,17 +6,22 @@ Shape letters: R detections of an image (regions), C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
+from tqdm import tqdm
 
-from hierseg.annotations import ImageRow
+from hierseg.annotations import ImageRow, Store
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.arrays import detections_of
 from hierseg.metrics import ImageDetections
+from hierseg.metrics.detection_rows import SCHEMAS, detection_rows, detections_of_rows
+from hierseg.models.decision import Decision
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,59 @@ class ImagePrediction:
 
     def class_scores(self, num_classes: int) -> npt.NDArray[np.float32]:
         """(R, C) float32; the probability of every class that a region claims, else 0."""
-        scores = np.zeros((len(self.named_labels), num_classes), dtype=np.float32)
-        scores[self.detections.regions, self.detections.labels] = self.detections.scores
-        return scores
+        return class_scores_of(self.detections, num_classes)
+
+
+def class_scores_of(detections: ImageDetections, num_classes: int) -> npt.NDArray[np.float32]:
+    """(R, C) float32; the probability of every class that a region claims, else 0; of several claims the best."""
+    scores = np.zeros((len(detections.boxes), num_classes), dtype=np.float32)
+    np.maximum.at(scores, (detections.regions, detections.labels), detections.scores.astype(np.float32))
+    return scores
+
+
+def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePrediction]:
+    """Reads a submission CSV of masks as predictions of every image of a store.
+
+    Rows of an image with the same mask are one detection with a path of classes, as ``submission_file`` of
+    ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
+    score, the rule of both systems. Rows on other images are dropped.
+
+    Args:
+        path: The file.
+        store: The images, and their sizes.
+
+    Returns:
+        One for each image, in the order of image ids.
+
+    Raises:
+        EvaluationError: If the file cannot be used; it names the line.
+    """
+    image_ids = store.image_ids.tolist()
+    sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
+    blocks = tqdm(
+        detection_rows(path, image_ids, taxonomy=store.taxonomy, iou_type='segm'),
+        desc=f'reading {path}', unit='block', disable=None,
+    )  # fmt: skip
+    rows = pa.Table.from_batches(blocks, schema=SCHEMAS['segm'])
+    table = detections_of_rows(rows, sizes, predictions=path)
+    decision = Decision(store.taxonomy.arrays)
+    predictions = []
+    for index in sorted(range(len(image_ids)), key=image_ids.__getitem__):
+        detections = with_shared_regions(table.image(index))
+        scores = class_scores_of(detections, store.taxonomy.num_classes)
+        predictions.append(ImagePrediction(image_ids[index], detections, decision(torch.from_numpy(scores)).numpy()))
+    return predictions
+
+
+def with_shared_regions(detections: ImageDetections) -> ImageDetections:
+    """The same detections, those of one mask on one region."""
+    first_of: dict[bytes, int] = {}
+    regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in detections.masks], dtype=np.int64)
+    _, kept = np.unique(regions, return_index=True)
+    return replace(
+        detections,
+        regions=regions,
+        boxes=detections.boxes[kept],
+        masks=list(first_of),
+        mask_areas=detections.mask_areas[kept],
+    )

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from hierseg.annotations import Store
+from hierseg.annotations.frequency import count_classes
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.arrays import ground_truth_of
 from hierseg.evaluation.predictions import ImagePrediction
@@ -38,6 +40,7 @@ from hierseg.metrics import (
     pair_image,
     summarise_by,
 )
+from hierseg.taxonomy.compare import require_same_taxonomy
 
 SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
@@ -114,7 +117,7 @@ class SystemEvaluation:
         over_thresholds = mean_over_thresholds(self.results[criterion] for criterion in OVERLAPS)
         everything = self.groups['all']
         return {
-            **{_of_group(name): self.open_images.mean_over(labels) for name, labels in self.groups.items()},
+            **{group_score(name): self.open_images.mean_over(labels) for name, labels in self.groups.items()},
             'mAP50_95': mean_over_classes(over_thresholds, everything),
             **{f'mAP_{size}': self.results[criterion].mean_over(everything) for size, criterion in SIZES.items()},
             **{f'coco_{name}': value for name, value in self.coco.items()},
@@ -122,8 +125,19 @@ class SystemEvaluation:
         }
 
 
-def _of_group(name: str) -> str:
-    return 'mAP' if name == 'all' else f'mAP_{name}'
+def group_score(group: str) -> str:
+    """The name of a group's mean AP among the scores."""
+    return 'mAP' if group == 'all' else f'mAP_{group}'
+
+
+def train_images_of(training: Store, store: Store) -> npt.NDArray[np.int64]:
+    """(C,) int64; images of the training data with an instance of each class or of one below it.
+
+    Raises:
+        ConfigError: If its taxonomy is another one than that of ``store``.
+    """
+    require_same_taxonomy(store.taxonomy, training.taxonomy, where=f'training data {training.path}')
+    return count_classes(training).images
 
 
 def image_measurer(store: Store, *, score_threshold: float) -> Callable[[ImagePrediction], ImageMeasures]:

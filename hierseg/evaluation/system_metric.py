@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hierseg.annotations import Store
-from hierseg.annotations.frequency import count_classes
 from hierseg.evaluation.predictions import ImagePrediction
 from hierseg.evaluation.store_metric import StoreMetric
-from hierseg.evaluation.system_evaluation import ImageMeasures, SystemEvaluation, image_measurer
+from hierseg.evaluation.system_evaluation import (
+    ImageMeasures,
+    SystemEvaluation,
+    image_measurer,
+    train_images_of,
+)
 from hierseg.metrics import class_groups
 from hierseg.registry import METRICS
-from hierseg.taxonomy.compare import require_same_taxonomy
 
 
 @METRICS.register_module()
@@ -33,7 +36,7 @@ class SystemMetric(StoreMetric):
 
     Attributes:
         evaluation: The last evaluation, on the main rank.
-        predictions: Those that it is of.
+        predictions: Those that it is of, in the order of image ids.
 
     Raises:
         EvaluationError: On predictions that do not fit image or classes, or have no masks.
@@ -52,7 +55,7 @@ class SystemMetric(StoreMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(store, collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.train_images = None if train_store is None else train_images_of(train_store, self.store)
+        self.train_images = None if train_store is None else train_images_of(Store.open(train_store), self.store)
         self.evaluation: SystemEvaluation | None = None
         self.predictions: list[ImagePrediction] = []
         self._measures = image_measurer(self.store, score_threshold=score_thr)
@@ -74,19 +77,8 @@ class SystemMetric(StoreMetric):
 
     def compute_metrics(self, results: list[tuple[ImagePrediction, ImageMeasures]]) -> dict[str, float]:
         """Computes the results from the records of all images; on the main rank only."""
+        results = sorted(results, key=lambda result: result[0].image_id)
         self.predictions = [prediction for prediction, _ in results]
         groups = class_groups(self.taxonomy, train_images=self.train_images)
         self.evaluation = SystemEvaluation.gather([measures for _, measures in results], self.store, groups=groups)
         return self.evaluation.scores
-
-
-def train_images_of(train_store: str, store: Store) -> Any:
-    """(C,) int64; images of the training data with an instance of each class or of one below it.
-
-    Raises:
-        StoreError: If there is no store.
-        ConfigError: If its taxonomy is another one than that of ``store``.
-    """
-    opened = Store.open(train_store)
-    require_same_taxonomy(store.taxonomy, opened.taxonomy, where=f'training data {train_store}')
-    return count_classes(opened).images

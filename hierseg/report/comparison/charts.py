@@ -127,9 +127,7 @@ def y_scale(low: float, high: float) -> Scale:
     return Scale(low, high if high > low else low + 1, HEIGHT - BOTTOM, TOP)
 
 
-def line_chart(
-    title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str
-) -> Chart:
+def line_chart(title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str) -> Chart:
     """Lines over each other, the last one in front."""
     drawn = [entry for entry in series if len(entry.x)]
     lines = tuple(

@@ -85,9 +85,7 @@ def draw_panel(
     return Panel(_jpeg(picture), tuple(paths), tuple(errors), score)
 
 
-def _decoded(
-    mask: npt.NDArray[np.bool_] | bytes | None, height: int, width: int
-) -> npt.NDArray[np.uint8] | None:
+def _decoded(mask: npt.NDArray[np.bool_] | bytes | None, height: int, width: int) -> npt.NDArray[np.uint8] | None:
     if isinstance(mask, bytes):
         decoded: npt.NDArray[np.uint8] = coco_mask.decode({'size': [height, width], 'counts': mask})
         return decoded
