@@ -156,7 +156,7 @@ def _decode(digits: npt.NDArray[np.uint8], lengths: IntArray, num_pixels: IntArr
     num_pairs = (num_runs + 1) // 2
     first = np.cumsum(num_pairs) - num_pairs
     background, foreground = values[0::2].copy(), values[1::2].copy()
-    # Runs 0, 1 and 2 are written as they are: 1 begins the sums of foreground, and 0 has no part in those of background.
+    # Runs 0, 1 and 2 are written as they are: 1 begins the sums of foreground, 2 those of background, 0 stands alone.
     alone = background[first]
     background[first] = 0
     for chain in (background, foreground):
