@@ -38,6 +38,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--no-expand', action='store_true', help='the ground truth is expanded already')
     parser.add_argument('--ignore-parts', action='store_true', help='ignore Part edges of the hierarchy')
+    parser.add_argument(
+        '--workers', type=int, default=1, metavar='W', help='processes; the result does not depend on it (default: 1)'
+    )
     parser.add_argument('--out', metavar='JSON', help='write the result there instead of printing it')
     return parser.parse_args()
 
@@ -55,6 +58,7 @@ def main() -> None:
             iou_type=args.iou_type,
             group_of_weight=args.group_of_weight,
             expand=not args.no_expand,
+            workers=args.workers,
             progress=True,
         )
         document = result.to_json(taxonomy.ids)

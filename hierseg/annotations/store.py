@@ -6,6 +6,7 @@ Shape letters: I instances of one image, N images, M instances in all.
 from __future__ import annotations
 
 import json
+import mmap
 from bisect import bisect_left, bisect_right
 from functools import cached_property
 from itertools import pairwise
@@ -34,11 +35,15 @@ class _Table:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         try:
-            with pa.memory_map(str(path)) as source:
-                reader = pa.ipc.open_file(source)
-                self.batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-                found = reader.schema
-        except (OSError, pa.ArrowInvalid) as error:
+            with path.open('rb') as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # pa.memory_map would ask the system for whole batches, masks and all, and so does its reading ahead.
+            mapped.madvise(mmap.MADV_RANDOM)
+            reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
+            self.batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+            mapped.madvise(mmap.MADV_NORMAL)
+            found = reader.schema
+        except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
             raise StoreError(f'cannot be read ({error})', where=str(path), fix='Convert the data set again.') from None
         if not found.equals(schema):
             raise StoreError(
@@ -97,6 +102,7 @@ class Store:
         path: The folder.
         taxonomy: The classes that labels index.
         summary: What the converter read and skipped, and why.
+        num_masks: Instances with a mask, as ``store.json`` says.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -110,6 +116,7 @@ class Store:
                 fix='Convert the data set again with this version of hierseg.',
             )
         self.summary: dict[str, Any] = header.get('summary', {})
+        self.num_masks: int = header.get('masks', 0)
         document = _read_json(self.path, 'taxonomy.json')
         self.taxonomy = Taxonomy.from_json(document, where=str(self.path / 'taxonomy.json'))
         self._images, self._instances, self._verified = (
@@ -187,6 +194,11 @@ class Store:
         positive = views['positive'][first - start : last - start]
         return labels[positive], labels[~positive]
 
+    def tables(self) -> dict[str, pa.Table]:
+        """``images``, ``instances`` and ``verified`` as they lie on disk, one chunk for each record batch; no copy."""
+        tables = {'images': self._images, 'instances': self._instances, 'verified': self._verified}
+        return {name: pa.Table.from_batches(table.batches, schema=table.schema) for name, table in tables.items()}
+
     @cached_property
     def _ids(self) -> pa.ChunkedArray:
         return pa.chunked_array([batch.column(0) for batch in self._images.batches], type=pa.string())
@@ -239,6 +251,10 @@ class Store:
     def instance_column(self, name: str) -> npt.NDArray[Any]:
         """(M,) one fixed-width column of all instances, such as ``group_of`` or ``x1``; a copy."""
         return self._instances.column(name)
+
+    def verified_column(self, name: str) -> npt.NDArray[Any]:
+        """One column of all verified labels, ``label`` or ``positive``; a copy."""
+        return self._verified.column(name)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

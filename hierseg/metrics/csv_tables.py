@@ -6,7 +6,7 @@ Shape letter: N rows.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,50 +25,50 @@ BLANKS = (
     '', ' ', '#N/A', '#N/A N/A', '#NA', '-1.#IND', '-1.#QNAN', '-NaN', '-nan', '1.#IND', '1.#QNAN', '<NA>',
     'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null',
 )  # fmt: skip
+BLOCK_BYTES = 16 << 20
+"""Of text, read at a time."""
 _FLAGS = {'0': False, '1': True, '0.0': False, '1.0': True, 'False': False, 'True': True}
 
 
 class CsvTable:
-    """The wanted columns of a CSV with a header, as text until asked for otherwise.
+    """Rows of the wanted columns of a CSV with a header, as text until asked for otherwise.
+
+    Read one by :meth:`read` or :meth:`blocks`; both take the path and the names of the columns, skip others, in any
+    order, and raise an EvaluationError if the file is missing, is no CSV or lacks a column.
 
     Args:
         path: The file.
-        columns: Names of the columns to read; others are skipped, in any order.
-
-    Raises:
-        EvaluationError: If the file is missing, is no CSV or lacks a column.
+        table: The rows.
+        first_row: Which row of the file is the first, counted from 0 below the header.
     """
 
-    def __init__(self, path: str | PathLike[str], columns: Sequence[str]) -> None:
-        self.path = Path(path)
-        header = self._header()
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise EvaluationError(
-                f'column {", ".join(missing)} is missing',
-                where=f'{self.path}, line 1',
-                fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
-            )
-        self._table = self._read(columns)
+    def __init__(self, path: Path, table: Any, *, first_row: int = 0) -> None:
+        self.path, self._table, self.first_row = path, table, first_row
+
+    @classmethod
+    def read(cls, path: str | PathLike[str], columns: Sequence[str]) -> CsvTable:
+        """All rows."""
+        schema = pa.schema([(name, pa.string()) for name in columns])
+        return cls(Path(path), pa.Table.from_batches(_read_batches(Path(path), columns), schema=schema))
+
+    @classmethod
+    def blocks(cls, path: str | PathLike[str], columns: Sequence[str]) -> Iterator[CsvTable]:
+        """The rows one after another, some megabytes of text at a time."""
+        first_row = 0
+        for batch in _read_batches(Path(path), columns):
+            yield cls(Path(path), pa.Table.from_batches([batch]), first_row=first_row)
+            first_row += batch.num_rows
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def where(self, row: int) -> str:
-        """File and line of a row, counted from 0 below the header."""
-        limit = csv.field_size_limit(1 << 30)  # a mask may be longer than csv expects
-        try:
-            with self.path.open(encoding='utf-8-sig', newline='') as file:
-                reader = csv.reader(file)
-                line, rows = 0, -1  # the header is row -1
-                for fields in reader:
-                    if fields and rows == row:
-                        break
-                    rows += bool(fields)
-                    line = reader.line_num
-        finally:
-            csv.field_size_limit(limit)
-        return f'{self.path}, line {line + 1}'
+        """File and line of a row, counted from 0."""
+        return line_of(self.path, self.first_row + row)
+
+    def column(self, name: str) -> Any:
+        """The column as one Arrow array of strings."""
+        return self._table[name].combine_chunks()
 
     def text(self, name: str) -> list[str]:
         """The column as strings."""
@@ -156,40 +156,69 @@ class CsvTable:
             raise EvaluationError(f'{name} is {texts[codes[row]]!r}', where=self.where(row), fix='It must be 0 or 1.')
         return values.astype(bool)
 
-    def _header(self) -> list[str]:
-        try:
-            with self.path.open(encoding='utf-8-sig', newline='') as file:
-                header = next(csv.reader(file), None)
-        except OSError as error:
-            raise EvaluationError(f'cannot read the file ({error.strerror})', where=str(self.path)) from None
-        except UnicodeDecodeError:
-            raise EvaluationError('the file is not UTF-8 text', where=str(self.path)) from None
-        if header is None:
-            raise EvaluationError('the file is empty', where=str(self.path), fix='It needs at least its header.')
-        return header
 
-    def _read(self, columns: Sequence[str]) -> Any:
-        failed: list[tuple[int, str]] = []
+def line_of(path: str | PathLike[str], row: int) -> str:
+    """File and line of a row, counted from 0 below the header."""
+    limit = csv.field_size_limit(1 << 30)  # a mask may be longer than csv expects
+    try:
+        with Path(path).open(encoding='utf-8-sig', newline='') as file:
+            reader = csv.reader(file)
+            line, rows = 0, -1  # the header is row -1
+            for fields in reader:
+                if fields and rows == row:
+                    break
+                rows += bool(fields)
+                line = reader.line_num
+    finally:
+        csv.field_size_limit(limit)
+    return f'{path}, line {line + 1}'
 
-        def note(row: Any) -> str:
-            failed.append((row.number, f'{row.actual_columns} values where the header has {row.expected_columns}'))
-            return 'error'
 
-        try:
-            return pa_csv.read_csv(
-                self.path,
-                read_options=pa_csv.ReadOptions(use_threads=False, block_size=64 << 20),
-                parse_options=pa_csv.ParseOptions(newlines_in_values=False, invalid_row_handler=note),
-                convert_options=pa_csv.ConvertOptions(
-                    include_columns=list(columns),
-                    column_types=dict.fromkeys(columns, pa.string()),
-                    strings_can_be_null=False,
-                ),
-            )
-        except (pa.ArrowInvalid, OSError) as error:
-            if failed:
-                raise EvaluationError(f'the row has {failed[0][1]}', where=self.where(failed[0][0] - 2)) from None
-            raise EvaluationError(f'the file is no valid CSV ({error})', where=str(self.path)) from None
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as file:
+            header = next(csv.reader(file), None)
+    except OSError as error:
+        raise EvaluationError(f'cannot read the file ({error.strerror})', where=str(path)) from None
+    except UnicodeDecodeError:
+        raise EvaluationError('the file is not UTF-8 text', where=str(path)) from None
+    if header is None:
+        raise EvaluationError('the file is empty', where=str(path), fix='It needs at least its header.')
+    return header
+
+
+def _read_batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Record batches of the wanted columns, all of them strings."""
+    header = _header(path)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise EvaluationError(
+            f'column {", ".join(missing)} is missing',
+            where=f'{path}, line 1',
+            fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
+        )
+    failed: list[tuple[int, str]] = []
+
+    def note(row: Any) -> str:
+        failed.append((row.number, f'{row.actual_columns} values where the header has {row.expected_columns}'))
+        return 'error'
+
+    try:
+        with pa_csv.open_csv(
+            path,
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=False, invalid_row_handler=note),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=list(columns),
+                column_types=dict.fromkeys(columns, pa.string()),
+                strings_can_be_null=False,
+            ),
+        ) as reader:
+            yield from reader
+    except (pa.ArrowInvalid, OSError) as error:
+        if failed:
+            raise EvaluationError(f'the row has {failed[0][1]}', where=line_of(path, failed[0][0] - 2)) from None
+        raise EvaluationError(f'the file is no valid CSV ({error})', where=str(path)) from None
 
 
 def _number(text: str) -> float:

@@ -6,47 +6,42 @@ like. Shape letters: F images, I objects, D detections, V verified labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 
 import numpy as np
+import pyarrow as pa
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.csv_tables import CsvTable, positions
+from hierseg.metrics.detection_rows import (
+    BOX_SUBMISSION_COLUMNS,
+    MASK_SUBMISSION_COLUMNS,
+    SCHEMAS,
+    DetectionTable,
+    detection_rows,
+    detections_of_rows,
+)
 from hierseg.metrics.expansion import Expansion
 from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
-from hierseg.metrics.mask_text import decode_masks
-from hierseg.metrics.records import (
-    BoolArray,
-    FloatArray,
-    ImageDetections,
-    ImageGroundTruth,
-    IntArray,
-    IouType,
-)
-from hierseg.metrics.run_lengths import measure, regular
+from hierseg.metrics.mask_column import MaskColumn, read_masks, sizes_of_images
+from hierseg.metrics.records import FloatArray, ImageGroundTruth, IntArray, IouType
 from hierseg.taxonomy import Taxonomy
+
+__all__ = [
+    'BOX_SUBMISSION_COLUMNS',
+    'MASK_SUBMISSION_COLUMNS',
+    'DetectionTable',
+    'GroundTruthTable',
+    'read_detections',
+    'read_ground_truth',
+]
 
 Path = str | PathLike[str]
 
 BOX_COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
 LABEL_COLUMNS = ('ImageID', 'LabelName', 'Confidence')
 MASK_COLUMNS = (*BOX_COLUMNS, 'ImageWidth', 'ImageHeight', 'Mask')
-MASK_SUBMISSION_COLUMNS = ('ImageID', 'ImageWidth', 'ImageHeight', 'LabelName', 'Score', 'Mask')
-BOX_SUBMISSION_COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
-
-
-@dataclass(frozen=True, eq=False)
-class MaskColumn:
-    """The masks of a file: run lengths (``b''`` for none), areas and tight boxes (N, 4) in pixels, sizes (N, 2).
-
-    Sizes are height and width, zeros where there is no mask.
-    """
-
-    masks: list[bytes]
-    areas: IntArray
-    boxes: IntArray
-    sizes: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,34 +82,20 @@ class GroundTruthTable:
             size=(height, width) if height else None,
         )
 
-
-@dataclass(frozen=True, eq=False)
-class DetectionTable:
-    """Detections on the images of a :class:`GroundTruthTable`, sorted by image, in file order within one.
-
-    Attributes as of :class:`~hierseg.metrics.records.ImageDetections`, over all images.
-    """
-
-    labels: IntArray
-    scores: FloatArray
-    boxes: FloatArray
-    masks: list[bytes] | None
-    mask_areas: IntArray | None
-    sizes: IntArray
-    first_detection: IntArray
-
-    def image(self, index: int) -> ImageDetections:
-        """The detections on one image."""
-        part = slice(int(self.first_detection[index]), int(self.first_detection[index + 1]))
-        height, width = self.sizes[index].tolist()
-        return ImageDetections(
-            labels=self.labels[part],
-            scores=self.scores[part],
-            regions=np.arange(part.stop - part.start),
-            boxes=self.boxes[part],
-            masks=() if self.masks is None else self.masks[part],
-            mask_areas=None if self.mask_areas is None else self.mask_areas[part],
-            size=(height, width) if height else None,
+    def images(self, begin: int, end: int) -> GroundTruthTable:
+        """The ground truth of the images from ``begin`` up to ``end``."""
+        objects = slice(int(self.first_object[begin]), int(self.first_object[end]))
+        verified = slice(int(self.first_verified[begin]), int(self.first_verified[end]))
+        rows = self.objects.take(np.arange(objects.start, objects.stop))
+        return GroundTruthTable(
+            image_ids=self.image_ids[begin:end],
+            objects=replace(rows, images=rows.images - begin),
+            masks=self.masks[objects],
+            mask_areas=self.mask_areas[objects],
+            sizes=self.sizes[begin:end],
+            first_object=self.first_object[begin : end + 1] - objects.start,
+            verified=self.verified[verified],
+            first_verified=self.first_verified[begin : end + 1] - verified.start,
         )
 
 
@@ -134,9 +115,9 @@ def read_ground_truth(
         EvaluationError: If a file cannot be used; it names the line.
     """
     expansion = Expansion.of(taxonomy) if expand else Expansion.none(taxonomy.num_classes)
-    tables = [CsvTable(boxes, BOX_COLUMNS), CsvTable(labels, LABEL_COLUMNS)]
+    tables = [CsvTable.read(boxes, BOX_COLUMNS), CsvTable.read(labels, LABEL_COLUMNS)]
     if masks is not None:
-        tables.append(CsvTable(masks, MASK_COLUMNS))
+        tables.append(CsvTable.read(masks, MASK_COLUMNS))
     coded = [table.categories('ImageID') for table in tables]
     image_ids = sorted({image_id for _, ids in coded for image_id in ids})
     index_of = {image_id: index for index, image_id in enumerate(image_ids)}
@@ -149,8 +130,11 @@ def read_ground_truth(
         object_masks = [b''] * len(objects)
         areas: IntArray = np.zeros(len(objects), dtype=np.int64)
     else:
-        column = _read_masks(tables[2])
-        sizes = _sizes_of_images(tables[2], images[2], column.sizes, sizes)
+        blank, texts = tables[2].blank('Mask'), tables[2].text('Mask')
+        extents = [tables[2].sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
+        mask_sizes = np.stack(extents, axis=1)
+        column = read_masks(texts, mask_sizes, where=tables[2].where)
+        sizes = sizes_of_images(images[2], mask_sizes, sizes, where=tables[2].where)
         mask_rows = _expanded_rows(tables[2], images[2], taxonomy, expansion)
         objects, object_masks, areas = _join(objects, mask_rows, column)
     labelled, verified = _verified(tables[1], images[1], taxonomy, expansion)
@@ -181,23 +165,11 @@ def read_detections(
     Raises:
         EvaluationError: If the file cannot be used; it names the line.
     """
-    table = CsvTable(predictions, MASK_SUBMISSION_COLUMNS if iou_type == 'segm' else BOX_SUBMISSION_COLUMNS)
-    labels, scores = table.labels('LabelName', taxonomy.label_of), table.numbers('Score')
-    codes, ids = table.categories('ImageID')
-    images = positions(ids, {image_id: index for index, image_id in enumerate(ground_truth.image_ids)})[codes]
-    masks, areas, sizes = None, None, ground_truth.sizes
-    if iou_type == 'segm':
-        column = _read_masks(table)
-        sizes = _sizes_of_images(table, images, column.sizes, ground_truth.sizes)
-        boxes = column.boxes / np.maximum(column.sizes[:, [1, 0, 1, 0]], 1)
-    else:
-        boxes = _read_boxes(table)
-    order = np.argsort(images, kind='stable')
-    order = order[images[order] >= 0]
-    if iou_type == 'segm':
-        masks, areas = [column.masks[row] for row in order.tolist()], column.areas[order]
-    first = _first_rows(images[order], len(ground_truth.image_ids))
-    return DetectionTable(labels[order], scores[order], boxes[order], masks, areas, sizes, first)
+    rows = pa.Table.from_batches(
+        detection_rows(predictions, ground_truth.image_ids, taxonomy=taxonomy, iou_type=iou_type),
+        schema=SCHEMAS[iou_type],
+    )
+    return detections_of_rows(rows, ground_truth.sizes, predictions=predictions)
 
 
 def _join(boxes: InstanceRows, masks: InstanceRows, column: MaskColumn) -> tuple[InstanceRows, list[bytes], IntArray]:
@@ -240,48 +212,3 @@ def _verified(table: CsvTable, images: IntArray, taxonomy: Taxonomy, expansion: 
     labelled = np.concatenate([images[positive][above], images[~positive][below]])
     order = np.argsort(labelled, kind='stable')
     return labelled[order], np.concatenate([labels_above, labels_below])[order]
-
-
-def _read_masks(table: CsvTable) -> MaskColumn:
-    """Decodes, checks and measures the column Mask."""
-    blank: BoolArray = table.blank('Mask')
-    sizes = np.stack([table.sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')], axis=1)
-    rows = np.flatnonzero(~blank)
-    texts = table.text('Mask')
-
-    def where(index: int) -> str:
-        return table.where(int(rows[index]))
-
-    given = decode_masks([texts[row] for row in rows.tolist()], where=where)
-    measures = measure(given, sizes[rows, 0], sizes[rows, 1], where=where)
-    masks = [b''] * len(blank)
-    for row, mask in zip(rows.tolist(), given, strict=True):
-        masks[row] = mask
-    for index in np.flatnonzero(measures.irregular).tolist():
-        height, width = sizes[rows[index]].tolist()
-        masks[rows[index]] = regular(given[index], (height, width))
-    areas, boxes = np.zeros(len(blank), dtype=np.int64), np.zeros((len(blank), 4), dtype=np.int64)
-    areas[rows], boxes[rows] = measures.areas, measures.boxes
-    return MaskColumn(masks, areas, boxes, sizes)
-
-
-def _sizes_of_images(table: CsvTable, images: IntArray, sizes: IntArray, known: IntArray) -> IntArray:
-    """(F, 2) mask sizes of images: those known, else of an image's first mask.
-
-    Raises:
-        EvaluationError: At the first mask of another size.
-    """
-    rows = np.flatnonzero((sizes[:, 0] > 0) & (images >= 0))
-    of_images = known.copy()
-    new = rows[of_images[images[rows], 0] == 0][::-1]  # reversed: the first mask of an image is written last
-    of_images[images[new]] = sizes[new]
-    differs = (of_images[images[rows]] != sizes[rows]).any(axis=1)
-    if differs.any():
-        row = int(rows[differs.argmax()])
-        (height, width), (other_height, other_width) = sizes[row].tolist(), of_images[images[row]].tolist()
-        raise EvaluationError(
-            f'the mask is {width}×{height} pixels, the other masks of its image are {other_width}×{other_height}',
-            where=table.where(row),
-            fix='All masks of an image, of ground truth and detections, need one size.',
-        )
-    return of_images

@@ -10,9 +10,9 @@ the sign), the fourth and later ones as the difference to the run two before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,10 @@ from hierseg.errors import EvaluationError
 from hierseg.metrics.records import BoolArray, IntArray
 
 _CHUNK_BYTES = 1 << 16  # keeps a chunk's arrays in the cache
-_MAX_DIGITS = 8
+_MAX_DIGITS = 8  # 40 bits are beyond any image
+_MORE = 0x20  # the bit of a digit that another follows
+_LAST_DIGIT = np.arange(32, dtype=np.int32) - 32 * (np.arange(32, dtype=np.int32) >> 4)
+"""Value of a number's last digit: five bits with a sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,23 +61,25 @@ def measure(
     areas, irregular = np.zeros(len(masks), dtype=np.int64), np.zeros(len(masks), dtype=bool)
     boxes = np.zeros((len(masks), 4), dtype=np.int64)
     lengths = np.fromiter(map(len, masks), dtype=np.int64, count=len(masks))
-    chunk_of = np.cumsum(lengths) // _CHUNK_BYTES
-    starts = [0, *(np.flatnonzero(np.diff(chunk_of)) + 1).tolist(), len(masks)] if len(masks) else []
-    for begin, end in pairwise(starts):
-        part = slice(begin, end)
-        digits: npt.NDArray[np.uint8] = np.frombuffer(b''.join(masks[part]), dtype=np.uint8) - np.uint8(48)
-        bad = _malformed(digits, lengths[part])
-        if bad < 0:
-            runs, num_runs = _decode(digits, lengths[part])
-            bad = _wrong_total(runs, num_runs, heights[part] * widths[part])
-        if bad >= 0:
-            size = f'{widths[begin + bad]}×{heights[begin + bad]}'
-            raise EvaluationError(
-                f'the mask is not made of valid COCO run lengths for {size} pixels',
-                where=where(begin + bad),
-                fix='A mask is base64(zlib(COCO compressed RLE counts)) at the size that its row or image states.',
-            )
-        areas[part], boxes[part], irregular[part] = _measure(runs, num_runs, heights[part])
+    bad = len(masks)
+    for part in _chunks(lengths, heights):
+        text = b''.join([masks[index] for index in part.tolist()])
+        digits: npt.NDArray[np.uint8] = np.frombuffer(text, dtype=np.uint8) - np.uint8(48)
+        wrong = _malformed(digits, lengths[part])
+        if wrong < 0:
+            num_pixels = heights[part] * widths[part]
+            runs = _decode(digits, lengths[part], num_pixels)
+            wrong = _impossible(runs, num_pixels)
+        if wrong < 0:
+            areas[part], boxes[part], irregular[part] = _measure(runs, num_pixels, int(heights[part[0]]))
+        else:
+            bad = min(bad, int(part[wrong]))
+    if bad < len(masks):
+        raise EvaluationError(
+            f'the mask is not made of valid COCO run lengths for {widths[bad]}×{heights[bad]} pixels',
+            where=where(bad),
+            fix='A mask is base64(zlib(COCO compressed RLE counts)) at the size that its row or image states.',
+        )
     return Measures(areas, boxes, irregular)
 
 
@@ -89,6 +94,38 @@ def regular(mask: bytes, size: tuple[int, int]) -> bytes:
     return bytes(coco_mask.encode(np.asfortranarray(pixels))['counts'])
 
 
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """All runs of R masks in pairs, one of background and one of foreground: P pairs, mask after mask.
+
+    A mask that ends with background gets an empty foreground run behind it, so that the pairs of all masks lie alike.
+
+    Attributes:
+        background: (P,) int32, or int64 where that is too narrow.
+        foreground: (P,) likewise.
+        first: (R,) int64; the first pair of each mask.
+        num_pairs: (R,) int64.
+        padded: (R,) bool; masks with such an empty run.
+        overlong: (R,) bool; masks with a number that no image needs.
+    """
+
+    background: npt.NDArray[np.integer[Any]]
+    foreground: npt.NDArray[np.integer[Any]]
+    first: IntArray
+    num_pairs: IntArray
+    padded: BoolArray
+    overlong: BoolArray
+
+
+def _chunks(lengths: IntArray, heights: IntArray) -> Iterator[IntArray]:
+    """Indices of masks of one height, of some ten thousand bytes together."""
+    order = np.argsort(heights, kind='stable')
+    size = np.cumsum(lengths[order]) // _CHUNK_BYTES
+    cuts = (np.diff(heights[order]) != 0) | (np.diff(size) != 0)
+    if len(order):
+        yield from np.split(order, np.flatnonzero(cuts) + 1)
+
+
 def _malformed(digits: npt.NDArray[np.uint8], lengths: IntArray) -> int:
     """Index of the first mask that is empty, has a foreign character or ends within a number; else -1."""
     bad = lengths == 0
@@ -99,68 +136,85 @@ def _malformed(digits: npt.NDArray[np.uint8], lengths: IntArray) -> int:
     return int(bad.argmax()) if bad.any() else -1
 
 
-def _decode(digits: npt.NDArray[np.uint8], lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """All runs of all masks, one after another, and (R,) how many each mask has."""
-    number_ends = np.flatnonzero((digits & 0x20) == 0)
-    number_starts = np.concatenate([[0], number_ends[:-1] + 1])
-    num_digits = number_ends - number_starts + 1
-    values = np.zeros(len(number_ends), dtype=np.int64)
-    for digit in range(min(int(num_digits.max()), _MAX_DIGITS)):
+def _decode(digits: npt.NDArray[np.uint8], lengths: IntArray, num_pixels: IntArray) -> _Runs:
+    """The runs of masks whose digits are well-formed."""
+    ends = np.flatnonzero(digits < _MORE)
+    num_digits = np.diff(ends, prepend=-1)
+    # Six digits hold 2**29: a sum of such differences turns negative before it can wrap around.
+    narrow = int(num_digits.max()) <= 6 and int(num_pixels.sum()) < 1 << 29
+    values = np.take(_LAST_DIGIT if narrow else _LAST_DIGIT.astype(np.int64), digits[ends])
+    several = np.flatnonzero(num_digits > 1)
+    if len(several):
+        values[several] = _several_digits(digits, ends[several], num_digits[several], values[several])
+
+    run_ends = np.searchsorted(ends, np.cumsum(lengths))
+    num_runs = np.diff(run_ends, prepend=0)
+    overlong = np.zeros(len(lengths), dtype=bool)
+    overlong[np.searchsorted(run_ends, np.flatnonzero(num_digits > _MAX_DIGITS), side='right')] = True
+    padded = num_runs % 2 == 1
+    values = np.insert(values, run_ends[padded], 0)
+    num_pairs = (num_runs + 1) // 2
+    first = np.cumsum(num_pairs) - num_pairs
+    background, foreground = values[0::2].copy(), values[1::2].copy()
+    # Runs 0, 1 and 2 are written as they are: 1 begins the sums of foreground, 2 those of background, 0 stands alone.
+    alone = background[first]
+    background[first] = 0
+    for chain in (background, foreground):
+        chain[first[1:]] -= np.add.reduceat(chain, first)[:-1]  # so that each mask begins at 0
+        np.cumsum(chain, dtype=chain.dtype, out=chain)
+    background[first] = alone
+    foreground[(first + num_pairs - 1)[padded]] = 0
+    return _Runs(background, foreground, first, num_pairs, padded, overlong)
+
+
+def _several_digits(
+    digits: npt.NDArray[np.uint8], ends: IntArray, num_digits: IntArray, values: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.integer[Any]]:
+    """Values of numbers of two digits and more, given those of their last digits; overlong ones are cut."""
+    for digit in range(1, min(int(num_digits.max()), _MAX_DIGITS)):
         longer = np.flatnonzero(num_digits > digit)
-        values[longer] |= (digits[number_starts[longer] + digit] & 0x1F).astype(np.int64) << 5 * digit
-    negative = np.flatnonzero(digits[number_ends] & 0x10)
-    values[negative] -= np.int64(1) << np.minimum(5 * num_digits[negative], 62)
-    values[num_digits > _MAX_DIGITS] = -1  # beyond any image: caught as a negative run
-
-    num_runs = np.diff(np.searchsorted(number_ends, np.cumsum(lengths)), prepend=0)
-    position = _positions(num_runs)
-    for parity, skipped in ((0, 1), (1, 0)):  # the run 0 stands alone; 2, 4, … and 1, 3, … are differences
-        chain = np.flatnonzero((position % 2 == parity) & (position >= 2 * skipped))
-        sums = np.cumsum(values[chain])
-        chain_lengths = (num_runs + 1 - parity) // 2 - skipped
-        ends = np.cumsum(chain_lengths)
-        before = np.concatenate([[0], sums])[ends - chain_lengths]
-        values[chain] = sums - np.repeat(before, chain_lengths)
-    return values, num_runs
+        values[longer] = (values[longer] << 5) | (digits[ends[longer] - digit] & 0x1F)
+    return values
 
 
-def _wrong_total(runs: IntArray, num_runs: IntArray, num_pixels: IntArray) -> int:
+def _impossible(runs: _Runs, num_pixels: IntArray) -> int:
     """Index of the first mask with an impossible run or another total than ``num_pixels``; else -1."""
-    first = np.cumsum(num_runs) - num_runs
-    bad = (np.minimum.reduceat(runs, first) < 0) | (np.maximum.reduceat(runs, first) > num_pixels)
-    bad |= np.add.reduceat(runs, first) != num_pixels
+    bad = runs.overlong.copy()
+    for chain in (runs.background, runs.foreground):
+        if chain.min() < 0:
+            bad |= np.minimum.reduceat(chain, runs.first) < 0
+    total = sum(np.add.reduceat(chain, runs.first, dtype=np.int64) for chain in (runs.background, runs.foreground))
+    bad |= total != num_pixels
     return int(bad.argmax()) if bad.any() else -1
 
 
-def _measure(runs: IntArray, num_runs: IntArray, heights: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
-    """Areas, tight boxes and which masks have an empty run other than the first."""
-    position = _positions(num_runs)
-    mask_of = np.repeat(np.arange(len(num_runs)), num_runs)
-    ends = np.cumsum(runs)
-    before = np.concatenate([[0], ends])[np.cumsum(num_runs) - num_runs]
-    empty = runs == 0
-    irregular = np.bincount(mask_of[empty & (position > 0)], minlength=len(num_runs)) > 0
-
-    foreground = np.flatnonzero((position % 2 == 1) & ~empty)
-    owner, length = mask_of[foreground], runs[foreground]
-    start = ends[foreground] - length - before[owner]
-    height = heights[owner]
-    top = start % height
+def _measure(runs: _Runs, num_pixels: IntArray, height: int) -> tuple[IntArray, IntArray, BoolArray]:
+    """Areas, tight boxes and which masks have an empty run other than the first; masks of one height."""
+    first, length = runs.first, runs.foreground
+    # Masks cover whole columns, so that columns and rows come out right when all masks are laid side by side.
+    end = np.cumsum(runs.background + length, dtype=length.dtype)
+    column = (end - length) // height
+    top = end - length - column * height
     bottom = top + length
-    spans = bottom > height  # reaches the next column: touches its top, and the bottom of its own
-    areas, boxes = np.zeros(len(num_runs), dtype=np.int64), np.zeros((len(num_runs), 4), dtype=np.int64)
-    if len(owner):
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        last = np.concatenate([first[1:], [len(owner)]]) - 1
-        some = owner[first]
-        areas[some] = np.add.reduceat(length, first)
-        boxes[some, 0] = start[first] // height[first]
-        boxes[some, 2] = (start[last] + length[last] - 1) // height[last] + 1
-        boxes[some, 1] = np.minimum.reduceat(np.where(spans, 0, top), first)
-        boxes[some, 3] = np.maximum.reduceat(np.where(spans, height, bottom), first)
+    top[bottom > height] = 0  # reaches the next column: touches its top, and the bottom of its own
+    np.minimum(bottom, height, out=bottom)
+    empty = length == 0
+    top[empty], bottom[empty] = height, 0
+
+    areas: IntArray = np.add.reduceat(length, first, dtype=np.int64)
+    some = areas > 0
+    solid = np.flatnonzero(~empty)
+    leftmost = solid[np.searchsorted(solid, first[some])]
+    rightmost = solid[np.searchsorted(solid, (first + runs.num_pairs)[some]) - 1]
+    before = (np.cumsum(num_pixels) - num_pixels)[some] // height
+    boxes: IntArray = np.zeros((len(first), 4), dtype=np.int64)
+    boxes[some, 0] = column[leftmost] - before
+    boxes[some, 1] = np.minimum.reduceat(top, first)[some]
+    boxes[some, 2] = (end[rightmost] - 1) // height + 1 - before
+    boxes[some, 3] = np.maximum.reduceat(bottom, first)[some]
+
+    empty[(first + runs.num_pairs - 1)[runs.padded]] = False
+    no_background = runs.background == 0
+    no_background[first] = False
+    irregular: BoolArray = np.logical_or.reduceat(empty | no_background, first)
     return areas, boxes, irregular
-
-
-def _positions(num_runs: IntArray) -> IntArray:
-    """Index of every run within its mask."""
-    return np.arange(int(num_runs.sum())) - np.repeat(np.cumsum(num_runs) - num_runs, num_runs)

@@ -1,0 +1,266 @@
+"""Times the Open Images evaluator on made-up files, beside the work that no evaluator can do without.
+
+The floor is measured in the same run, at the smallest size: reading the files with pyarrow, base64 and zlib, and
+pycocotools' intersections of masks of one image and class. The reference evaluator took 561 s on one core for as many
+images, boxes and detections as are the default here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import binascii
+import csv
+import multiprocessing
+import os
+import platform
+import resource
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as pa_csv
+from pycocotools import mask as coco_mask
+from tqdm import trange
+
+from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.files import write_json
+from hierseg.metrics import encode_mask, evaluate_files
+from hierseg.taxonomy import Taxonomy
+
+REFERENCE_SECONDS, REFERENCE_IMAGES, REFERENCE_DETECTIONS = 561, 1500, 150_000
+ROOT_CLASSES, DEEPER_CLASSES = 213, 87
+"""As many as the segmentable classes of Open Images."""
+SIDES = (300, 225)
+DISTINCT_IMAGES = REFERENCE_IMAGES
+"""Later images repeat the contents of these under ids of their own."""
+OBJECTS, ABSENT = 5, 4
+"""Objects and classes verified as absent, of each image."""
+BOX_HEADER = ['ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf']
+HEADERS = {
+    'boxes': BOX_HEADER,
+    'labels': ['ImageID', 'LabelName', 'Confidence'],
+    'masks': [*BOX_HEADER, 'ImageWidth', 'ImageHeight', 'Mask'],
+    'predictions': ['ImageID', 'ImageWidth', 'ImageHeight', 'LabelName', 'Score', 'Mask'],
+}
+MASKED = ('predictions', 'masks')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--images', type=int, nargs='+', default=[REFERENCE_IMAGES], help='sizes (default: 1500)')
+    parser.add_argument('--detections', type=int, default=100, help='of each image (default: %(default)s)')
+    parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], help='processes (default: 1 2)')
+    parser.add_argument('--repeats', type=int, default=3, help='the fastest counts (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
+    return parser.parse_args()
+
+
+def made_up_taxonomy(seed: int) -> Taxonomy:
+    ids = [f'/m/{number:03}' for number in range(ROOT_CLASSES + DEEPER_CLASSES)]
+    parents = np.random.default_rng(seed).integers(0, ROOT_CLASSES, DEEPER_CLASSES).tolist()
+    return Taxonomy.from_edges(ids, [(ids[ROOT_CLASSES + child], ids[parent]) for child, parent in enumerate(parents)])
+
+
+def mask_of(generator: np.random.Generator, centre: np.ndarray, radii: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An ellipse with a wavy outline; (H, W) uint8, at least one pixel."""
+    height, width = size
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    waves = 1 + 0.08 * np.sin(angles * generator.integers(3, 9) + generator.uniform(0, 6))
+    waves += 0.03 * generator.standard_normal(len(angles))
+    outline = centre + radii * np.stack([np.cos(angles), np.sin(angles)], axis=1) * waves[:, None]
+    mask = np.zeros((height, width), dtype=np.uint8)
+    cv2.fillPoly(mask, [outline.round().astype(np.int32)], 1)
+    mask[np.clip(int(centre[1]), 0, height - 1), np.clip(int(centre[0]), 0, width - 1)] = 1
+    return mask
+
+
+def text_of(mask: np.ndarray) -> str:
+    return encode_mask(coco_mask.encode(cv2.transpose(mask).T)['counts'])
+
+
+class Content:
+    """The rows of one image, without its id."""
+
+    def __init__(self, number: int, *, detections: int, seed: int) -> None:
+        generator = np.random.default_rng((seed, number))
+        width, height = SIDES if number % 2 else SIDES[::-1]
+        frequencies = 1 / np.arange(1, ROOT_CLASSES + DEEPER_CLASSES + 1)
+        ids = [f'/m/{label:03}' for label in range(len(frequencies))]
+        draws = generator.choice(ids, size=OBJECTS + ABSENT, p=frequencies / frequencies.sum(), replace=False).tolist()
+        classes, self.absent = draws[:OBJECTS], draws[OBJECTS:]
+        centres = generator.uniform(0.15, 0.85, (OBJECTS, 2)) * [width, height]
+        radii = generator.uniform(12, 80, (OBJECTS, 2))
+        self.objects: list[list[Any]] = []
+        for class_id, centre, radius in zip(classes, centres, radii, strict=True):
+            mask = mask_of(generator, centre, radius, (height, width))
+            columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+            extent = [columns[0] / width, (columns[-1] + 1) / width, rows[0] / height, (rows[-1] + 1) / height]
+            # Every tenth object has a box alone, and of those some are groups.
+            number_of_object = number * OBJECTS + len(self.objects)
+            text = '' if number_of_object % 10 == 0 else text_of(mask)
+            self.objects.append([class_id, *extent, int(number_of_object % 40 == 0), width, height, text])
+        # Half of the detections name the class of their object, a quarter one that is absent, the rest any.
+        chosen = generator.integers(0, OBJECTS, detections)
+        kinds = generator.choice(3, size=detections, p=[0.5, 0.25, 0.25])
+        self.detections: list[list[Any]] = []
+        for at, kind in zip(chosen.tolist(), kinds.tolist(), strict=True):
+            centre = centres[at] + generator.normal(0, 0.25, 2) * radii[at]
+            mask = mask_of(generator, centre, radii[at] * generator.uniform(0.7, 1.3, 2), (height, width))
+            class_id = [classes[at], generator.choice(self.absent), generator.choice(ids)][kind]
+            self.detections.append([width, height, class_id, round(float(generator.random()), 6), text_of(mask)])
+
+
+def write_files(folder: Path, images: int, *, detections: int, seed: int) -> None:
+    """Official files of so many images; ground truth as released."""
+    distinct = min(images, DISTINCT_IMAGES)
+    contents = [Content(number, detections=detections, seed=seed) for number in trange(distinct, desc='drawing')]
+
+    def rows_of(name: str, image_id: str, content: Content) -> Iterator[list[Any]]:
+        if name == 'labels':
+            yield from ([image_id, row[0], 1] for row in content.objects)
+            yield from ([image_id, class_id, 0] for class_id in content.absent)
+        elif name == 'predictions':
+            yield from ([image_id, *row] for row in content.detections)
+        else:
+            columns = slice(None, 6) if name == 'boxes' else slice(None)
+            yield from ([image_id, *row[columns]] for row in content.objects if name == 'boxes' or row[-1])
+
+    for name, header in HEADERS.items():
+        with (folder / f'{name}.csv').open('w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for number in trange(images, desc=f'writing {name}'):
+                writer.writerows(rows_of(name, f'{number:016x}', contents[number % distinct]))
+
+
+def evaluate(folder: Path, *, workers: int, seed: int) -> dict[str, Any]:
+    """Seconds and memory of one evaluation, and its result."""
+    start = perf_counter()
+    result = evaluate_files(
+        folder / 'boxes.csv',
+        folder / 'labels.csv',
+        masks=folder / 'masks.csv',
+        predictions=folder / 'predictions.csv',
+        taxonomy=made_up_taxonomy(seed),
+        workers=workers,
+    )
+    seconds = perf_counter() - start
+    own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # A bound, for pages that processes share count in each.
+    peak = own + (workers * child if workers > 1 else 0)
+    return {'seconds': seconds, 'peak_mb': peak / 1024, 'mAP': result.mean_average_precision}
+
+
+def floor(folder: Path) -> dict[str, float]:
+    """Seconds of reading, decoding and intersecting alone; what lies between them is not counted."""
+    start = perf_counter()
+    read = pa_csv.ReadOptions(use_threads=False)
+    tables = {name: pa_csv.read_csv(folder / f'{name}.csv', read_options=read) for name in HEADERS}
+    seconds = {'reading': perf_counter() - start}
+    masks = {}
+    texts = {name: tables[name].filter(pc.not_equal(tables[name]['Mask'], '')) for name in MASKED}
+    for name, table in texts.items():
+        column = table['Mask'].to_pylist()
+        start = perf_counter()
+        masks[name] = [zlib.decompress(binascii.a2b_base64(text)) for text in column]
+        seconds['decoding'] = seconds.get('decoding', 0.0) + perf_counter() - start
+    groups: dict[Any, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+    for side, name in enumerate(MASKED):
+        columns = (texts[name][column].to_pylist() for column in ('ImageID', 'LabelName', 'ImageHeight', 'ImageWidth'))
+        for image, label, height, width, mask in zip(*columns, masks[name], strict=True):
+            groups[image, label][side].append({'size': (height, width), 'counts': mask})
+    pairs = [(found, wanted) for found, wanted in groups.values() if found and wanted]
+    start = perf_counter()
+    for found, wanted in pairs:
+        coco_mask.iou(found, wanted, [1] * len(wanted))
+    seconds['intersecting'] = perf_counter() - start
+    return seconds
+
+
+def in_process(act: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The result of a call in a process of its own, so that memory is that of the call."""
+    context = multiprocessing.get_context('fork')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(act(*arguments, **options)))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise ConfigError(f'{act.__name__} failed in its process', fix='See its message above.') from None
+    finally:
+        process.join()
+
+
+def measure(folder: Path, images: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The fastest of the repeats at one size; evaluations and floor take turns, so that all see the same machine."""
+    in_process(write_files, folder, images, detections=args.detections, seed=args.seed)
+    figures: dict[str, Any] = {'images': images, 'detections': images * args.detections, 'workers': {}}
+    for _ in range(args.repeats):
+        if images == min(args.images):
+            seconds = in_process(floor, folder)
+            if 'floor' not in figures or sum(seconds.values()) < sum(figures['floor'].values()):
+                figures['floor'] = seconds
+        for workers in args.workers:
+            found = in_process(evaluate, folder, workers=workers, seed=args.seed)
+            best = figures['workers'].setdefault(workers, found)
+            if found['mAP'] != best['mAP']:
+                raise ConfigError(f'mAP {found["mAP"]} and {best["mAP"]} of the same files', fix='This is a bug.')
+            best['seconds'] = min(best['seconds'], found['seconds'])
+            best['peak_mb'] = max(best['peak_mb'], found['peak_mb'])
+    return figures
+
+
+def table(sizes: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield '| images | detections | workers | seconds | × floor | × faster than reference | ms an image | peak, MB |'
+    yield '|---:|---:|---:|---:|---:|---:|---:|---:|'
+    for figures in sizes:
+        images, detections = figures['images'], figures['detections']
+        bottom = sum(figures['floor'].values()) if 'floor' in figures else None
+        as_large = (images, detections) == (REFERENCE_IMAGES, REFERENCE_DETECTIONS)
+        for workers, found in figures['workers'].items():
+            seconds = found['seconds']
+            ratio = f'{seconds / bottom:.2f}' if bottom else ''
+            faster = f'{REFERENCE_SECONDS / seconds:.0f}' if as_large else ''
+            each = seconds / images * 1000
+            yield (
+                f'| {images:,} | {detections:,} | {workers} | {seconds:.2f} | {ratio} | {faster} | {each:.2f} '
+                f'| {found["peak_mb"]:.0f} |'
+            )
+        if bottom:
+            parts = ', '.join(f'{name} {seconds:.2f}' for name, seconds in figures['floor'].items())
+            each = bottom / images * 1000
+            yield f'| {images:,} | {detections:,} | floor | {bottom:.2f} ({parts}) | 1 | | {each:.2f} | |'
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    if min(*args.images, *args.workers, args.detections, args.repeats) < 1:
+        raise ConfigError('--images, --detections, --workers and --repeats must be at least 1')
+    sizes = []
+    for images in args.images:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes.append(measure(Path(folder), images, args))
+    print('\n'.join(table(sizes)))
+    machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
+    versions = {'python': platform.python_version(), 'numpy': np.__version__, 'pyarrow': pa.__version__}
+    versions['pycocotools'] = version('pycocotools')
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json({'seed': args.seed, 'repeats': args.repeats, **versions, **machine, 'sizes': sizes}, args.out)
+
+
+if __name__ == '__main__':
+    main()
