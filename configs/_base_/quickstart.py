@@ -27,7 +27,7 @@ slim_detector = dict(
 slim_loading = dict(batch_size=8, num_workers=0, persistent_workers=False)
 slim_optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=10))
 slim_param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 from hierseg.annotations import Store
 from hierseg.annotations.frequency import count_classes
+from hierseg.apis import read_config
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.functional import SCHEMES
@@ -74,6 +76,15 @@ WIDE_ENSEMBLE = [
 """The systems for the taxonomy of `write_wide_taxonomy`."""
 
 
+RATES = (0.001, 0.002, 0.004)
+
+
+def learning_rate(config: str, rate: float) -> list[str]:
+    """Options for a learning rate, of both layers where there are two."""
+    layers = ('layer0.', 'layer1.') if config == 'two_layer_ensemble' else ('',)
+    return [f'optim_wrapper.{layer}optimizer.lr={rate}' for layer in layers]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A question, and the models that answer it.
@@ -102,31 +113,22 @@ def repeat_factors(**options: object) -> list[str]:
     return [f'{SAMPLER}{key}={value}' for key, value in given.items()]
 
 
-RATES = (0.001, 0.002, 0.004)
-
-
-def ensemble_rate(rate: float) -> list[str]:
-    """Options for one learning rate of both layers."""
-    return [f'optim_wrapper.layer{layer}.optimizer.lr={rate}' for layer in (0, 1)]
-
-
+SLOW = learning_rate('hier_e2e', 0.001)
 SHORT = {
+    'hier_e2e, half the rate': SLOW,
+    'every image once': [*AS_THEY_COME, *SLOW],
+    'class-aware, power 0.5': [f'{SAMPLER}power=0.5', *SLOW],
+    'one mask for all classes': [*ONE_MASK, *SLOW],
+    'warm-up of 25 steps': ['param_scheduler.0.end=25', *SLOW],
     'hier_e2e': [],
-    'every image once': AS_THEY_COME,
-    'class-aware, power 0.5': [f'{SAMPLER}power=0.5'],
-    'one mask for all classes': ONE_MASK,
-    'warm-up of 25 steps': ['param_scheduler.0.end=25'],
-    'twice the learning rate': ['optim_wrapper.optimizer.lr=0.002'],
 }
 EQL = [f'{LOSS}balance.type=eql']
 COMBINATIONS = {
     'hier_e2e': [],
     'eql': EQL,
-    'seesaw': [f'{LOSS}balance.type=seesaw'],
     'tree_min': [f'{LOSS}scheme=tree_min'],
     'class-aware, power 0.5': [f'{SAMPLER}power=0.5'],
     'IRFS': repeat_factors(instance_aware=True),
-    'IRFS, eql': [*repeat_factors(instance_aware=True), *EQL],
 }
 
 EXPERIMENTS = {
@@ -137,16 +139,11 @@ EXPERIMENTS = {
         steps={'hier_e2e, half the steps': 0.5},
     ),
     'wide': Experiment(
-        'And on 120 classes, with twice the steps?',
-        {
-            'two_layer_ensemble': WIDE_ENSEMBLE,
-            'hier_e2e': WIDE,
-            'hier_e2e, half the steps': WIDE,
-            'hier_e2e, plain': [*WIDE[:1], *PLAIN],
-        },
+        'And on 120 classes, with half as many steps again?',
+        {'two_layer_ensemble': WIDE_ENSEMBLE, 'hier_e2e': WIDE, 'hier_e2e, half the steps': WIDE},
         data='wide',
         configs={'two_layer_ensemble': 'two_layer_ensemble'},
-        steps={'two_layer_ensemble': 2, 'hier_e2e': 2, 'hier_e2e, plain': 2},
+        steps={'two_layer_ensemble': 1.5, 'hier_e2e': 1.5, 'hier_e2e, half the steps': 0.75},
     ),
     'short': Experiment(
         'What holds the end-to-end model back in half the steps?',
@@ -156,8 +153,8 @@ EXPERIMENTS = {
     'rates': Experiment(
         'Which learning rate serves each system, the end-to-end model in half the steps?',
         {
-            **{f'two_layer_ensemble, {rate}': ensemble_rate(rate) for rate in RATES},
-            **{f'hier_e2e, {rate}': [f'optim_wrapper.optimizer.lr={rate}'] for rate in RATES},
+            **{f'two_layer_ensemble, {rate}': learning_rate('two_layer_ensemble', rate) for rate in RATES},
+            **{f'hier_e2e, {rate}': learning_rate('hier_e2e', rate) for rate in RATES},
         },
         configs={f'two_layer_ensemble, {rate}': 'two_layer_ensemble' for rate in RATES},
         steps={f'hier_e2e, {rate}': 0.5 for rate in RATES},
@@ -238,6 +235,7 @@ class Run:
         iterations: Of a whole training.
         data: Folder of the data set; its name tells how many images it has.
         out: Folder of all runs.
+        learning_rate: Instead of the config's.
     """
 
     experiment: str
@@ -246,14 +244,18 @@ class Run:
     iterations: int
     data: Path
     out: Path
+    learning_rate: float | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, beside the code."""
         experiment = EXPERIMENTS[self.experiment]
+        config = experiment.configs.get(self.variant, 'hier_e2e')
+        rate = [] if self.learning_rate is None else learning_rate(config, self.learning_rate)
         return {
-            'config': experiment.configs.get(self.variant, 'hier_e2e'),
-            'options': experiment.variants[self.variant],
+            'config': config,
+            'values': config_digest(config),
+            'options': [*experiment.variants[self.variant], *rate],
             'data': self.data.name,
             'iterations': round(self.iterations * experiment.steps.get(self.variant, 1)),
             'seed': self.seed,
@@ -299,6 +301,13 @@ class Run:
         options = [*self.settings['options'], *options]
         given = ['--cfg-options', *options] if options else []
         _python(tool, *arguments, '--work-dir', self.folder, *given, cwd=self.data, threads=threads)
+
+
+@cache
+def config_digest(name: str) -> str:
+    """Tells the values of a quickstart config from those that it had before."""
+    text = read_config(ROOT / f'configs/quickstart/{name}.py').pretty_text
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 BOTH_METRICS = """
@@ -439,6 +448,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--iterations', type=int, default=280, help='of each training, 8 images each; default: 280')
     parser.add_argument('--images', type=int, default=1600, help='training images; default: 1600')
     parser.add_argument('--val-images', type=int, default=200, help='images of the test; default: 200')
+    parser.add_argument('--learning-rate', type=float, metavar='RATE', help="of all trainings; default: each config's")
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time; default: one a core')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/ablation'), help='default: %(default)s')
     return parser.parse_args()
@@ -454,7 +464,7 @@ def main() -> None:
     for kind, folder in folders.items():
         make_data(kind, folder, images=args.images, val_images=args.val_images)
     runs = [
-        Run(name, variant, seed, args.iterations, folders[EXPERIMENTS[name].data], out)
+        Run(name, variant, seed, args.iterations, folders[EXPERIMENTS[name].data], out, args.learning_rate)
         for seed in args.seeds
         for name in args.experiments
         for variant in EXPERIMENTS[name].variants
