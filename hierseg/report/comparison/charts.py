@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 38
 MOST_POINTS = 160
 """Of a line; more would not be seen."""
 

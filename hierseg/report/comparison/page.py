@@ -18,7 +18,7 @@ from PIL import Image
 from hierseg.report.comparison.answer import answer
 from hierseg.report.comparison.charts import Chart, Series, averaged, line_chart, thinned, x_scale, y_scale
 from hierseg.report.comparison.classes import class_tree, frequency_chart
-from hierseg.report.comparison.confusion import COLUMN_NAMES, NAME_LENGTH, ROW_NAMES, confusion, levels
+from hierseg.report.comparison.confusion import confusion, levels
 from hierseg.report.comparison.document import ComparedImage, Comparison, Panel
 from hierseg.report.comparison.scores import big_numbers, cost_rows, score_groups
 
@@ -83,7 +83,6 @@ def render_page(document: Comparison) -> str:
             [confusion(document, position, level) for position in range(len(document.systems))]
             for level in range(len(levels(document)))
         ],
-        layout={'row_names': ROW_NAMES, 'column_names': COLUMN_NAMES, 'name_length': NAME_LENGTH},
         training=_training(document),
         images=images,
         picture_classes=_picture_classes(document, images),
