@@ -86,6 +86,7 @@ def made_up(
         differences={system.name: _differences(made[0], system, generator) for system in made[1:]},
         error_kinds=ERROR_KINDS,
         images=_images(taxonomy, [system.name for system in made], images, generator, size),
+        panel_score='part of the objects named exactly right',
     )
 
 
@@ -236,7 +237,7 @@ def _images(
                 picture,
                 [entry for entry in found if entry is not None],
                 taxonomy=taxonomy,
-                errors=[kind.key for kind in ERROR_KINDS if kind.key in kinds],
+                errors=[kind.key for kind in ERROR_KINDS[1:] if kind.key in kinds],
                 score=right / len(true),
             )
         images.append(

@@ -1,4 +1,4 @@
-"""What the command-line tools do, as functions: train, evaluate, calibrate and compare a model that a config describes."""
+"""What the command-line tools do, as functions: train, evaluate, calibrate and compare models."""
 
 from hierseg.apis.calibration import calibrate
 from hierseg.apis.comparison import compare

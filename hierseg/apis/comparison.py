@@ -281,7 +281,7 @@ def _require_same_images(systems: Sequence[EvaluatedSystem]) -> None:
         if others != first:
             example = min(first ^ others)
             raise EvaluationError(
-                f'{systems[0].name} was tested on {len(first)} images, {system.name} on {len(others)}, which are others',
+                f'{systems[0].name} was tested on {len(first)} images, {system.name} on {len(others)} others',
                 where=f'image {example}',
                 fix='Test all systems on the same images.',
             )

@@ -6,8 +6,10 @@ import json
 import statistics
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hierseg.apis.inference import load_model
+from hierseg.apis.runner import running
 from hierseg.report.comparison import Costs
 
 WARM_UP = 2
@@ -39,6 +42,15 @@ class StepCosts:
 
 
 def measure_costs(config: Config, checkpoint: str, *, images: int) -> Costs:
+    """Measures what a system costs, in a process of its own: memory that others used before would not be seen again.
+
+    Arguments and errors are those of :func:`costs_here`; torch has as many threads as here.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(costs_here, config, checkpoint, images=images, threads=torch.get_num_threads()).result()
+
+
+def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) -> Costs:
     """Loads a model, tests it on some images of its config's test data, and reads the log of its training.
 
     Peak memory is, on a GPU, what torch allocated there; on a CPU, what the process held more than before the model was
@@ -48,11 +60,13 @@ def measure_costs(config: Config, checkpoint: str, *, images: int) -> Costs:
         config: From ``load_config``.
         checkpoint: The weights; the folder that they lie in has the log.
         images: How many are timed.
+        threads: Of torch on a CPU.
 
     Raises:
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
     """
-    with PeakMemory() as memory:
+    torch.set_num_threads(threads)
+    with running(checkpoint), PeakMemory() as memory:
         model = load_model(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         steps = measure_steps(model, loader, images=images)

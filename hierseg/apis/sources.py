@@ -144,9 +144,7 @@ def evaluate_submission(
         EvaluationError: If the file cannot be used; it names the line.
     """
     predictions = read_predictions(source.path, store)
-    groups = class_groups(
-        store.taxonomy, train_images=None if training is None else train_images_of(training, store)
-    )
+    groups = class_groups(store.taxonomy, train_images=None if training is None else train_images_of(training, store))
     return EvaluatedSystem(
         name=source.name,
         config='',

@@ -47,7 +47,7 @@ def answer(document: Comparison) -> Answer:
     sentences = []
     for system in others:
         sentences.append(_difference(document, metric, system))
-        sentences += filter(None, (_counts(document, system), _costs(first, system)))
+        sentences += filter(None, [_counts(document, system), _costs(first, system) if len(others) == 1 else ''])
     return Answer(_headline(document, metric), tuple(sentences))
 
 
@@ -98,10 +98,10 @@ def _counts(document: Comparison, system: System) -> str:
     known = [leading(estimate, metric) for estimate, metric in differences if interval(estimate, metric)]
     if len(known) < 2:
         return ''
-    return (
-        f'Of {len(known)} scores, {system.name} is clearly better in {known.count(1)}, '
-        f'{first.name} in {known.count(-1)}; {known.count(0)} leave it open.'
-    )
+    better, worse, unclear = known.count(1), known.count(-1), known.count(0)
+    text = f'Of {len(known)} scores, {system.name} is clearly better in {better or "none"}'
+    text += f' and {first.name} in {worse or "none"}'
+    return f'{text}; {unclear} {"is" if unclear == 1 else "are"} open.' if unclear else f'{text}.'
 
 
 def _costs(first: System, system: System) -> str:
@@ -111,7 +111,7 @@ def _costs(first: System, system: System) -> str:
         before, after = cost(first.costs, name), cost(system.costs, name)
         if before and after is not None:
             ratios.append(f'{times(after / before)} {kind.phrase}')
-    return f'{system.name} takes {_listed(ratios)} of {first.name}.' if ratios else ''
+    return f'{system.name} costs {_listed(ratios)} of {first.name}.' if ratios else ''
 
 
 def _listed(texts: list[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 38
 MOST_POINTS = 160
 """Of a line; more would not be seen."""
 
@@ -127,7 +127,9 @@ def y_scale(low: float, high: float) -> Scale:
     return Scale(low, high if high > low else low + 1, HEIGHT - BOTTOM, TOP)
 
 
-def line_chart(title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str) -> Chart:
+def line_chart(
+    title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str
+) -> Chart:
     """Lines over each other, the last one in front."""
     drawn = [entry for entry in series if len(entry.x)]
     lines = tuple(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hierseg.report.comparison.charts import Chart, Dot, x_scale, y_scale
 from hierseg.report.comparison.document import Comparison
-from hierseg.report.comparison.numbers import MINUS, NONE
+from hierseg.report.comparison.numbers import NONE, formatted
 
 SMALLEST_EXTENT = 0.05
 """The scale of differences reaches at least this far, so that tiny ones look tiny."""
@@ -73,7 +73,7 @@ class ClassTree:
 
 
 def class_tree(document: Comparison) -> ClassTree:
-    """Every class stands once, below its preferred parent."""
+    """Every class stands once, below its preferred parent; root classes without children come last."""
     differences = [_differences(document, position) for position in range(1, len(document.systems))]
     known = [abs(value) for values in differences for value in values if value is not None]
     extent = max([SMALLEST_EXTENT, *known])
@@ -99,9 +99,8 @@ def class_tree(document: Comparison) -> ClassTree:
             children=tuple(row(child, depth + 1) for child in children),
         )
 
-    return ClassTree(
-        tuple(row(label, 0) for label in taxonomy.root_classes), extent, taxonomy.num_classes <= OPEN_UP_TO
-    )
+    roots = sorted((row(label, 0) for label in taxonomy.root_classes), key=lambda root: not root.children)
+    return ClassTree(tuple(roots), extent, taxonomy.num_classes <= OPEN_UP_TO)
 
 
 def frequency_chart(document: Comparison) -> Chart | None:
@@ -177,4 +176,4 @@ def _place(value: float, extent: float) -> float:
 
 
 def _signed(value: float) -> str:
-    return f'{value:+.2f}'.replace('-', MINUS)
+    return formatted(value, '.2f', signed=True)

@@ -6,6 +6,7 @@ A class deeper than the level counts as its ancestor on that level by preferred 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hierseg.report.comparison.document import MISSED, Comparison, System
@@ -24,9 +25,10 @@ RIGHT, SHALLOW, WRONG, LOST = 'right', 'shallow', 'wrong', 'lost'
 KIND_WORDS = {RIGHT: 'right', SHALLOW: 'right but less deep', WRONG: 'wrong', LOST: 'missed'}
 CELL_SIZES = {True: 34, False: 21}
 """Pixels of a cell, by whether counts are written into it."""
-ROW_NAMES = 118
-COLUMN_NAMES = 96
 NAME_LENGTH = 17
+"""Longer names are cut."""
+LETTER = 7.2
+"""About the pixels of a letter."""
 
 Counts = dict[tuple[int, int], int]
 """By true and named label."""
@@ -73,6 +75,16 @@ class Confusion:
         """Whether there is room for them."""
         return self.size == CELL_SIZES[True]
 
+    @property
+    def left(self) -> int:
+        """Pixels that the names of the rows take."""
+        return round(12 + LETTER * max(len(name) for name in self.rows))
+
+    @property
+    def top(self) -> int:
+        """Pixels that the names of the columns take, which stand aslant."""
+        return round(16 + 0.79 * LETTER * max(len(name) for name in self.columns))
+
 
 def levels(document: Comparison) -> list[str]:
     """Names of the levels, root classes first; empty where no system has a confusion."""
@@ -86,14 +98,14 @@ def levels(document: Comparison) -> list[str]:
 def confusion(document: Comparison, position: int, level: int) -> Confusion:
     """Collapses and lays out what the system at a position named the objects."""
     taxonomy = document.taxonomy
-    counts = collapsed(taxonomy, document.systems[position], level)
-    shown = _shown(taxonomy, counts)
+    every = [collapsed(taxonomy, system, level) for system in document.systems]
+    counts, shown = every[position], _shown(taxonomy, every)
     cells, rows = _cells(taxonomy, counts, shown)
     return Confusion(
         system=position,
         level=level,
-        rows=tuple(_name(taxonomy, label) for label in rows),
-        columns=tuple(_name(taxonomy, label) for label in [*rows, MISSED]),
+        rows=tuple(_cut(_name(taxonomy, label)) for label in rows),
+        columns=tuple(_cut(_name(taxonomy, label)) for label in [*rows, MISSED]),
         cells=cells,
         size=CELL_SIZES[len(rows) <= FEW_CLASSES],
         frequent=_frequent(taxonomy, counts),
@@ -120,10 +132,13 @@ def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:
     return SHALLOW if taxonomy.arrays.ancestor_mask[true, named] else WRONG
 
 
-def _shown(taxonomy: Taxonomy, counts: Counts) -> list[int]:
-    """Labels with a row of their own, along the tree: those in most confusions, then those with most objects."""
+def _shown(taxonomy: Taxonomy, every: Sequence[Counts]) -> list[int]:
+    """Labels with a row of their own, along the tree: those in most confusions, then those with most objects.
+
+    They are the same for all systems.
+    """
     confusions, objects = Counter[int](), Counter[int]()
-    for (true, named), count in counts.items():
+    for (true, named), count in (entry for counts in every for entry in counts.items()):
         objects[true] += count
         if _kind(taxonomy, true, named) == WRONG:
             confusions.update({true: count, named: count})
@@ -170,3 +185,7 @@ def _summary(taxonomy: Taxonomy, counts: Counts) -> str:
 
 def _name(taxonomy: Taxonomy, label: int) -> str:
     return {MISSED: 'missed', OTHER: 'other'}.get(label) or taxonomy.names[label]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + '…'

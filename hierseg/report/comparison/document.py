@@ -244,6 +244,7 @@ class Comparison:
             with the interval of a paired bootstrap.
         error_kinds: In the order in which they are shown.
         images: Pictures.
+        panel_score: What the score of a panel is, such as "part of the objects named rightly"; '' to show none.
 
     Raises:
         EvaluationError: If its parts do not fit together.
@@ -257,6 +258,7 @@ class Comparison:
     differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     error_kinds: Sequence[ErrorKind] = ()
     images: Sequence[ComparedImage] = ()
+    panel_score: str = ''
 
     def __post_init__(self) -> None:
         check_comparison(self)

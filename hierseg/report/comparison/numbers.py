@@ -13,9 +13,15 @@ MINUS = '−'
 
 def number(value: float | None, metric: Metric, *, signed: bool = False) -> str:
     """A score in the metric's format, with a typographic minus; a dash for None."""
-    if value is None:
-        return NONE
-    return f'{value:{"+" if signed else ""}{metric.format}}'.replace('-', MINUS)
+    return NONE if value is None else formatted(value, metric.format, signed=signed)
+
+
+def formatted(value: float, spec: str, *, signed: bool = False) -> str:
+    """A number in a format, with a typographic minus, and without a sign where nothing but zeros is left."""
+    text = f'{value:{"+" if signed else ""}{spec}}'
+    if not any(digit in text for digit in '123456789'):
+        text = text.lstrip('+-')
+    return text.replace('-', MINUS)
 
 
 def interval(estimate: Estimate, metric: Metric, *, signed: bool = False) -> str:

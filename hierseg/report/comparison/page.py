@@ -18,7 +18,7 @@ from PIL import Image
 from hierseg.report.comparison.answer import answer
 from hierseg.report.comparison.charts import Chart, Series, averaged, line_chart, thinned, x_scale, y_scale
 from hierseg.report.comparison.classes import class_tree, frequency_chart
-from hierseg.report.comparison.confusion import COLUMN_NAMES, NAME_LENGTH, ROW_NAMES, confusion, levels
+from hierseg.report.comparison.confusion import confusion, levels
 from hierseg.report.comparison.document import ComparedImage, Comparison, Panel
 from hierseg.report.comparison.scores import big_numbers, cost_rows, score_groups
 
@@ -64,38 +64,33 @@ def render_page(document: Comparison) -> str:
     script = '\n'.join(_source(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     images = _images(document)
-    return (
-        _environment()
-        .get_template('page.html.jinja')
-        .render(
-            document=document,
-            head=document.head,
-            systems=document.systems,
-            answer=answer(document),
-            big_numbers=big_numbers(document),
-            score_groups=score_groups(document),
-            cost_rows=cost_rows(document),
-            tree=class_tree(document),
-            frequency_chart=frequency_chart(document),
-            precision_recall=_precision_recall(document),
-            operating=_operating(document),
-            error_kinds=[kind for kind in document.error_kinds if any(kind.key in s.errors for s in document.systems)],
-            most_errors=max([1, *(count for system in document.systems for count in system.errors.values())]),
-            levels=levels(document),
-            confusions=[
-                [confusion(document, position, level) for position in range(len(document.systems))]
-                for level in range(len(levels(document)))
-            ],
-            layout={'row_names': ROW_NAMES, 'column_names': COLUMN_NAMES, 'name_length': NAME_LENGTH},
-            training=_training(document),
-            images=images,
-            picture_classes=_picture_classes(document, images),
-            picture_errors=_picture_errors(document),
-            style=Markup(_source(STYLE)),
-            script=Markup(script),
-            script_hash=digest,
-            colors=COLORS,
-        )
+    return _environment().get_template('page.html.jinja').render(
+        document=document,
+        head=document.head,
+        systems=document.systems,
+        answer=answer(document),
+        big_numbers=big_numbers(document),
+        score_groups=score_groups(document),
+        cost_rows=cost_rows(document),
+        tree=class_tree(document),
+        frequency_chart=frequency_chart(document),
+        precision_recall=_precision_recall(document),
+        operating=_operating(document),
+        error_kinds=[kind for kind in document.error_kinds if any(kind.key in s.errors for s in document.systems)],
+        most_errors=max([1, *(count for system in document.systems for count in system.errors.values())]),
+        levels=levels(document),
+        confusions=[
+            [confusion(document, position, level) for position in range(len(document.systems))]
+            for level in range(len(levels(document)))
+        ],
+        training=_training(document),
+        images=images,
+        picture_classes=_picture_classes(document, images),
+        picture_errors=_picture_errors(document),
+        style=Markup(_source(STYLE)),
+        script=Markup(script),
+        script_hash=digest,
+        colors=COLORS,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hierseg.report.comparison.answer import leading, winners
 from hierseg.report.comparison.document import Comparison, Estimate, Metric, System
-from hierseg.report.comparison.numbers import COSTS, NONE, cost, interval, number, times
+from hierseg.report.comparison.numbers import COSTS, NONE, CostKind, cost, interval, number, times
 
 BIG_NUMBERS = 4
 """The first metrics are shown large."""
@@ -57,19 +57,19 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class CostCell:
-    """A cost: its text, and its part of the highest one in percent."""
+    """A cost: its text, its part of the highest one in percent, and a further system's multiple of the first one's."""
 
     text: str
     bar: float | None
+    ratio: str
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """A kind of cost with a cell for each system, and each further system's multiple of the first."""
+    """A kind of cost with a cell for each system."""
 
     label: str
     cells: tuple[CostCell, ...]
-    ratios: tuple[str, ...]
 
 
 def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
@@ -98,14 +98,15 @@ def cost_rows(document: Comparison) -> list[CostRow]:
         known = [value for value in values if value is not None]
         if not known:
             continue
-        highest = max(known) or 1
-        cells = tuple(
-            CostCell(NONE, None) if value is None else CostCell(kind.text(value), round(100 * value / highest, 1))
-            for value in values
-        )
-        ratios = tuple(NONE if value is None or not values[0] else times(value / values[0]) for value in values[1:])
-        rows.append(CostRow(kind.label, cells, ratios))
+        cells = [_cost_cell(value, kind, values[0] if position else None, max(known)) for position, value in enumerate(values)]
+        rows.append(CostRow(kind.label, tuple(cells)))
     return rows
+
+
+def _cost_cell(value: float | None, kind: CostKind, first: float | None, highest: float) -> CostCell:
+    if value is None:
+        return CostCell(NONE, None, '')
+    return CostCell(kind.text(value), _percent(value, highest), times(value / first) if first else '')
 
 
 def score_row(document: Comparison, metric: Metric, *, extent: float) -> ScoreRow:

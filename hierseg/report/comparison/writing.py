@@ -45,14 +45,12 @@ def scores_table(document: Comparison) -> str:
     """
     first, others = document.systems[0], document.systems[1:]
     titles = ['', *(system.name for system in document.systems)]
-    titles += [f'{system.name} − {first.name}' for system in others]
+    titles += [f'{system.name} against {first.name}' for system in others]
     lines = [_line(titles), _line(['---', *['---:'] * (len(titles) - 1)])]
     for group, rows in score_groups(document).items():
         lines.append(_line([f'*{_escaped(group)}*', *[''] * (len(titles) - 1)], escaped=True))
         for row in rows:
-            cells = [
-                _with_interval(f'**{cell.text}**' if cell.wins else cell.text, cell.interval) for cell in row.cells
-            ]
+            cells = [_with_interval(f'**{cell.text}**' if cell.wins else cell.text, cell.interval) for cell in row.cells]
             cells += [_with_interval(cell.text, cell.interval) for cell in row.differences]
             label = f'{row.metric.label} ({row.metric.unit})' if row.metric.unit else row.metric.label
             lines.append(_line([_escaped(label), *cells], escaped=True))
@@ -60,11 +58,12 @@ def scores_table(document: Comparison) -> str:
     if costs:
         lines.append(_line(['*Costs*', *[''] * (len(titles) - 1)], escaped=True))
     for cost_row in costs:
-        ratios = [NONE if ratio == NONE else f'{ratio} {first.name}' for ratio in cost_row.ratios]
+        ratios = [cell.ratio or NONE for cell in cost_row.cells[1:]]
         lines.append(_line([cost_row.label, *(cell.text for cell in cost_row.cells), *ratios]))
     notes = f'In brackets: {document.head.confidence:.0%} intervals by bootstrap over images.'
     if others:
-        notes += f' Bold: better than {first.name}, or it than all others, by an interval that excludes 0.'
+        notes += f' Bold: better than {first.name}, or {first.name} better than all others, where 0 is outside the'
+        notes += f' interval of the difference. Multiples of costs are those of {first.name}.'
     return '\n'.join([*lines, '', _escaped(notes), ''])
 
 
