@@ -87,7 +87,7 @@ def compare(
 
     Args:
         sources: The systems; the others are compared with the first.
-        out: Folder of ``index.html``, ``results.json`` and ``table.md``.
+        out: Folder of ``index.html``, ``results.json`` and ``table.md``, and of the tests' logs.
         store: The ground truth; that of the first run's test data when omitted.
         train_store: The training data, for class frequencies; those of the first run when omitted.
         images: Folder of the images, for pictures where all systems are submissions.
@@ -113,12 +113,18 @@ def compare(
     truth, training_path = Store.open(truth_path), train_store or _store_of(sources, 'train_dataloader', options)
     training = None if training_path is None else Store.open(training_path)
     train_images = None if training is None else train_images_of(training, truth)
-    systems = [
-        evaluate_run(source, truth, training=training, score_thr=score_thr, timed_images=timed_images, options=options)
-        if isinstance(source, RunSource)
-        else evaluate_submission(source, truth, training=training, score_thr=score_thr)
-        for source in sources
-    ]
+    systems = []
+    for position, source in enumerate(sources):
+        if isinstance(source, PredictionsSource):
+            systems.append(evaluate_submission(source, truth, training=training, score_thr=score_thr))
+        else:
+            log = Path(out) / 'logs' / str(position)
+            systems.append(
+                evaluate_run(
+                    source, truth, training=training, score_thr=score_thr, timed_images=timed_images, work_dir=log,
+                    options=options,
+                )
+            )  # fmt: skip
     _require_same_images(systems)
     head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
     document = comparison_of(systems, truth, head=head, train_images=train_images, resamples=resamples, seed=seed)

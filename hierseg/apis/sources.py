@@ -36,13 +36,13 @@ class RunSource:
     config: str
     checkpoint: str
 
-    def settled(self, options: Mapping[str, Any] | None) -> Config:
+    def settled(self, options: Mapping[str, Any] | None, *, work_dir: Path | None = None) -> Config:
         """The config with overridden values, for the checkpoint.
 
         Raises:
             ConfigError: A file does not exist, or the config cannot be read.
         """
-        config = load_config(self.config, options=options)
+        config = load_config(self.config, options=options, work_dir=work_dir)
         config.load_from = check_checkpoint(self.checkpoint)
         return config
 
@@ -90,6 +90,7 @@ def evaluate_run(
     training: Store | None,
     score_thr: float,
     timed_images: int,
+    work_dir: Path,
     options: Mapping[str, Any] | None = None,
 ) -> EvaluatedSystem:
     """Tests a trained model on its config's test data, and measures what it costs.
@@ -100,13 +101,14 @@ def evaluate_run(
         training: The training data, for class frequencies.
         score_thr: Of kinds of errors.
         timed_images: Images that latency and arithmetic are measured on.
+        work_dir: Where the log of the test goes.
         options: Values by dotted key that override the config's.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
         StoreError: The store does not have an image.
     """
-    config = source.settled(options)
+    config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(
         type='hierseg.SystemMetric',
         store=str(store.path),

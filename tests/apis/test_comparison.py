@@ -1,0 +1,198 @@
+"""Comparing systems: which pictures, which differences, and the command on small models."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from open_images_samples import instances, sample, write_store
+from taxonomies import BEAR, CAR, TEDDY, TOY
+from tiny_runs import ROOT, tiny, train_here
+
+from hierseg.annotations import Store
+from hierseg.apis import evaluate
+from hierseg.apis.comparison import comparison_of
+from hierseg.apis.comparison_pictures import choose_images, image_score
+from hierseg.apis.sources import EvaluatedSystem, loss_curves
+from hierseg.evaluation import SystemMetric
+from hierseg.metrics import ErrorKind, ImageErrors
+from hierseg.report import HierLocalVisualizer
+from hierseg.report.comparison import Head
+
+__all__ = ['tiny']
+TOOL = ROOT / 'tools/compare.py'
+LEFT, RIGHT = (0, 0, 4, 4), (4, 0, 8, 4)
+HEAD = Head(
+    title='t', date='2026-01-01', store='s', images=8, objects=16, command='c', machine='m', seed=0, versions={}
+)
+
+
+class TestImageScore:
+    def of(self, kinds, *, missed=0):
+        count = len(kinds)
+        return image_score(
+            ImageErrors('a', np.arange(count), np.array(kinds, dtype=np.int64), np.arange(count), np.arange(missed))
+        )
+
+    def test_by_hand(self):
+        assert self.of([ErrorKind.CORRECT]) == 1.0
+        # One right of two detections and two objects.
+        assert self.of([ErrorKind.CORRECT, ErrorKind.BACKGROUND], missed=1) == pytest.approx(2 * 1 / (2 + 2))
+        # A coarser name is half right; a finer one may be right.
+        assert self.of([ErrorKind.COARSER]) == pytest.approx(0.5)
+        assert self.of([ErrorKind.FINER]) == 1.0
+
+    def test_what_counts_against_nobody(self):
+        assert self.of([ErrorKind.CORRECT, ErrorKind.IGNORED, ErrorKind.UNVERIFIED]) == 1.0
+        assert self.of([]) == 1.0
+        assert self.of([], missed=2) == 0.0
+
+
+class TestChoice:
+    def test_half_differ_most_and_half_are_drawn(self):
+        scores = np.array([[0.5] * 100, [0.5] * 100])
+        scores[1, [7, 40]] = [0.9, 0.0]
+        chosen = choose_images(scores, 4, seed=0)
+        assert {7, 40} < set(chosen.tolist())
+        assert len(set(chosen.tolist())) == 4
+        assert chosen.tolist() == choose_images(scores, 4, seed=0).tolist()
+        assert chosen.tolist() != choose_images(scores, 4, seed=1).tolist()
+
+    def test_a_single_system_shows_where_it_is_worst(self):
+        assert choose_images(np.array([[0.9, 0.1, 0.5]]), 1, seed=0).tolist() == [1]
+
+    def test_fewer_images_than_asked_for(self):
+        assert choose_images(np.array([[0.9, 0.1, 0.5]]), 10, seed=0).tolist() == [0, 1, 2]
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory):
+    images = [(f'{at}', instances((BEAR, LEFT, 'mask'), (CAR, RIGHT, 'mask')), (BEAR, CAR, TOY), (TEDDY,)) for at in range(8)]
+    return write_store(tmp_path_factory.mktemp('comparison') / 'store', images)
+
+
+def system(name, store, *, right_on):
+    """Finds the bear and the car of some images and calls both toys on the others."""
+    metric = SystemMetric(store)
+    for at in range(8):
+        labels = (BEAR, CAR) if at in right_on else (TOY, TOY)
+        metric.process(
+            None,
+            [sample(f'{at}', *((place, {label: 0.9}) for place, label in zip((LEFT, RIGHT), labels, strict=True)))],
+        )
+    metric.evaluate(8)
+    return EvaluatedSystem(name, '', f'{name}.csv', metric.predictions, metric.evaluation)
+
+
+class TestDocument:
+    def of(self, store, *systems):
+        return comparison_of(systems, Store.open(store), head=HEAD, train_images=None, resamples=200, seed=0)
+
+    def test_differences_are_paired(self, store):
+        first, second = system('first', store, right_on=range(4)), system('second', store, right_on=range(4, 8))
+        document = self.of(store, first, second, system('same', store, right_on=range(4)))
+        same = document.differences['same']
+        assert all(
+            (entry.value, entry.low, entry.high) == (0, 0, 0) for entry in same.values() if entry.low is not None
+        )
+        # Each is right on half of the images: the resamples decide nothing.
+        exact = document.differences['second']['exact']
+        assert exact.value == 0
+        assert exact.low < 0 < exact.high
+        better = self.of(store, first, system('all', store, right_on=range(8))).differences['all']['exact']
+        assert better.value == pytest.approx(0.5)
+        assert 0 < better.low <= better.value <= better.high
+
+    def test_everything_is_there(self, store):
+        document = self.of(store, system('first', store, right_on=range(4)))
+        shown = document.systems[0]
+        assert document.metrics[0].key == 'mAP'
+        assert shown.scores['exact'].value == pytest.approx(0.5)
+        # Masks are small: no score of large objects is shown.
+        assert 'mAP_large' not in {metric.key for metric in document.metrics}
+        assert shown.errors == {**dict.fromkeys(shown.errors, 0), 'correct': 8, 'far': 8}
+        expected = [(true, name, 4) for true in (BEAR, CAR) for name in (TOY, true)]
+        assert sorted(shown.confusion) == sorted(expected)
+        assert set(shown.precision_recall) == {'all classes', 'root classes', 'deeper classes'}
+        json.dumps(document.to_json(), allow_nan=False)
+
+
+def test_curves_of_each_layer(tmp_path):
+    log = tmp_path / '20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    lines = [
+        {'layer0/loss': 2.0, 'loss': 2.0, 'epoch': 1, 'iter': 3},
+        {'val/layer0/loss': 2.5, 'epoch': 1, 'iter': 3},
+        {'layer1/loss': 1.0, 'loss': 1.0, 'epoch': 2, 'iter': 6},
+    ]
+    log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert loss_curves(tmp_path) == {
+        'layer 0 training': [(1.0, 2.0)],
+        'layer 0 validation': [(1.0, 2.5)],
+        'layer 1 training': [(2.0, 1.0)],
+    }
+    assert loss_curves(tmp_path / 'nowhere') == {}
+
+
+@pytest.mark.slow
+class TestTool:
+    def compare(self, monkeypatch, *arguments):
+        monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+        runpy.run_path(str(TOOL), run_name='__main__')
+
+    def test_a_run_and_its_submission_are_no_different(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        checkpoint = (train_here('end_to_end.py', 'compared', cwd=tiny) / 'last_checkpoint').read_text()
+        monkeypatch.chdir(tiny)
+        monkeypatch.syspath_prepend(tiny)
+        easy = {'model.test_cfg.rcnn.score_thr': 0.02, 'model.test_cfg.rcnn.max_per_img': 20}
+        monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+        scores = evaluate(
+            'end_to_end.py', checkpoint, work_dir='out',
+            options={**easy, 'test_evaluator.submission_file': 'submission.csv'},
+        )  # fmt: skip
+        self.compare(
+            monkeypatch, '--run', f'model=end_to_end.py,{checkpoint}', '--predictions', 'file=submission.csv',
+            '--out', 'page', '--pictures', 2, '--resamples', 20, '--timed-images', 1, '--score-thr', 0.02,
+            '--cfg-options', *(f'{key}={value}' for key, value in easy.items()),
+        )  # fmt: skip
+        printed = capsys.readouterr().out
+        assert 'the page: page/index.html' in printed
+        document = json.loads((tiny / 'page/results.json').read_text())
+        model, file = document['systems']
+        assert model['scores']['mAP']['value'] == pytest.approx(scores['segm/mAP'])
+        for key, difference in document['differences']['file'].items():
+            assert difference['value'] in (None, pytest.approx(0, abs=1e-6)), key
+        assert model['costs']['parameters'] > 10_000
+        assert model['costs']['training_seconds'] > 0
+        assert file['costs']['parameters'] is None
+        assert model['training_curves']
+        assert document['head']['training_images'] == 16
+        assert len(document['images']) == 2
+        page = (tiny / 'page/index.html').read_text()
+        assert page.count('data:image/jpeg;base64,') >= 6
+        assert (tiny / 'page/table.md').read_text() in printed
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            (['--predictions', 'a=x.csv'], 'no store of the ground truth is named'),
+            (['--predictions', 'a=x.csv', '--predictions', 'a=y.csv'], 'the systems are called a, a'),
+            (['--run', 'a=nowhere.py,nowhere.pth'], 'the config file does not exist'),
+            ([], 'name at least one system'),
+            (['--run', 'a=nowhere.py'], 'is not NAME=CONFIG,CHECKPOINT'),
+            (['--predictions', 'x.csv'], 'is not NAME=PREDICTIONS.csv'),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message, tmp_path, monkeypatch, capsys):
+        with pytest.raises(SystemExit) as stop:
+            self.compare(monkeypatch, *arguments, '--out', tmp_path)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
