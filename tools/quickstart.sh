@@ -24,7 +24,7 @@ tools=$HIERSEG_ROOT/tools
 configs=$HIERSEG_ROOT/configs/quickstart
 data=data/quickstart
 work=work_dirs/quickstart
-systems=(hier_e2e two_layer_ensemble)
+systems=(two_layer_ensemble hier_e2e)
 images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200}
 if $smoke; then
     images=24 val_images=8
@@ -99,6 +99,15 @@ explain() {
         "$(<"$folder/last_checkpoint")" --image "${images[0]}" --out "$folder/flow.png"
 }
 
+# One page about both, the ensemble first: it is what the other is compared to.
+compare() {
+    local runs=()
+    for system in "${systems[@]}"; do
+        runs+=(--run "$system=$configs/$system.py,$(<"$work/$system/last_checkpoint")")
+    done
+    "$PYTHON" "$tools/compare.py" "${runs[@]}" --title 'One model or two?' --out "$work/comparison"
+}
+
 step 'write a synthetic data set' "$data/train" synthesize "$images" "$val_images" "${SIZE:-160}" "${SEED:-0}"
 step 'convert the training split' "$data/store/train" convert train
 step 'convert the validation split' "$data/store/validation" convert validation
@@ -110,13 +119,10 @@ for system in "${systems[@]}"; do
     step "test $system" "$work/$system/results.json" evaluate "$system"
 done
 step 'explain the ensemble on one image' "$work/two_layer_ensemble/flow.png" explain
+step 'compare both' "$work/comparison/index.html" compare
 
 echo
-scores=()
-for system in "${systems[@]}"; do
-    scores+=("$system=$work/$system/results.json")
-done
-"$PYTHON" "$tools/analysis_tools/side_by_side.py" "${scores[@]}" --out "$work/results.json"
+cat "$work/comparison/table.md"
 for system in "${systems[@]}"; do
     folder=$PWD/$work/$system curves=("$PWD/$work/$system"/*/loss_curves.png)
     echo "$system"
@@ -125,5 +131,5 @@ for system in "${systems[@]}"; do
     echo "  weights:  $(<"$work/$system/last_checkpoint")"
 done
 echo "the ensemble on one image: $PWD/$work/two_layer_ensemble/flow.png"
-echo "scores: $PWD/$work/results.json"
+echo "the comparison: $PWD/$work/comparison/index.html"
 echo "took $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -53,7 +53,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SYSTEMS = ('hier_e2e', 'two_layer_ensemble')
+SYSTEMS = ('two_layer_ensemble', 'hier_e2e')
 
 
 @pytest.fixture(scope='module')
@@ -64,15 +64,17 @@ def checkpoint(quickstart: Path) -> str:
 
 @pytest.mark.slow
 class TestQuickstart:
-    def test_leaves_the_scores_of_both_systems(self, quickstart: Path) -> None:
-        work = quickstart / 'work_dirs' / 'quickstart'
-        systems = json.loads((work / 'results.json').read_text())
-        assert tuple(systems) == SYSTEMS
-        for name, scores in systems.items():
-            assert scores == json.loads((work / name / 'results.json').read_text())
+    def test_ends_with_a_comparison_of_both_systems(self, quickstart: Path) -> None:
+        work, printed = quickstart / 'work_dirs' / 'quickstart', (quickstart / 'printed.txt').read_text()
+        systems = json.loads((work / 'comparison/results.json').read_text())['systems']
+        assert tuple(system['name'] for system in systems) == SYSTEMS
+        for system in systems:
+            scores = json.loads((work / system['name'] / 'results.json').read_text())
             assert {'segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1'} < scores.keys()
-            assert all(value is None or math.isfinite(value) for value in scores.values())
-        assert f'scores: {work / "results.json"}' in (quickstart / 'printed.txt').read_text()
+            for key in ('mAP', 'mAP_layer0', 'mAP_layer1'):
+                assert system['scores'][key]['value'] == pytest.approx(scores[f'segm/{key}'])
+        assert (work / 'comparison/table.md').read_text() in printed
+        assert f'the comparison: {work / "comparison/index.html"}' in printed
 
     @pytest.mark.parametrize('system', SYSTEMS)
     def test_leaves_pictures_and_curves(self, quickstart: Path, system: str) -> None:
@@ -88,13 +90,14 @@ class TestQuickstart:
 
     def test_skips_what_is_done(self, quickstart: Path) -> None:
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert printed.count(': done before') == printed.count('== ') == 8
+        assert printed.count(': done before') == printed.count('== ') == 9
 
     def test_redoes_what_depends_on_a_lost_result(self, quickstart: Path) -> None:
         (quickstart / 'work_dirs' / 'quickstart' / 'hier_e2e' / 'results.json').unlink()
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
         assert printed.count(': done before') == 7
         assert re.search('== test hier_e2e: [0-9]+ s', printed)
+        assert re.search('== compare both: [0-9]+ s', printed)
 
     def test_its_checkpoint_loads_without_unpickling_objects(self, checkpoint: str) -> None:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
