@@ -18,7 +18,7 @@ from PIL import Image
 from hierseg.report.comparison.answer import answer
 from hierseg.report.comparison.charts import Chart, Series, averaged, line_chart, thinned, x_scale, y_scale
 from hierseg.report.comparison.classes import class_tree, frequency_chart
-from hierseg.report.comparison.confusion import confusion, levels
+from hierseg.report.comparison.confusion import KIND_WORDS, confusion, levels
 from hierseg.report.comparison.document import ComparedImage, Comparison, Panel
 from hierseg.report.comparison.scores import big_numbers, cost_rows, score_groups
 
@@ -79,6 +79,7 @@ def render_page(document: Comparison) -> str:
         error_kinds=[kind for kind in document.error_kinds if any(kind.key in s.errors for s in document.systems)],
         most_errors=max([1, *(count for system in document.systems for count in system.errors.values())]),
         levels=levels(document),
+        kind_words=KIND_WORDS,
         confusions=[
             [confusion(document, position, level) for position in range(len(document.systems))]
             for level in range(len(levels(document)))
