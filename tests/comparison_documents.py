@@ -35,7 +35,9 @@ ERROR_KINDS = (
     ErrorKind(MISSED, 'Missed', 'No detection overlaps the object by half.'),
 )
 METRICS = (
-    Metric('mask_map', 'Mask mAP@0.5', 'Open Images protocol, masks', 'Mean of the classes’ average precision by mask.'),
+    Metric(
+        'mask_map', 'Mask mAP@0.5', 'Open Images protocol, masks', 'Mean of the classes’ average precision by mask.'
+    ),
     Metric('mask_map_root', 'Mask mAP, root classes', 'Open Images protocol, masks', 'Over classes without a parent.'),
     Metric('mask_map_deeper', 'Mask mAP, deeper classes', 'Open Images protocol, masks', 'Over all other classes.'),
     Metric(
@@ -50,9 +52,13 @@ METRICS = (
     Metric('map_rare', 'Mask mAP, rare classes', 'By frequency', 'The third with fewest training images.'),
     Metric('map_common', 'Mask mAP, common classes', 'By frequency', 'The middle third.'),
     Metric('map_frequent', 'Mask mAP, frequent classes', 'By frequency', 'The third with most training images.'),
-    Metric('found', 'Objects found', 'Names of found objects', 'Part of the objects that any detection overlaps by half.'),
+    Metric(
+        'found', 'Objects found', 'Names of found objects', 'Part of the objects that any detection overlaps by half.'
+    ),
     Metric('top1', 'Exactly right', 'Names of found objects', 'Part of the names that are the annotated class.'),
-    Metric('consistency', 'Consistent paths', 'Names of found objects', 'Part of the paths along which no score rises.'),
+    Metric(
+        'consistency', 'Consistent paths', 'Names of found objects', 'Part of the paths along which no score rises.'
+    ),
 )
 QUALITIES = (0.62, 0.74, 0.735)
 
@@ -236,8 +242,13 @@ def _images(
         panels = {}
         for position, name in enumerate(names):
             found = [_found(taxonomy, entry, QUALITIES[position], generator) for entry in true]
-            kinds = {_kind(taxonomy, entry.label, -1 if other is None else other.label) for entry, other in zip(true, found, strict=True)}
-            right = sum(other is not None and other.label == entry.label for entry, other in zip(true, found, strict=True))
+            kinds = {
+                _kind(taxonomy, entry.label, -1 if other is None else other.label)
+                for entry, other in zip(true, found, strict=True)
+            }
+            right = sum(
+                other is not None and other.label == entry.label for entry, other in zip(true, found, strict=True)
+            )
             panels[name] = draw_panel(
                 picture,
                 [entry for entry in found if entry is not None],

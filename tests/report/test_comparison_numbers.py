@@ -128,9 +128,7 @@ def test_an_answer_claims_nothing_that_is_open():
 def test_an_answer_counts_the_other_scores():
     # made_up: nine differences with an interval, of which found (+0.002 ± at least 0.008) leaves it open.
     sentences = answer(made_up(images=0)).sentences
-    assert sentences[1] == (
-        'Of 9 scores, end-to-end is clearly better in 8 and two-layer ensemble in none; 1 is open.'
-    )
+    assert sentences[1] == ('Of 9 scores, end-to-end is clearly better in 8 and two-layer ensemble in none; 1 is open.')
 
 
 def test_an_answer_about_one_system():
@@ -149,7 +147,10 @@ def test_an_answer_about_three_systems():
     assert headline(better, unclear) == 'end-to-end is better than two-layer ensemble in mAP.'
     assert headline(better, better).startswith('end-to-end and end-to-end, flat loss are better than')
     assert headline(worse, worse) == 'two-layer ensemble is better than end-to-end and end-to-end, flat loss in mAP.'
-    assert headline(worse, unclear) == 'two-layer ensemble is better than end-to-end in mAP, but not clearly better than the rest.'
+    assert (
+        headline(worse, unclear)
+        == 'two-layer ensemble is better than end-to-end in mAP, but not clearly better than the rest.'
+    )
 
 
 def test_the_better_side_is_right_whatever_the_metric():

@@ -209,7 +209,9 @@ def test_a_panel_shows_masks_and_says_paths(as_run_lengths):
     )
     colors = class_colors(TAXONOMY)
     assert [path.text for path in panel.paths] == ['Animal 0.98 › Dog 0.71', 'Toy (group)']
-    assert [path.color for path in panel.paths] == ['#{:02x}{:02x}{:02x}'.format(*colors[label]) for label in (DOG, TOY)]
+    assert [path.color for path in panel.paths] == [
+        '#{:02x}{:02x}{:02x}'.format(*colors[label]) for label in (DOG, TOY)
+    ]
     assert (panel.errors, panel.score) == (('missed',), 0.5)
     drawn = opened(panel.picture)
     assert drawn.shape == (450, LONG_SIDE, 3)
