@@ -111,13 +111,13 @@ def _system(
     thirds = np.array_split(np.argsort(train_images), 3)
     known = np.array([np.nan if value is None else value for value in values])
     scores = {
-        'mask_map': _estimate(np.nanmean(known)),
-        'mask_map_root': _estimate(np.nanmean(known[depths == 0])),
-        'mask_map_deeper': _estimate(np.nanmean(known[depths > 0])) if (depths > 0).any() else Estimate(),
+        'mask_map': _mean(known),
+        'mask_map_root': _mean(known[depths == 0]),
+        'mask_map_deeper': _mean(known[depths > 0]),
         'distance': Estimate(2.6 - 2.8 * quality, 2.5 - 2.8 * quality, 2.7 - 2.8 * quality),
-        'map_rare': _estimate(np.nanmean(known[thirds[0]])),
-        'map_common': _estimate(np.nanmean(known[thirds[1]])),
-        'map_frequent': _estimate(np.nanmean(known[thirds[2]])),
+        'map_rare': _mean(known[thirds[0]]),
+        'map_common': _mean(known[thirds[1]]),
+        'map_frequent': _mean(known[thirds[2]]),
         'found': _estimate(0.84 + 0.002 * position),
         'top1': _estimate(quality + 0.08),
         'consistency': Estimate((0.93, 1.0, 0.96)[position]),
@@ -165,6 +165,11 @@ def _system(
         confusion=confusion,
         training_curves=curves,
     )
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    known = values[~np.isnan(values)]
+    return _estimate(float(known.mean())) if len(known) else Estimate()
 
 
 def _estimate(value: float) -> Estimate:

@@ -81,6 +81,13 @@ def test_labels_that_would_cover_others_are_left_out_and_counted():
     assert 30 < left_out < 40
 
 
+@pytest.mark.parametrize(('size', 'height'), [(12, 17), (24, 33)])
+def test_text_has_the_size_that_was_asked_for(size, height):
+    drawn, _ = draw_instances(grey(480, 640), [instance([300, 200, 360, 260], texts=('Dog',))], text_size=size)
+    # A label stands on its box, is 1.35 × the text and a pixel high, and 4 pixels of its left end hold no letter.
+    assert (drawn[:199, 302] != 128).any(axis=-1).sum() == pytest.approx(height, abs=1)
+
+
 def test_panels_stand_side_by_side():
     left, right = Panel(grey(100, 200), 'Left', 'few', ('one remark', 'another')), Panel(grey(80, 150), 'Right')
     line = line_height(left.picture)

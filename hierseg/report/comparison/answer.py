@@ -70,7 +70,7 @@ def _headline(document: Comparison, metric: Metric) -> str:
     if len(worse) == len(others):
         return f'{first.name} is better than {_listed(worse)} in {metric.label}.'
     if worse:
-        return f'{first.name} is better than {_listed(worse)} in {metric.label}, but not clearly than all.'
+        return f'{first.name} is better than {_listed(worse)} in {metric.label}, but not clearly better than the rest.'
     return f'No clear difference in {metric.label}.'
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 400, 280
@@ -127,9 +128,7 @@ def y_scale(low: float, high: float) -> Scale:
     return Scale(low, high if high > low else low + 1, HEIGHT - BOTTOM, TOP)
 
 
-def line_chart(
-    title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str
-) -> Chart:
+def line_chart(title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str) -> Chart:
     """Lines over each other, the last one in front."""
     drawn = [entry for entry in series if len(entry.x)]
     lines = tuple(
@@ -158,7 +157,7 @@ def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[f
 
 def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Points that are numbers; where they are more than ``MOST_POINTS``, means of equally many neighbours."""
-    values = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    values: npt.NDArray[np.float64] = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) > MOST_POINTS:
         values = np.stack([part.mean(axis=0) for part in np.array_split(values, MOST_POINTS)])

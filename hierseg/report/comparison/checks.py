@@ -103,9 +103,7 @@ def _unique(values: Sequence[object], what: str) -> None:
         raise EvaluationError(f'{what} {repeated} occur twice', where='comparison', fix='Give each of them once.')
 
 
-def _known(
-    given: Mapping[str, object] | Sequence[str], allowed: Iterable[str], *, where: str, what: str
-) -> None:
+def _known(given: Mapping[str, object] | Sequence[str], allowed: Iterable[str], *, where: str, what: str) -> None:
     unknown = sorted(set(given) - set(allowed))
     if unknown:
         raise EvaluationError(f'{unknown} are no {what} of the comparison', where=where, fix='List them there first.')

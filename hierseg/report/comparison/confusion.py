@@ -20,9 +20,16 @@ MOST_FREQUENT = 8
 """As many confusions are listed."""
 OTHER = -2
 """All classes that have no row of their own."""
-RIGHT, SHALLOW, WRONG, LOST = 'right', 'shallow', 'wrong', 'lost'
-"""Named rightly; by an ancestor, which is right but says less; wrongly; not at all."""
-KIND_WORDS = {RIGHT: 'right', SHALLOW: 'right but less deep', WRONG: 'wrong', LOST: 'missed'}
+RIGHT, SHALLOW, POSSIBLE, WRONG, LOST = 'right', 'shallow', 'possible', 'wrong', 'lost'
+"""Named rightly; by an ancestor, which is right but says less; by what it may be for all that is annotated, such as
+Man for a Person; wrongly; not at all."""
+KIND_WORDS = {
+    RIGHT: 'right',
+    SHALLOW: 'right but less deep',
+    POSSIBLE: 'deeper than annotated',
+    WRONG: 'wrong',
+    LOST: 'missed',
+}
 CELL_SIZES = {True: 34, False: 21}
 """Pixels of a cell, by whether counts are written into it."""
 NAME_LENGTH = 17
@@ -58,7 +65,7 @@ class Confusion:
         cells: Those that are not empty.
         size: Pixels of a cell.
         frequent: The most frequent confusions in words, with their counts.
-        summary: Right, right but less deep, wrong and missed, in words.
+        summary: The parts of the kinds, in words.
     """
 
     system: int
@@ -120,7 +127,7 @@ def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
         pair = tuple(
             label if label == MISSED else taxonomy.preferred_path(label)[: level + 1][-1] for label in (true, named)
         )
-        counts[pair[0], pair[1]] += int(count)
+        counts[pair[0], pair[1]] += count
     return dict(counts)
 
 
@@ -129,7 +136,10 @@ def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:
         return LOST
     if true == named:
         return RIGHT
-    return SHALLOW if taxonomy.arrays.ancestor_mask[true, named] else WRONG
+    mask = taxonomy.arrays.ancestor_mask
+    if mask[true, named]:
+        return SHALLOW
+    return POSSIBLE if (mask[:, true] & mask[:, named]).any() else WRONG
 
 
 def _shown(taxonomy: Taxonomy, every: Sequence[Counts]) -> list[int]:
@@ -140,9 +150,11 @@ def _shown(taxonomy: Taxonomy, every: Sequence[Counts]) -> list[int]:
     confusions, objects = Counter[int](), Counter[int]()
     for (true, named), count in (entry for counts in every for entry in counts.items()):
         objects[true] += count
+        if named != MISSED:
+            objects[named] += 0  # may be no object's class
         if _kind(taxonomy, true, named) == WRONG:
             confusions.update({true: count, named: count})
-    candidates = sorted({*objects, *confusions}, key=lambda label: (-confusions[label], -objects[label], label))
+    candidates = sorted(objects, key=lambda label: (-confusions[label], -objects[label], label))
     return sorted(candidates[:MOST_CLASSES], key=taxonomy.preferred_path)
 
 

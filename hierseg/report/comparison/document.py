@@ -185,6 +185,8 @@ class System:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'class_ap', tuple(Estimate(value).value for value in self.class_ap))
+        entries = tuple((int(true), int(named), int(count)) for true, named, count in self.confusion)
+        object.__setattr__(self, 'confusion', entries)
 
 
 @dataclass(frozen=True)

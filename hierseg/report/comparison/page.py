@@ -18,7 +18,7 @@ from PIL import Image
 from hierseg.report.comparison.answer import answer
 from hierseg.report.comparison.charts import Chart, Series, averaged, line_chart, thinned, x_scale, y_scale
 from hierseg.report.comparison.classes import class_tree, frequency_chart
-from hierseg.report.comparison.confusion import confusion, levels
+from hierseg.report.comparison.confusion import KIND_WORDS, confusion, levels
 from hierseg.report.comparison.document import ComparedImage, Comparison, Panel
 from hierseg.report.comparison.scores import big_numbers, cost_rows, score_groups
 
@@ -62,9 +62,8 @@ class ShownImage:
 def render_page(document: Comparison) -> str:
     """The page as HTML."""
     script = '\n'.join(_source(name) for name in SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    images = _images(document)
-    return _environment().get_template('page.html.jinja').render(
+    template = _environment().get_template('page.html.jinja')
+    return template.render(
         document=document,
         head=document.head,
         systems=document.systems,
@@ -76,22 +75,40 @@ def render_page(document: Comparison) -> str:
         frequency_chart=frequency_chart(document),
         precision_recall=_precision_recall(document),
         operating=_operating(document),
-        error_kinds=[kind for kind in document.error_kinds if any(kind.key in s.errors for s in document.systems)],
-        most_errors=max([1, *(count for system in document.systems for count in system.errors.values())]),
-        levels=levels(document),
-        confusions=[
-            [confusion(document, position, level) for position in range(len(document.systems))]
-            for level in range(len(levels(document)))
-        ],
         training=_training(document),
-        images=images,
-        picture_classes=_picture_classes(document, images),
-        picture_errors=_picture_errors(document),
+        **_errors(document),
+        **_pictures(document),
+        colors=COLORS,
         style=Markup(_source(STYLE)),
         script=Markup(script),
-        script_hash=digest,
-        colors=COLORS,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _errors(document: Comparison) -> dict[str, Any]:
+    """What the section on errors shows; kinds that no system counted are left out."""
+    counts = [system.errors for system in document.systems]
+    names = levels(document)
+    return {
+        'error_kinds': [kind for kind in document.error_kinds if any(kind.key in errors for errors in counts)],
+        'most_errors': max([1, *(count for errors in counts for count in errors.values())]),
+        'levels': names,
+        'kind_words': KIND_WORDS,
+        'confusions': [
+            [confusion(document, position, level) for position in range(len(document.systems))]
+            for level in range(len(names))
+        ],
+    }
+
+
+def _pictures(document: Comparison) -> dict[str, Any]:
+    """What the section with pictures shows."""
+    images = _images(document)
+    return {
+        'images': images,
+        'picture_classes': _picture_classes(document, images),
+        'picture_errors': _picture_errors(document),
+    }
 
 
 @lru_cache(maxsize=1)

@@ -80,14 +80,14 @@ def draw_panel(
         mask = _resized(_decoded(instance.mask, height, width), size)
         drawn.append(DrawnInstance(box, color, label_variants(steps, mark=mark), mask, instance.group_of))
         paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), _hexadecimal(color)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    small: Picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC).astype(
+        np.uint8
+    )
     picture, _ = draw_instances(small, drawn, text_size=TEXT_SIZE)
     return Panel(_jpeg(picture), tuple(paths), tuple(errors), score)
 
 
-def _decoded(
-    mask: npt.NDArray[np.bool_] | bytes | None, height: int, width: int
-) -> npt.NDArray[np.uint8] | None:
+def _decoded(mask: npt.NDArray[np.bool_] | bytes | None, height: int, width: int) -> npt.NDArray[np.uint8] | None:
     if isinstance(mask, bytes):
         decoded: npt.NDArray[np.uint8] = coco_mask.decode({'size': [height, width], 'counts': mask})
         return decoded

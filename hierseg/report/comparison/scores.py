@@ -98,7 +98,10 @@ def cost_rows(document: Comparison) -> list[CostRow]:
         known = [value for value in values if value is not None]
         if not known:
             continue
-        cells = [_cost_cell(value, kind, values[0] if position else None, max(known)) for position, value in enumerate(values)]
+        cells = [
+            _cost_cell(value, kind, values[0] if position else None, max(known))
+            for position, value in enumerate(values)
+        ]
         rows.append(CostRow(kind.label, tuple(cells)))
     return rows
 

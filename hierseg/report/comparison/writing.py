@@ -50,7 +50,9 @@ def scores_table(document: Comparison) -> str:
     for group, rows in score_groups(document).items():
         lines.append(_line([f'*{_escaped(group)}*', *[''] * (len(titles) - 1)], escaped=True))
         for row in rows:
-            cells = [_with_interval(f'**{cell.text}**' if cell.wins else cell.text, cell.interval) for cell in row.cells]
+            cells = [
+                _with_interval(f'**{cell.text}**' if cell.wins else cell.text, cell.interval) for cell in row.cells
+            ]
             cells += [_with_interval(cell.text, cell.interval) for cell in row.differences]
             label = f'{row.metric.label} ({row.metric.unit})' if row.metric.unit else row.metric.label
             lines.append(_line([_escaped(label), *cells], escaped=True))

@@ -37,9 +37,10 @@ function readable(figure) {
     }
     cursor.setAttribute('d', `M${x} ${y0}V${y1}`);
     readout.hidden = false;
-    const left = event.clientX - figure.getBoundingClientRect().left;
-    readout.style.left = `${Math.max(0, Math.min(left + 12, figure.clientWidth - readout.offsetWidth))}px`;
-    readout.style.top = `${svg.offsetTop + 8}px`;
+    const outer = figure.getBoundingClientRect();
+    const left = event.clientX - outer.left + 12;
+    readout.style.left = `${Math.max(0, Math.min(left, outer.width - readout.offsetWidth))}px`;
+    readout.style.top = `${box.top - outer.top + box.height * 0.45}px`;
   }
 
   function hide() {

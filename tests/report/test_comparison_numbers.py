@@ -1,0 +1,179 @@
+"""Numbers as text, verdicts and the answer of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from comparison_documents import made_up
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hierseg.report.comparison import Comparison, Costs, Estimate, Metric
+from hierseg.report.comparison.answer import answer, leading, winners
+from hierseg.report.comparison.numbers import duration, formatted, interval, large, times
+from hierseg.report.comparison.scores import cost_rows, score_groups
+
+HIGHER = Metric('map', 'mAP', 'scores', 'Mean average precision.')
+LOWER = Metric('distance', 'distance', 'names', 'In edges.', unit='edges', format='.2f', higher_is_better=False)
+
+
+def with_scores(
+    metric: Metric, scores: list[Estimate], differences: list[Estimate], *, costs: list[Costs] | None = None
+) -> Comparison:
+    """A comparison of as many systems as there are scores, by a single metric."""
+    document = made_up(systems=len(scores), images=0)
+    costs = costs or [Costs()] * len(scores)
+    systems = [
+        replace(system, scores={metric.key: score}, costs=cost)
+        for system, score, cost in zip(document.systems, scores, costs, strict=True)
+    ]
+    further = {system.name: {metric.key: entry} for system, entry in zip(systems[1:], differences, strict=True)}
+    return replace(document, metrics=[metric], systems=systems, differences=further)
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [(0, '0'), (999, '999'), (1000, '1.00 k'), (3_982_098, '3.98 M'), (63_300_000, '63.3 M'), (999_600, '1.00 M')],
+)
+def test_large_numbers(value, text):
+    assert large(value) == text
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0.5, '0.5 s'), (59.4, '59.4 s'), (296, '4 min 56 s'), (3600, '1 h 0 min'), (7 * 3600 + 130, '7 h 2 min'),
+     (187_200, '2 d 4 h')],
+)  # fmt: skip
+def test_durations(seconds, text):
+    # 187,200 s = 2 × 86,400 + 4 × 3,600.
+    assert duration(seconds) == text
+
+
+def test_signs():
+    assert formatted(-0.125, '.2f') == '−0.12'
+    assert formatted(0.125, '.1f', signed=True) == '+0.1'
+    assert formatted(-0.001, '.2f', signed=True) == '0.00'
+    assert times(0.4987) == '0.50 ×'
+    assert interval(Estimate(0.1, -0.05, 0.25), HIGHER, signed=True) == '−0.050 to +0.250'
+    assert interval(Estimate(0.1), HIGHER) == ''
+
+
+def test_numbers_that_are_not_finite_are_none():
+    assert Estimate(float('nan'), float('-inf'), 0.5) == Estimate(None, None, 0.5)
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_verdict_needs_an_interval_without_zero(value, below, above):
+    difference = Estimate(value, value - below, value + above)
+    expected = 1 if value - below > 0 else -1 if value + above < 0 else 0
+    assert leading(difference, HIGHER) == expected
+    assert leading(difference, LOWER) == -expected
+    assert leading(Estimate(value), HIGHER) == 0
+
+
+@pytest.mark.parametrize(
+    ('differences', 'expected'),
+    [
+        ([Estimate(0.1, 0.05, 0.15)], {1}),
+        ([Estimate(0.1, 0.0, 0.2)], set()),  # an end at 0 leaves it open
+        ([Estimate(-0.1, -0.2, -0.05)], {0}),
+        ([Estimate(0.1)], set()),
+        ([Estimate(0.1, 0.05, 0.15), Estimate(0.2, 0.1, 0.3)], {1, 2}),
+        ([Estimate(-0.1, -0.2, -0.05), Estimate(0.2, 0.1, 0.3)], {2}),
+        ([Estimate(-0.1, -0.2, -0.05), Estimate(-0.1, -0.3, 0.1)], set()),  # not better than all others
+        ([Estimate(-0.1, -0.2, -0.05), Estimate(-0.2, -0.3, -0.1)], {0}),
+    ],
+)
+def test_winners(differences, expected):
+    document = with_scores(HIGHER, [Estimate(0.5)] * (len(differences) + 1), differences)
+    assert winners(document, HIGHER) == expected
+    marked = [cell.wins for cell in score_groups(document)['scores'][0].cells]
+    assert {position for position, wins in enumerate(marked) if wins} == expected
+
+
+def test_an_answer_names_the_better_system():
+    document = with_scores(
+        HIGHER,
+        [Estimate(0.542, 0.52, 0.56), Estimate(0.876, 0.86, 0.89)],
+        [Estimate(0.334, 0.31, 0.358)],
+        costs=[Costs(parameters=8_000_000, latency_ms=90), Costs(parameters=4_000_000)],
+    )
+    found = answer(document)
+    assert found.headline == 'end-to-end is better than two-layer ensemble in mAP.'
+    assert found.sentences == (
+        'end-to-end has 0.876 against 0.542 of two-layer ensemble: +0.334, 95% interval +0.310 to +0.358.',
+        'end-to-end costs 0.50 × the parameters of two-layer ensemble.',
+    )
+
+
+def test_an_answer_knows_that_less_can_be_better():
+    document = with_scores(LOWER, [Estimate(0.4), Estimate(1.2)], [Estimate(0.8, 0.6, 1.0)])
+    assert answer(document).headline == 'two-layer ensemble is better than end-to-end in distance.'
+    assert answer(document).sentences[0].startswith('end-to-end has 1.20 edges against 0.40 of two-layer ensemble')
+
+
+def test_an_answer_claims_nothing_that_is_open():
+    document = with_scores(HIGHER, [Estimate(0.5), Estimate(0.51)], [Estimate(0.01, -0.02, 0.04)])
+    found = answer(document)
+    assert found.headline == 'No clear difference in mAP.'
+    assert found.sentences[0].endswith('which includes 0.')
+    without = with_scores(HIGHER, [Estimate(0.5), Estimate(0.51)], [Estimate()])
+    assert answer(without).headline == 'No clear difference in mAP.'
+    assert answer(without).sentences[0].endswith('no interval of the difference was computed.')
+    missing = with_scores(HIGHER, [Estimate(), Estimate(0.51)], [Estimate()])
+    assert answer(missing).sentences == ('two-layer ensemble has no value of mAP.',)
+
+
+def test_an_answer_counts_the_other_scores():
+    # made_up: nine differences with an interval, of which found (+0.002 ± at least 0.008) leaves it open.
+    sentences = answer(made_up(images=0)).sentences
+    assert sentences[1] == ('Of 9 scores, end-to-end is clearly better in 8 and two-layer ensemble in none; 1 is open.')
+
+
+def test_an_answer_about_one_system():
+    document = with_scores(HIGHER, [Estimate(0.5, 0.4, 0.6)], [])
+    assert answer(document).headline == 'two-layer ensemble reaches 0.500 in mAP.'
+    assert answer(document).sentences == ('The 95% interval is 0.400 to 0.600.',)
+
+
+def test_an_answer_about_three_systems():
+    better, worse, unclear = Estimate(0.2, 0.1, 0.3), Estimate(-0.2, -0.3, -0.1), Estimate(0.0, -0.1, 0.1)
+    scores = [Estimate(0.5)] * 3
+
+    def headline(*differences: Estimate) -> str:
+        return answer(with_scores(HIGHER, scores, list(differences))).headline
+
+    assert headline(better, unclear) == 'end-to-end is better than two-layer ensemble in mAP.'
+    assert headline(better, better).startswith('end-to-end and end-to-end, flat loss are better than')
+    assert headline(worse, worse) == 'two-layer ensemble is better than end-to-end and end-to-end, flat loss in mAP.'
+    assert (
+        headline(worse, unclear)
+        == 'two-layer ensemble is better than end-to-end in mAP, but not clearly better than the rest.'
+    )
+
+
+def test_the_better_side_is_right_whatever_the_metric():
+    # On a scale to ±0.3, +0.15 stands at 50 + 50 × 0.15 / 0.3 = 75.
+    higher = with_scores(HIGHER, [Estimate(0.5)] * 2, [Estimate(0.15, 0.0, 0.3)])
+    lower = with_scores(LOWER, [Estimate(0.5)] * 2, [Estimate(-0.15, -0.3, 0.0)])
+    for document, group in ((higher, 'scores'), (lower, 'names')):
+        cell = score_groups(document)[group][0].differences[0]
+        assert (cell.middle, cell.whisker) == (75.0, (50.0, 100.0))
+        assert (cell.winner, cell.verdict) == (None, 'no clear difference')
+
+
+def test_costs_that_nobody_measured_have_no_row():
+    document = with_scores(
+        HIGHER, [Estimate(0.5)] * 2, [Estimate()], costs=[Costs(parameters=200, latency_ms=50), Costs(parameters=50)]
+    )
+    rows = {row.label: row.cells for row in cost_rows(document)}
+    assert list(rows) == ['Parameters', 'Time per image']
+    assert [(cell.text, cell.bar, cell.ratio) for cell in rows['Parameters']] == [
+        ('200', 100.0, ''),
+        ('50', 25.0, '0.25 ×'),
+    ]
+    assert [(cell.text, cell.bar, cell.ratio) for cell in rows['Time per image']] == [
+        ('50 ms', 100.0, ''),
+        ('–', None, ''),
+    ]
