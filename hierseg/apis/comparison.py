@@ -18,7 +18,7 @@ import torch
 import hierseg
 from hierseg.annotations import Store
 from hierseg.apis.calibration import THRESHOLDS, names_by_threshold
-from hierseg.apis.comparison_pictures import compared_images
+from hierseg.apis.comparison_pictures import SCORE, compared_images
 from hierseg.apis.score_names import SHOWN_KINDS, shown_metrics
 from hierseg.apis.sources import EvaluatedSystem, PredictionsSource, RunSource, evaluate_run, evaluate_submission
 from hierseg.apis.stores import stores_in
@@ -136,7 +136,7 @@ def compare(
         seed=seed,
         folder=None if images is None else Path(images),
     )
-    page = write_comparison(replace(document, images=shown), out)
+    page = write_comparison(replace(document, images=shown, panel_score=SCORE), out)
     return Written(page, (page.parent / 'table.md').read_text(encoding='utf-8'))
 
 

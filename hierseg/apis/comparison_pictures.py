@@ -21,6 +21,9 @@ from hierseg.report.comparison import ComparedImage, PanelInstance, draw_panel
 
 RIGHT = {ErrorKind.CORRECT: 1.0, ErrorKind.FINER: 1.0, ErrorKind.COARSER: 0.5}
 NOT_COUNTED = (ErrorKind.IGNORED, ErrorKind.UNVERIFIED)
+NO_ERRORS = (ErrorKind.CORRECT, ErrorKind.FINER)
+SCORE = 'F1 of the detections; a name coarser than the annotated class counts half'
+"""What :func:`image_score` is, for the page."""
 
 
 def image_score(errors: ImageErrors) -> float:
@@ -137,8 +140,8 @@ def _found(
 
 
 def _kinds(errors: ImageErrors) -> list[str]:
-    """Keys of the kinds that are on the image, in the order in which they are shown."""
-    found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist()}
+    """Keys of what is wrong on the image, in the order in which it is shown."""
+    found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist() if kind not in NO_ERRORS}
     if len(errors.missed):
         found.add('missed')
     return [kind.key for kind in SHOWN_KINDS if kind.key in found]
