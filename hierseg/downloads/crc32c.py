@@ -61,7 +61,7 @@ class Crc32c:
     """
 
     def __init__(self) -> None:
-        self._register = np.full(1, ALL_ONES, dtype=np.uint32)
+        self._register: Registers = np.full(1, ALL_ONES, dtype=np.uint32)
 
     def update(self, data: bytes, /) -> None:
         """Takes more data, less than 4 GiB at once."""
