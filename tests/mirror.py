@@ -54,6 +54,7 @@ class Fault:
         headers: Sent with it.
         drop_after: Bytes of the body after which the connection is closed.
         pause: Seconds before each byte.
+        pause_piece: Seconds before each piece of ``PIECE`` bytes.
         wait_after: Bytes of the body after which ``go_on`` is waited for.
         silent: Send no answer at all until ``go_on``.
     """
@@ -62,6 +63,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     drop_after: int | None = None
     pause: float = 0.0
+    pause_piece: float = 0.0
     wait_after: int | None = None
     silent: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -113,8 +115,7 @@ def serving(mirror: Mirror) -> Iterator[Mirror]:
         pass
 
     Handler.mirror = mirror
-    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    server.daemon_threads = True
+    server = _Server(('127.0.0.1', 0), Handler)
     mirror.url = f'http://127.0.0.1:{server.server_port}/'
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
     thread.start()
@@ -126,6 +127,11 @@ def serving(mirror: Mirror) -> Iterator[Mirror]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # as many workers may come at once
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -197,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             fault.go_on.wait()
         try:
             while request.sent < end:
-                time.sleep(fault.pause)
+                time.sleep(fault.pause or fault.pause_piece)
                 piece = body[request.sent : min(request.sent + step, end)]
                 self.wfile.write(piece)
                 request.sent += len(piece)
