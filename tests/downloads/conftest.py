@@ -15,6 +15,11 @@ from hierseg.downloads.patience import Patience
 from hierseg.downloads.remote import Client
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('no_proxy', '*')
+
+
 @pytest.fixture
 def mirror() -> Iterator[Mirror]:
     with serving(Mirror()) as mirror:

@@ -20,7 +20,12 @@ from hierseg.annotations import Store
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 TOOL = TOOLS / 'download_openimages.py'
-ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(TOOL.parents[2])}
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(TOOL.parents[2]), 'no_proxy': '*'}
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv('no_proxy', '*')
 
 
 @pytest.fixture
