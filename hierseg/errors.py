@@ -54,6 +54,10 @@ class EvaluationError(HiersegError):
     """Ground truth and predictions cannot be compared."""
 
 
+class DownloadError(HiersegError):
+    """A server cannot be reached, or what it sends cannot be kept."""
+
+
 class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
 

@@ -1,0 +1,273 @@
+"""The steps of a download, from a small mirror."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+
+import pytest
+from mirror import HURRIED, Mirror, serving
+from open_images_mirror import ARCHIVES, CLASSES, IMAGE_IDS, IMAGES, TABLES, archive, open_images_mirror
+
+from hierseg.downloads import DownloadOptions, OpenImagesDownload
+from hierseg.downloads.catalogue import split_files
+from hierseg.downloads.pool import Outcome
+from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
+
+
+@pytest.fixture
+def mirror():
+    with serving(open_images_mirror()) as mirror:
+        yield mirror
+
+
+@pytest.fixture
+def download(mirror, tmp_path):
+    """All steps; what was selected and what became of it."""
+
+    def run(**options):
+        urls = {'base_url': mirror.url, 'images_url': mirror.url}
+        steps = OpenImagesDownload(
+            tmp_path / 'out', DownloadOptions(**{'split': 'validation', 'patience': HURRIED, **urls, **options})
+        )
+        plan, outcome = steps.plan(), Outcome()
+        with steps.locked():
+            steps.tables(plan, outcome)
+            selection = steps.select(plan)
+            steps.fetch(selection, plan, outcome)
+        return selection, outcome
+
+    return run
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file() and path.name[0] != '.'}
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        ('options', 'images', 'digits'),
+        [
+            ({}, '012345', '0f'),
+            ({'images_with': 'boxes'}, '01234', '0f'),
+            ({'images_with': 'masks'}, '034', '0f'),
+            ({'classes': ('Dog',)}, '0', '0'),
+            ({'classes': ('Dog',), 'images_with': 'labels'}, '05', '0'),
+            ({'classes': ('Animal',)}, '0123', '0'),
+            ({'classes': ('Animal',), 'images_with': 'masks'}, '03', '0'),
+            ({'classes': ('Toy', '/m/car')}, '34', '0f'),
+            ({'classes': ('Cat',)}, '1', ''),
+        ],
+    )
+    def test_only_what_is_needed_is_fetched(self, mirror, download, tmp_path, options, images, digits):
+        selection, outcome = download(**options)
+        expected = {*TABLES, *map(archive, digits), *(IMAGES[int(number)] for number in images)}
+        assert files_in(tmp_path / 'out') == expected
+        assert selection.image_ids == tuple(sorted(IMAGE_IDS[int(number)] for number in images))
+        assert (outcome.num_fetched, outcome.num_there, outcome.failed) == (len(expected), 0, [])
+        assert outcome.num_bytes == sum(len(mirror.files[name]) for name in expected)
+        for name in expected:
+            assert (tmp_path / 'out' / name).read_bytes() == mirror.files[name]
+
+    def test_a_larger_sample_adds_to_a_smaller_one(self, download):
+        smaller, _ = download(max_images=2)
+        larger, outcome = download(max_images=4)
+        assert (len(smaller.image_ids), len(larger.image_ids), larger.num_named) == (2, 4, 6)
+        assert set(smaller.image_ids) < set(larger.image_ids)
+        assert outcome.num_there == 2
+
+    def test_a_hierarchy_of_ones_own(self, download, tmp_path):
+        (tmp_path / 'mine.yaml').write_text('Cat: Vehicle\nCar: Vehicle\n')
+        selection, _ = download(classes=('Vehicle',), hierarchy=tmp_path / 'mine.yaml')
+        assert selection.image_ids == (IMAGE_IDS[1], IMAGE_IDS[4])
+
+    def test_classes_that_nothing_is_of(self, mirror, download):
+        mirror.files[CLASSES] += b'/m/kite,Kite\n'
+        with pytest.raises(AnnotationError, match='no image has anything of these classes'):
+            download(classes=('Kite',))
+
+    def test_unknown_classes(self, download):
+        with pytest.raises(TaxonomyError, match="no class is called 'Dgo'"):
+            download(classes=('Dgo',))
+
+
+class TestOnceMore:
+    def test_nothing_is_fetched_twice(self, mirror, download):
+        download()
+        gets = [request for request in mirror.requests if request.method == 'GET']
+        before = len(mirror.requests)
+        _, outcome = download()
+        assert (outcome.num_fetched, outcome.num_there, outcome.num_bytes) == (0, len(IMAGES), 0)
+        assert [request for request in mirror.requests if request.method == 'GET'] == gets
+        # One question for each table and archive, two whether the servers are there, none for images.
+        assert len(mirror.requests) - before == len(TABLES) + len(ARCHIVES) + 2
+
+    def test_a_table_that_changed_is_fetched(self, mirror, download, tmp_path):
+        download(classes=('Dog',))
+        mirror.files[CLASSES] = mirror.files[CLASSES].replace(b'Cat', b'Cow')
+        _, outcome = download(classes=('Cow',))
+        assert outcome.num_fetched == 2  # the table and image 1
+        assert (tmp_path / 'out' / CLASSES).read_bytes() == mirror.files[CLASSES]
+
+    def test_damaged_files_are_fetched(self, mirror, download, tmp_path):
+        download()
+        for name in (CLASSES, archive('0'), IMAGES[0]):
+            path = tmp_path / 'out' / name
+            path.write_bytes(b'x' + path.read_bytes()[1:])
+        _, outcome = download()
+        assert outcome.num_fetched == 3
+        for name in (CLASSES, archive('0'), IMAGES[0]):
+            assert (tmp_path / 'out' / name).read_bytes() == mirror.files[name]
+
+    def test_what_a_download_made_is_a_mirror(self, mirror, download, tmp_path):
+        download()
+        copy = Mirror()
+        copy.files = {f'pub/{name}': (tmp_path / 'out' / name).read_bytes() for name in files_in(tmp_path / 'out')}
+        copy.files.update({f'pub/{name}': b'' for name in ARCHIVES if f'pub/{name}' not in copy.files})
+        (tmp_path / 'out').rename(tmp_path / 'first')
+        with serving(copy):
+            download(base_url=f'{copy.url}pub', images_url=f'{copy.url}pub/')
+        assert files_in(tmp_path / 'out') == files_in(tmp_path / 'first')
+
+
+class TestMissing:
+    def test_the_rest_comes_and_a_list_says_what_did_not(self, mirror, download, tmp_path):
+        image = mirror.files.pop(IMAGES[2])
+        del mirror.files[archive('f')]
+        _, outcome = download()
+        assert outcome.num_fetched == len(TABLES) + 1 + 5
+        listed = (tmp_path / 'out/not_fetched.csv').read_text().splitlines()
+        assert listed == [
+            'file,address,why',
+            f'{archive("f")},{mirror.url}{archive("f")},404 Not Found',
+            f'{IMAGES[2]},{mirror.url}{IMAGES[2]},404 Not Found',
+        ]
+        assert len(mirror.gets(IMAGES[2])) == 1
+        mirror.files[IMAGES[2]] = image
+        _, outcome = download()
+        assert (outcome.num_fetched, [failed.file.name for failed in outcome.failed]) == (1, [archive('f')])
+        mirror.files[archive('f')] = b'PK'
+        download()
+        assert not (tmp_path / 'out/not_fetched.csv').exists()
+
+    def test_without_a_table_there_is_nothing_to_do(self, mirror, download):
+        del mirror.files[TABLES[2]]
+        with pytest.raises(DownloadError, match=r'-bbox\.csv: the table cannot be had \(404 Not Found\)'):
+            download()
+
+    def test_nobody_listens(self, download):
+        with pytest.raises(DownloadError, match=r'^http://127\.0\.0\.1:1: the server cannot be reached \(.*refused'):
+            download(base_url='http://127.0.0.1:1/x/')
+        with pytest.raises(DownloadError, match=r'^http://127\.0\.0\.1:1: the server cannot be reached'):
+            download(images_url='http://127.0.0.1:1/')
+
+    def test_a_name_that_nobody_knows(self, download):
+        with pytest.raises(DownloadError, match='the server cannot be reached'):
+            download(base_url='http://mirror.invalid/')
+
+    def test_a_network_that_goes_away_ends_the_run(self, mirror, tmp_path):
+        options = DownloadOptions('validation', base_url=mirror.url, patience=HURRIED)
+        with serving(open_images_mirror()) as other:
+            options = DownloadOptions(
+                'validation', base_url=mirror.url, images_url=other.url, patience=HURRIED, workers=1
+            )
+            steps = OpenImagesDownload(tmp_path / 'out', options)
+            plan, outcome = steps.plan(), Outcome()
+            with steps.locked():
+                steps.tables(plan, outcome)
+        with pytest.raises(DownloadError, match='the server cannot be reached'):
+            steps.fetch(steps.select(plan), plan, outcome)
+        assert outcome.num_fetched == len(TABLES) + 2  # and the archives, from the other server
+
+
+class TestPlan:
+    def plan(self, mirror, tmp_path, **options):
+        urls = {'base_url': mirror.url, 'images_url': mirror.url}
+        options = DownloadOptions(**{'split': 'validation', 'patience': HURRIED, **urls, **options})
+        return OpenImagesDownload(tmp_path / 'out', options).plan()
+
+    def test_says_what_there_is(self, mirror, download, tmp_path):
+        del mirror.files[archive('7')]
+        mirror.files[archive('f')] = bytes(12_345_678)
+        text = str(self.plan(mirror, tmp_path))
+        assert f'{len(mirror.files[CLASSES])} B | to fetch' in text
+        assert '12.3 MB | to fetch' in text
+        assert '? | 404 Not Found' in text
+        assert 'at most 41,620' in text
+        assert 'about 12.2 GB' in text  # 41,620 × 294 kB = 12.236 GB
+        assert not (tmp_path / 'out').exists()
+        assert {request.method for request in mirror.requests} == {'HEAD'}
+
+    def test_sums_up(self, mirror, download, tmp_path):
+        download()
+        plan = self.plan(mirror, tmp_path, max_images=3)
+        files = [*TABLES, *ARCHIVES]
+        there = [*TABLES, archive('0'), archive('f')]
+        assert {file.name for file in (*plan.tables, *plan.archives) if file.is_whole} == set(there)
+        assert sum(file.size for file in (*plan.tables, *plan.archives)) == sum(len(mirror.files[n]) for n in files)
+        missing = sum(len(mirror.files[name]) for name in files if name not in there)
+        assert sum(file.num_missing for file in (*plan.tables, *plan.archives)) == missing
+        assert plan.most_images == 3
+
+    @pytest.mark.parametrize(('free', 'what'), [(500, 'the tables take'), (100_000, 'images and masks take')])
+    def test_a_disk_that_is_too_small(self, mirror, download, monkeypatch, free, what):
+        # The tables have about 1.3 kB; six images are taken to have 294 kB each.
+        usage = namedtuple('usage', 'total used free')
+        monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10**12, 10**12 - free, free))
+        with pytest.raises(DownloadError, match=f'{what} .* more, and {"500 B" if free == 500 else "100 kB"} are free'):
+            download()
+        assert all(mirror.gets(name) == [] for name in (*IMAGES, *ARCHIVES))
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        'options',
+        [
+            {'split': 'val'},
+            {'release': 'v5'},
+            {'images_with': 'points'},
+            {'max_images': 0},
+            {'workers': 0},
+            {'base_url': 'storage.googleapis.com'},
+            {'images_url': 's3://open-images-dataset'},
+        ],
+    )
+    def test_bad_ones(self, options):
+        with pytest.raises(ConfigError):
+            DownloadOptions(**{'split': 'train', **options})
+
+    def test_the_challenge_has_no_test_annotations(self, tmp_path):
+        with pytest.raises(ConfigError, match='were never published'):
+            OpenImagesDownload(tmp_path, DownloadOptions('test'))
+
+    def test_only_one_at_a_time(self, tmp_path):
+        steps = [OpenImagesDownload(tmp_path, DownloadOptions('train')) for _ in range(2)]
+        with steps[0].locked(), pytest.raises(DownloadError, match='another download'), steps[1].locked():
+            pass
+        with steps[1].locked():
+            assert (tmp_path / '.lock').exists()
+
+
+# As on the official download pages.
+@pytest.mark.parametrize(
+    ('release', 'split', 'path'),
+    [
+        ('challenge-2019', 'train', 'challenge_2019/challenge-2019-train-segmentation-bbox.csv'),
+        ('challenge-2019', 'train', 'challenge_2019/challenge-2019-train-segmentation-labels.csv'),
+        ('challenge-2019', 'train', 'challenge_2019/challenge-2019-train-segmentation-masks.csv'),
+        ('challenge-2019', 'validation', 'challenge_2019/validation-masks/challenge-2019-validation-masks-f.zip'),
+        ('challenge-2019', 'train', 'challenge_2019/challenge-2019-label300-segmentable-hierarchy.json'),
+        ('challenge-2019', 'train', 'challenge_2019/challenge-2019-classes-description-segmentable.csv'),
+        ('v7', 'train', 'v6/oidv6-train-annotations-bbox.csv'),
+        ('v7', 'test', 'v5/test-annotations-bbox.csv'),
+        ('v7', 'train', 'v5/train-annotations-human-imagelabels-boxable.csv'),
+        ('v7', 'validation', 'v5/validation-annotations-object-segmentation.csv'),
+        ('v7', 'test', 'v5/test-masks/test-masks-0.zip'),
+        ('v7', 'train', '2018_04/bbox_labels_600_hierarchy.json'),
+        ('v7', 'train', 'v7/oidv7-class-descriptions-boxable.csv'),
+    ],
+)
+def test_official_paths(release, split, path):
+    files = split_files(release, split)
+    assert path in (*files.tables, *files.archives.values())
+    assert len(files.archives) == 16

@@ -1,0 +1,117 @@
+"""Fetches the tables, the masks and those images of Open Images that a split and classes need.
+
+Stopped at any moment, the same command goes on from what is there. The exit status is 0 if everything was had, 1 if
+some files could not be had (OUT/not_fetched.csv says which and why), 2 after an error and 130 after Ctrl-C.
+
+Example:
+    python tools/dataset_converters/download_openimages.py data/openimages --split validation --dry-run
+    python tools/dataset_converters/download_openimages.py data/openimages --split train --images-with masks
+    python tools/dataset_converters/download_openimages.py data/dogs --split train --classes Dog Cat --max-images 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hierseg.downloads import DownloadOptions, OpenImagesDownload, Patience
+from hierseg.downloads.catalogue import BASE_URL, IMAGES_URL, RELEASES, SPLITS
+from hierseg.downloads.open_images import IMAGES_WITH
+from hierseg.downloads.plan import in_words
+from hierseg.downloads.pool import Outcome
+from hierseg.errors import exits_cleanly
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Fetch what of Open Images a split and classes need. The same command goes on after a break.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('out', metavar='OUT', help='folder; in it, paths are the official ones')
+    parser.add_argument('--dry-run', action='store_true', help='show files and sizes, and fetch nothing')
+    what = parser.add_argument_group('what to fetch')
+    what.add_argument('--split', choices=SPLITS, required=True)
+    what.add_argument('--release', choices=RELEASES, default=RELEASES[0], help='v7 has the masks of V5, V6 and V7')
+    what.add_argument(
+        '--classes', nargs='+', default=[], metavar='CLASS', help='only images of these, by name or id, and descendants'
+    )
+    what.add_argument('--hierarchy', metavar='FILE', help='any taxonomy file; the official one if not given')
+    what.add_argument(
+        '--images-with', choices=IMAGES_WITH, help='the least an image must have; boxes with --classes, else labels'
+    )
+    what.add_argument('--max-images', type=int, metavar='N', help='at most N images, drawn at random')
+    what.add_argument('--seed', type=int, default=0, help='of that draw; a larger N adds to a smaller one')
+    what.add_argument(
+        '--recheck', action='store_true', help='compare every file that is there with its server, once more'
+    )
+    servers = parser.add_argument_group('servers')
+    servers.add_argument('--base-url', default=BASE_URL, metavar='URL', help='of tables and masks')
+    servers.add_argument('--images-url', default=IMAGES_URL, metavar='URL', help='of images')
+    servers.add_argument('--workers', type=int, default=16, metavar='N', help='connections at a time')
+    patience = Patience()
+    servers.add_argument('--timeout', type=float, default=patience.timeout, metavar='S', help='seconds without a byte')
+    servers.add_argument('--min-rate', type=float, default=patience.min_rate, metavar='B', help='bytes a second')
+    servers.add_argument(
+        '--rate-window',
+        type=float,
+        default=patience.rate_window,
+        metavar='S',
+        help='seconds for that rate',
+    )
+    servers.add_argument(
+        '--attempts', type=int, default=patience.attempts, metavar='N', help='in a row that get no further with a file'
+    )
+    servers.add_argument(
+        '--backoff', type=float, default=patience.backoff, metavar='S', help='before the second attempt, then doubled'
+    )
+    return parser.parse_args()
+
+
+def options_from(args: argparse.Namespace) -> DownloadOptions:
+    return DownloadOptions(
+        split=args.split,
+        release=args.release,
+        classes=tuple(args.classes),
+        hierarchy=args.hierarchy,
+        images_with=args.images_with,
+        max_images=args.max_images,
+        seed=args.seed,
+        base_url=args.base_url,
+        images_url=args.images_url,
+        workers=args.workers,
+        recheck=args.recheck,
+        patience=Patience(args.timeout, args.min_rate, args.rate_window, args.attempts, args.backoff),
+    )
+
+
+def run(args: argparse.Namespace, outcome: Outcome) -> None:
+    download = OpenImagesDownload(args.out, options_from(args), show_progress=True)
+    plan = download.plan()
+    print(plan, flush=True)
+    if args.dry_run:
+        if all(table.is_whole for table in plan.tables):
+            print(download.select(plan))
+        return
+    with download.locked():
+        download.tables(plan, outcome)
+        selection = download.select(plan)
+        print(selection, flush=True)
+        download.fetch(selection, plan, outcome)
+    print(f'{outcome.num_fetched:,} files fetched ({in_words(outcome.num_bytes)}), {outcome.num_there:,} were there')
+    if outcome.failed:
+        print(f'{len(outcome.failed):,} could not be fetched: {download.failures_path}', file=sys.stderr)
+        raise SystemExit(1)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        with exits_cleanly():
+            run(args, Outcome())
+    except KeyboardInterrupt:
+        print('\nstopped; what has arrived is kept, and the same command goes on from it', file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == '__main__':
+    main()
