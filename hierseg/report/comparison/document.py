@@ -168,7 +168,7 @@ class System:
         operating_curve: None where names have no probabilities.
         errors: Counts by the key of the error kind.
         confusion: (true label, named label or ``MISSED``, count), each pair of labels once.
-        training_curves: (step, value) by the curve's name.
+        training_curves: (epoch, loss) by the curve's name.
     """
 
     name: str

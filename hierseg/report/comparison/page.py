@@ -168,7 +168,7 @@ def _training(document: Comparison) -> list[tuple[int, Chart]]:
         if steps:
             series = [Series(name, x, y, position, dash) for dash, (name, x, y) in enumerate(entries)]
             x, y = x_scale(0, max(steps)), y_scale(min(lowest, 0), highest)
-            charts.append((position, line_chart(system.name, series, x=x, y=y, x_label='step', y_label='value')))
+            charts.append((position, line_chart(system.name, series, x=x, y=y, x_label='epoch', y_label='loss')))
     return charts
 
 
