@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up, then checks lint, types and tests; arguments go to pytest.
+# Sets everything up, then checks lint, types, documentation and tests; arguments go to pytest.
 #   bash tools/run_tests.sh
 #   bash tools/run_tests.sh -m 'not slow' tests/taxonomy
 # HIERSEG_TEST_DATA=DIR adds the tests on real data, which skip without it.
@@ -22,6 +22,8 @@ check() {
 check lint "$PYTHON" -m ruff check .
 check format "$PYTHON" -m ruff format --check .
 check types "$PYTHON" -m mypy
+# All pages anew each time: a page that is not read again gives no warning.
+check documentation "$PYTHON" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 check tests "$PYTHON" -m pytest -n "$cores" --dist loadfile --durations 10 "$@"
 
 if ((${#failed[@]})); then

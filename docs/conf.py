@@ -1,0 +1,36 @@
+"""Sphinx: builds the documentation from these pages and the docstrings.
+
+python -m sphinx -b html docs docs/_build/html
+"""
+
+import hierseg
+
+project = 'hierseg'
+version = release = hierseg.__version__
+
+extensions = [
+    'myst_parser',  # the pages are plain Markdown, so that they read well in the repository, too
+    'sphinx.ext.autodoc',
+    'sphinx.ext.napoleon',
+    'sphinx.ext.viewcode',
+]
+exclude_patterns = ['_build']
+myst_heading_anchors = 3
+highlight_language = 'none'  # unless a block names its own
+
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented'
+# Docstrings give shape and type; the full names of numpy's array types would say the same in two lines.
+autodoc_type_aliases = {name: name for name in ('BoolArray', 'FloatArray', 'IntArray', 'Picture')}
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of dataclasses stand once, in the list of attributes
+napoleon_use_rtype = False
+
+html_theme = 'furo'
+html_title = f'hierseg {version}'
+html_static_path = ['_static']
+html_css_files = ['hierseg.css']
+html_copy_source = html_show_copyright = False
+html_show_sphinx = False
