@@ -93,9 +93,29 @@ def encode_runs(runs: Sequence[object], height: int, width: int) -> bytes:
     numbers = [run for run in runs if isinstance(run, int) and 0 <= run <= height * width]
     if len(numbers) < len(runs):
         raise MalformedMaskError(f'a run length is no whole number from 0 to {height * width}')
-    _check_runs(np.asarray(numbers, dtype=np.int64), height, width)
-    counts: bytes = coco_mask.frPyObjects({'counts': numbers, 'size': [height, width]}, height, width)['counts']
-    return counts
+    whole = np.asarray(numbers, dtype=np.int64)
+    _check_runs(whole, height, width)
+    return compress_runs(whole)
+
+
+def compress_runs(runs: IntArray) -> bytes:
+    """Compressed counts of (K,) int64 run lengths, those that pycocotools' ``rleToString`` gives."""
+    left = runs.copy()
+    left[3:] -= runs[1:-2]
+    characters = np.empty((len(runs), LONGEST_NUMBER), dtype=np.uint8)
+    used = np.zeros(characters.shape, dtype=bool)
+    rows = np.arange(len(runs))
+    for place in range(LONGEST_NUMBER):
+        digit = left & 31
+        left >>= 5
+        # Done when what is left is the sign alone: 0, or -1 with the sign bit set.
+        more = left != -(digit >> 4)
+        characters[rows, place] = digit + (more << 5) + 48
+        used[rows, place] = True
+        rows, left = rows[more], left[more]
+        if not len(rows):
+            break
+    return characters[used].tobytes()
 
 
 def decode_text(text: str) -> bytes:
@@ -119,12 +139,36 @@ def decode_text(text: str) -> bytes:
 
 
 def encode_mask(mask: Mask) -> bytes:
-    """Compressed counts of a mask, (H, W) uint8; every value but 0 is inside.
+    """Compressed counts of a mask, (H, W) uint8; every value but 0 is inside. They are those of pycocotools."""
+    return compress_runs(runs_of(mask))
 
-    The counts are those of pycocotools; going through a transposed copy takes a third of the time.
+
+def runs_of(mask: Mask) -> IntArray:
+    """The run lengths of a mask, (H, W) uint8 of any values, H and W at least 1.
+
+    Neighbouring rows are compared eight pixels at a time, so that only the outline costs more than memory
+    bandwidth; pycocotools walks down every column.
+
+    Returns:
+        (K,) int64; zeros first, column by column.
     """
-    counts: bytes = coco_mask.encode(cv2.transpose(mask).T.astype(bool).view(np.uint8))['counts']
-    return counts
+    height, width = mask.shape
+    pixels = mask.reshape(-1)
+    last = len(pixels) - width
+    changed = np.empty(-(-last // 8) * 8, dtype=np.uint8)
+    changed[last:] = 0
+    np.bitwise_xor(pixels[width:], pixels[:last], out=changed[:last])
+    words = np.flatnonzero(changed.view(np.uint64) != 0)
+    word, byte = np.nonzero(changed.reshape(-1, 8)[words])
+    above = words[word] * 8 + byte
+    above = above[(pixels[above] != 0) != (pixels[above + width] != 0)]
+    row, column = np.divmod(above, width)
+    # A column's first pixel follows the last one of the column before.
+    first, bottom = mask[0] != 0, mask[-1] != 0
+    first[1:] ^= bottom[:-1]
+    starts = np.concatenate([column * height + row + 1, np.flatnonzero(first) * height])
+    starts.sort()
+    return np.diff(starts, prepend=0, append=len(pixels)).astype(np.int64, copy=False)
 
 
 def decode_mask(counts: bytes, height: int, width: int) -> Mask:
