@@ -84,7 +84,8 @@ class Chunk:
         fix = next(fix for wrong, _, fix in self.faults if wrong[row])
         image_id = self.texts['ImageID'][row].as_py() if 'ImageID' in self.texts else ''
         fix = ' '.join(text for text in (fix, f'The row is of image {image_id}.' if image_id else '') if text)
-        return AnnotationError(self.fault_of(row), where=f'{self.path}, line {line_of(self.path, int(self.rows[row]))}', fix=fix)
+        line = line_of(self.path, int(self.rows[row]))
+        return AnnotationError(self.fault_of(row), where=f'{self.path}, line {line}', fix=fix)
 
 
 def read_chunks(
@@ -167,18 +168,21 @@ def _chunk(path: Path, rows: IntArray, batch: pa.RecordBatch, columns: Mapping[s
     texts = {name: batch.column(name) for name, kind in columns.items() if pa.types.is_string(kind)}
     chunk = Chunk(path, rows, texts, {})
     for name, kind in columns.items():
-        if name in texts:
-            continue
-        column = batch.column(name)
-        try:
-            values, good = pc.cast(column, kind).to_numpy(), None
-        except pa.ArrowInvalid:
-            values, good = _some_numbers(column.to_pylist(), kind)
-            chunk.refuse(~good, lambda row, name=name, column=column: f'{name} is {column[row].as_py()!r}', fix=NUMBER)
-        finite = np.isfinite(values)
-        chunk.refuse(~finite, lambda row, name=name, values=values: f'{name} is {values[row]}', fix=NUMBER)
-        chunk.numbers[name] = np.where(finite, values, 0) if not finite.all() else values
+        if name not in texts:
+            chunk.numbers[name] = _numbers(chunk, name, batch.column(name), kind)
     return chunk
+
+
+def _numbers(chunk: Chunk, name: str, column: pa.StringArray, kind: pa.DataType) -> npt.NDArray[Any]:
+    """The values of a column, 0 for what is no finite number; that is noted as a fault."""
+    try:
+        values = pc.cast(column, kind).to_numpy()
+    except pa.ArrowInvalid:
+        values, good = _some_numbers(column.to_pylist(), kind)
+        chunk.refuse(~good, lambda row: f'{name} is {column[row].as_py()!r}', fix=NUMBER)
+    finite = np.isfinite(values)
+    chunk.refuse(~finite, lambda row: f'{name} is {values[row]}', fix=NUMBER)
+    return np.where(finite, values, 0) if not finite.all() else values
 
 
 def _some_numbers(texts: Sequence[str], kind: pa.DataType) -> tuple[npt.NDArray[Any], BoolArray]:

@@ -63,7 +63,14 @@ def convert_openimages(
     """
     out = Path(out)
     check_target(out, overwrite=overwrite)
-    conversion = _Conversion(files, taxonomy, options or ConversionOptions(), ShardNumber(), workers, progress)
+    conversion = _Conversion(
+        files,
+        taxonomy,
+        options=options or ConversionOptions(),
+        shard=ShardNumber(),
+        workers=workers,
+        progress=progress,
+    )
     with WorkFolder(out, conversion.begun, overwrite=overwrite) as work:
         num_images, summary = conversion.run(work)
         parts = [part_path(work.path, *span) for span in conversion.batches(num_images)]
@@ -110,7 +117,14 @@ def convert_shard(
     """
     out = Path(out)
     check_target(out, overwrite=overwrite, marker=SHARD_FILE)
-    conversion = _Conversion(files, taxonomy, options or ConversionOptions(), shard, workers, progress)
+    conversion = _Conversion(
+        files,
+        taxonomy,
+        options=options or ConversionOptions(),
+        shard=shard,
+        workers=workers,
+        progress=progress,
+    )
     with WorkFolder(out, conversion.begun, overwrite=overwrite) as work:
         num_images, summary = conversion.run(work)
         work.finish(out, num_images, summary)
@@ -127,6 +141,7 @@ class _Conversion:
         self,
         files: OpenImagesFiles,
         taxonomy: Taxonomy,
+        *,
         options: ConversionOptions,
         shard: ShardNumber,
         workers: int,
@@ -135,19 +150,7 @@ class _Conversion:
         self.files, self.taxonomy, self.options, self.shard = files, taxonomy, options, shard
         self.workers, self.progress = workers, progress
         self.images = _folder(files.images)
-        self.mask_folder = None
-        self.archives: list[Path] = []
-        if masks_are_files(Path(files.masks)):
-            if (files.mask_dir is None) == (not files.mask_zips):
-                raise AnnotationError(
-                    'names PNG files, but no folder of masks is given'
-                    if files.mask_dir is None
-                    else 'is given both a folder and archives of masks',
-                    where=str(files.masks),
-                    fix='Give either --mask-dir or --mask-zips.',
-                )
-            self.mask_folder = None if files.mask_dir is None else _folder(files.mask_dir)
-            self.archives = find_zips(files.mask_zips)
+        self.mask_folder, self.archives = _masks_of(files)
         self.zips: ZipIndex | None = None
         if self.archives:
             with worker_pool(min(workers, len(self.archives))) as pool:
@@ -224,6 +227,21 @@ class _Conversion:
             np.save(file, self.zips.members)
         self.zips = None
         return MaskZips(self.archives, index)
+
+
+def _masks_of(files: OpenImagesFiles) -> tuple[Folder | None, list[Path]]:
+    """The folder or the archives of mask PNGs; neither if masks are text."""
+    if not masks_are_files(Path(files.masks)):
+        return None, []
+    if (files.mask_dir is None) == (not files.mask_zips):
+        raise AnnotationError(
+            'names PNG files, but no folder of masks is given'
+            if files.mask_dir is None
+            else 'is given both a folder and archives of masks',
+            where=str(files.masks),
+            fix='Give either --mask-dir or --mask-zips.',
+        )
+    return (_folder(files.mask_dir), []) if files.mask_dir is not None else (None, find_zips(files.mask_zips))
 
 
 def _folder(path: str | PathLike[str]) -> Folder:

@@ -124,9 +124,7 @@ def worker_pool(workers: int, convert: PieceConverter | None = None) -> Iterator
     if workers <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context('spawn'), initializer=_begin_worker, initargs=(convert,)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=get_context('spawn'), initializer=_begin_worker, initargs=(convert,))
     try:
         yield pool
     except BrokenProcessPool:

@@ -82,7 +82,6 @@ class Folder:
                 return candidate
         return None
 
-
     def place(self, name: str) -> str:
         """Where a file would be."""
         return os.path.join(self.root, name)

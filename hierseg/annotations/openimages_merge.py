@@ -42,7 +42,7 @@ def merge_shards(
         raise StoreError('there are no shards to merge', fix='Name the folders of all shards.')
     path, first = documents[0]
     for other, document in documents[1:]:
-        found = [name for name in differences(_shared(first), _shared(document)) if name not in OF_ONE_SHARD]
+        found = differences(_shared(first), _shared(document))
         if found or document['shard'][1] != first['shard'][1]:
             raise StoreError(
                 f'is of another conversion than {path}: other {", ".join(found) or "number of shards"}',
@@ -50,15 +50,7 @@ def merge_shards(
                 fix='Merge shards of the same files, converted with the same options.',
             )
     count = first['shard'][1]
-    folders = {}
-    for path, document in documents:
-        index = document['shard'][0]
-        if index in folders:
-            raise StoreError(f'is shard {index} of {count}, as is {folders[index]}', where=str(path), fix='Give it once.')
-        folders[index] = path
-    missing = sorted(set(range(count)) - folders.keys())
-    if missing:
-        raise StoreError(f'of {count} shards, {", ".join(map(str, missing))} is not there', fix='Name all shards.')
+    folders = _in_order(documents, count)
     parts = [
         part_path(folders[index], *span)
         for index in range(count)
@@ -73,6 +65,21 @@ def merge_shards(
 
 def _shared(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in OF_ONE_SHARD}
+
+
+def _in_order(documents: Iterable[tuple[Path, dict[str, Any]]], count: int) -> list[Path]:
+    """The folders by the number of their shard; each is there once."""
+    folders: dict[int, Path] = {}
+    for path, document in documents:
+        index = document['shard'][0]
+        if index in folders:
+            what = f'is shard {index} of {count}, as is {folders[index]}'
+            raise StoreError(what, where=str(path), fix='Give each shard once.')
+        folders[index] = path
+    missing = [str(index) for index in range(count) if index not in folders]
+    if missing:
+        raise StoreError(f'of {count} shards, these are not there: {", ".join(missing)}', fix='Name all shards.')
+    return [folders[index] for index in range(count)]
 
 
 def _read(folder: Path) -> dict[str, Any]:

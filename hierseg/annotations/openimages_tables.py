@@ -106,14 +106,17 @@ class TableReader:
         """Reads ``ImageID, LabelName, Confidence``."""
         columns = {'ImageID': pa.string(), 'LabelName': pa.string(), 'Confidence': pa.float64()}
         for chunk in self._chunks(path, columns, 'image-label'):
-            confidence = chunk.numbers['Confidence']
-            chunk.refuse(
-                (confidence != 0) & (confidence != 1),
-                lambda row, confidence=confidence: f'Confidence is {confidence[row]:g}',
-                fix='Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.',
-            )
-            rows, keep = self._rows(chunk, 'image-label')
-            yield LabelRows(**vars(rows), positive=confidence[keep] == 1)
+            yield self._labels(chunk)
+
+    def _labels(self, chunk: Chunk) -> LabelRows:
+        confidence = chunk.numbers['Confidence']
+        chunk.refuse(
+            (confidence != 0) & (confidence != 1),
+            lambda row: f'Confidence is {confidence[row]:g}',
+            fix='Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.',
+        )
+        rows, keep = self._rows(chunk, 'image-label')
+        return LabelRows(**vars(rows), positive=confidence[keep] == 1)
 
     def boxes(self, path: Path) -> Iterator[BoxRows]:
         """Reads ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf`` and, if it is there, ``BoxID``."""
@@ -124,32 +127,29 @@ class TableReader:
 
     def masks(self, path: Path) -> Iterator[MaskRows]:
         """Reads masks in the form with PNG paths or the evaluation form, told apart by their columns."""
-        return self._mask_paths(path) if masks_are_files(path) else self._mask_texts(path)
-
-    def _mask_paths(self, path: Path) -> Iterator[MaskRows]:
-        coordinates = tuple(f'Box{name}' for name in CORNERS)
-        names = ['MaskPath', 'ImageID', 'LabelName', 'BoxID']
-        columns = dict.fromkeys(names, pa.string()) | dict.fromkeys(coordinates, pa.float64())
+        are_files = masks_are_files(path)
+        coordinates = tuple(f'Box{name}' for name in CORNERS) if are_files else CORNERS
+        texts, numbers = (['MaskPath'], []) if are_files else (['Mask'], ['ImageWidth', 'ImageHeight', 'IsGroupOf'])
+        columns = dict.fromkeys([*texts, 'ImageID', 'LabelName', 'BoxID'], pa.string())
+        columns |= dict.fromkeys(numbers, pa.int64()) | dict.fromkeys(coordinates, pa.float64())
         for chunk in self._chunks(path, columns, 'mask', optional=['BoxID']):
-            chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
-            boxes, keep = self._boxes(chunk, coordinates, 'mask')
-            references = chunk.texts['MaskPath'].take(keep)
-            yield MaskRows(**vars(boxes), references=references, sizes=None, has_group_of=False)
+            yield self._mask_paths(chunk, coordinates) if are_files else self._mask_texts(chunk)
 
-    def _mask_texts(self, path: Path) -> Iterator[MaskRows]:
-        columns = dict.fromkeys(['Mask', 'ImageID', 'LabelName', 'BoxID'], pa.string())
-        columns |= dict.fromkeys(['ImageWidth', 'ImageHeight', 'IsGroupOf'], pa.int64())
-        columns |= dict.fromkeys(CORNERS, pa.float64())
-        for chunk in self._chunks(path, columns, 'mask', optional=['BoxID']):
-            sizes = np.stack([chunk.numbers[name] for name in ('ImageHeight', 'ImageWidth')], axis=1)
-            chunk.refuse(
-                np.any((sizes < 1) | (sizes > 1 << 16), axis=1),
-                lambda row, sizes=sizes: f'ImageWidth x ImageHeight is {sizes[row, 1]} x {sizes[row, 0]}',
-                fix='The size of the mask in pixels.',
-            )
-            boxes, keep = self._boxes(chunk, CORNERS, 'mask')
-            references = chunk.texts['Mask'].take(keep)
-            yield MaskRows(**vars(boxes), references=references, sizes=sizes[keep], has_group_of=True)
+    def _mask_paths(self, chunk: Chunk, coordinates: tuple[str, ...]) -> MaskRows:
+        chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
+        boxes, keep = self._boxes(chunk, coordinates, 'mask')
+        return MaskRows(**vars(boxes), references=chunk.texts['MaskPath'].take(keep), sizes=None, has_group_of=False)
+
+    def _mask_texts(self, chunk: Chunk) -> MaskRows:
+        sizes = np.stack([chunk.numbers[name] for name in ('ImageHeight', 'ImageWidth')], axis=1)
+        chunk.refuse(
+            np.any((sizes < 1) | (sizes > 1 << 16), axis=1),
+            lambda row: f'ImageWidth x ImageHeight is {sizes[row, 1]} x {sizes[row, 0]}',
+            fix='The size of the mask in pixels.',
+        )
+        boxes, keep = self._boxes(chunk, CORNERS, 'mask')
+        references = chunk.texts['Mask'].take(keep)
+        return MaskRows(**vars(boxes), references=references, sizes=sizes[keep], has_group_of=True)
 
     def _chunks(
         self, path: Path, columns: Mapping[str, pa.DataType], kind: str, *, optional: Sequence[str] = ()

@@ -115,7 +115,8 @@ def compress_runs(runs: IntArray) -> bytes:
         rows, left = rows[more], left[more]
         if not len(rows):
             break
-    return characters[used].tobytes()
+    counts: bytes = characters[used].tobytes()
+    return counts
 
 
 def decode_text(text: str) -> bytes:
