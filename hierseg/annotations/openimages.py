@@ -127,7 +127,7 @@ def convert_shard(
     )
     with WorkFolder(out, conversion.begun, overwrite=overwrite) as work:
         num_images, summary = conversion.run(work)
-        work.finish(out, num_images, summary)
+        work.finish(num_images, summary)
 
 
 class _Conversion:

@@ -19,7 +19,7 @@ from typing import Any
 
 from hierseg.annotations.openimages_options import ConversionOptions, OpenImagesFiles, ShardNumber
 from hierseg.annotations.openimages_partition import Partition
-from hierseg.annotations.output_folder import replace_folder
+from hierseg.annotations.output_folder import remove_leftovers, replace_folder
 from hierseg.annotations.summary import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
@@ -93,12 +93,14 @@ class WorkFolder:
     """
 
     def __init__(self, out: Path, begun: dict[str, Any], *, overwrite: bool) -> None:
-        self.path = out.absolute().with_name(f'.{out.name}.work')
+        self.out = out.absolute()
+        self.path = self.out.with_name(f'.{out.name}.work')
         self.begun, self.overwrite = begun, overwrite
         self._lock: int | None = None
 
     def __enter__(self) -> WorkFolder:
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.out)
         try:
             self._lock = os.open(self.path, os.O_RDONLY)
             try:
@@ -108,15 +110,19 @@ class WorkFolder:
                 self._lock = None
                 raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.') from None
             self._begin()
-        except BaseException as error:
-            self._leave(keep=isinstance(error, StoreError))
+        except BaseException:
+            # Python calls no __exit__ for what goes wrong before the block begins.
+            self._leave(keep=self._lock is None or self._is_worth_keeping())
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(keep=kind is None or any(self.path.glob('*.part')))
+        self._leave(keep=kind is None or self._is_worth_keeping())
+
+    def _is_worth_keeping(self) -> bool:
+        return any(self.path.glob('*.part'))
 
     def _leave(self, *, keep: bool) -> None:
         if not keep:
@@ -126,24 +132,25 @@ class WorkFolder:
             self._lock = None
 
     def _begin(self) -> None:
-        """Goes on with what is there, or begins."""
+        """Goes on with what is there, or begins; what is there without ``begun.json`` is taken for nothing."""
         file = self.path / 'begun.json'
         if file.exists():
             found = differences(self.begun, json.loads(file.read_text(encoding='utf-8')))
             if not found:
                 return
-            if not self.overwrite:
+            if not self.overwrite and self._is_worth_keeping():
                 raise StoreError(
                     f'holds an unfinished conversion that was begun with other {", ".join(found)}',
                     where=str(self.path),
                     fix='Go on with the same input and options, or start anew with --overwrite.',
                 )
+        file.unlink(missing_ok=True)
         for entry in self.path.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         write_json(self.begun, file, error=StoreError)
 
     def discard(self) -> None:
-        """Removes the folder; what a killed removal leaves is taken for nothing."""
+        """Removes the folder."""
         (self.path / 'begun.json').unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -165,19 +172,23 @@ class WorkFolder:
         document = {'partition': partition.to_json(), 'summary': summary.to_json()}
         write_json(document, self.tables / 'whole.json', error=StoreError)
 
-    def finish(self, out: Path, num_images: int, summary: ConversionSummary) -> None:
-        """Makes a shard of a folder that has all its batches.
+    def forget_partition(self) -> None:
+        """Removes the tables by image."""
+        (self.tables / 'whole.json').unlink(missing_ok=True)
+        shutil.rmtree(self.tables, ignore_errors=True)
+
+    def finish(self, num_images: int, summary: ConversionSummary) -> None:
+        """Makes the output, a shard, of a folder that has all its batches.
 
         Args:
-            out: The shard's folder.
             num_images: Of all shards together.
             summary: What was counted in the tables.
         """
         document = {**self.begun, 'num_images': num_images, 'tables': summary.to_json()}
         write_json(document, self.path / SHARD_FILE, error=StoreError)
-        shutil.rmtree(self.tables, ignore_errors=True)
+        self.forget_partition()
         (self.path / 'zips.npy').unlink(missing_ok=True)
-        replace_folder(self.path, out.absolute(), overwrite=self.overwrite, marker=SHARD_FILE)
+        replace_folder(self.path, self.out, overwrite=self.overwrite, marker=SHARD_FILE)
 
 
 def part_path(folder: Path, first: int, last: int) -> Path:
