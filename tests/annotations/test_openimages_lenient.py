@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hierseg.annotations import csv_tables
@@ -94,11 +95,8 @@ def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypa
     path = tmp_path / 'x.csv'
     path.write_text('\n'.join(lines) + '\n')
     told: list[int] = []
-    chunks = list(
-        read_chunks(
-            path, {'A': csv_tables.pa.string(), 'B': csv_tables.pa.float64()}, skip_lines=lambda r, w: told.append(r)
-        )
-    )
+    columns = {'A': pa.string(), 'B': pa.float64()}
+    chunks = list(read_chunks(path, columns, skip_lines=lambda row, what: told.append(row)))
     assert len(chunks) > 5
     assert told == bad
     found = [
@@ -117,7 +115,7 @@ def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypa
 def test_numbers_with_a_wrong_one_among_them(tmp_path, text, value):
     path = tmp_path / 'x.csv'
     path.write_text(f'A\n"{text}"\nwrong\n7\n')
-    [chunk] = read_chunks(path, {'A': csv_tables.pa.float64()})
+    [chunk] = read_chunks(path, {'A': pa.float64()})
     assert chunk.wrong().tolist() == [value is None, True, False]
     assert chunk.numbers['A'].tolist() == [value or 0.0, 0.0, 7.0]
     assert chunk.fault_of(1) == "A is 'wrong'"

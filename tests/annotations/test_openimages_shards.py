@@ -104,9 +104,8 @@ def test_a_shard_that_was_not_copied_whole_is_refused(many, damage):
         file.unlink()
     else:
         file.write_bytes(other.read_bytes())
-    refused(
-        many, shards, {'of another shard': 'do not ascend'}.get(damage, f'{file.name}: (is damaged|cannot be read)')
-    )
+    message = 'do not ascend' if damage == 'of another shard' else f'{file.name}: (is damaged|cannot be read)'
+    refused(many, shards, message)
 
 
 def test_shards_are_not_replaced_unless_told(many):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_parts_make_the_files_that_single_images_make(tmp_path_factory, counts, 
                 writer.add(row, instances, *verified)
         with StoreWriter(folder / 'parts', taxonomy=TAXONOMY) as writer:
             bounds = sorted({0, len(images), *(cut for cut in cuts if cut < len(images))})
-            for first, last in zip(bounds, bounds[1:], strict=False):
+            for first, last in pairwise(bounds):
                 writer.extend(part(images[first:last]))
     assert contents(folder / 'parts') == contents(folder / 'single')
 
@@ -77,16 +78,15 @@ def test_parts_after_single_images(tmp_path):
 
 @pytest.mark.parametrize('numbers', [[3, 2], [2, 2], [5, 1]])
 def test_ids_that_do_not_ascend_are_refused(tmp_path, numbers):
-    with pytest.raises(StoreError, match='do not ascend'), StoreWriter(tmp_path / 's', taxonomy=TAXONOMY) as writer:
-        for number in numbers:
-            writer.extend(part([image(number, 1)]))
-    with pytest.raises(StoreError, match='do not ascend'), StoreWriter(tmp_path / 's', taxonomy=TAXONOMY) as writer:
-        writer.extend(part([image(number, 1) for number in numbers]))
-    with pytest.raises(StoreError, match='twice'), StoreWriter(tmp_path / 's', taxonomy=TAXONOMY) as writer:
-        for number in numbers[:1]:
-            writer.extend(part([image(number, 1)]))
-        row, instances, verified = image(numbers[1], 1)
-        writer.add(row, instances, *verified)
+    first, second = (image(number, 1) for number in numbers)
+    with StoreWriter(tmp_path / 'store', taxonomy=TAXONOMY) as writer:
+        with pytest.raises(StoreError, match='do not ascend'):
+            writer.extend(part([first, second]))
+        writer.extend(part([first]))
+        with pytest.raises(StoreError, match='do not ascend'):
+            writer.extend(part([second]))
+        with pytest.raises(StoreError, match='is added twice'):
+            writer.add(second[0], second[1], *second[2])
 
 
 def test_tables_that_contradict_each_other_are_refused(tmp_path):
