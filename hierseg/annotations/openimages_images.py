@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hierseg.annotations import rle
-from hierseg.annotations.png_masks import read_mask
+from hierseg.annotations.png_masks import PackedMask, PlainMask, read_mask
 from hierseg.annotations.records import BoolArray, FloatArray, ImageRow, Instances, IntArray
 
 IMAGE_SUFFIX = '.jpg'
@@ -215,13 +215,15 @@ def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple
         return Problem(Trouble.MASK_BROKEN, image.id, f'the mask is malformed: {error}', mask_row=row)
     if (height, width) == (image.height, image.width):
         return (counts, float(area), False) if area else empty
-    return _at_image_size(rle.decode_mask(counts, height, width), image, empty)
+    return _at_image_size(PlainMask(rle.decode_mask(counts, height, width)), image, empty)
 
 
-def _at_image_size(mask: rle.Mask, image: ImageRow, empty: Problem) -> tuple[bytes, float, bool] | Problem:
+def _at_image_size(
+    mask: PackedMask | PlainMask, image: ImageRow, empty: Problem
+) -> tuple[bytes, float, bool] | Problem:
     resize = mask.shape != (image.height, image.width)
     if resize:
-        mask = rle.resize_nearest(mask, image.height, image.width)
-    runs = rle.runs_of(mask)
+        mask = PlainMask(rle.resize_nearest(mask.pixels(), image.height, image.width))
+    runs = mask.runs()
     area = int(runs[1::2].sum())
     return (rle.compress_runs(runs), float(area), resize) if area else empty

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations.records import IntArray
+from hierseg.annotations.records import BoolArray, IntArray
 
 # Seven characters of five bits hold every count that pycocotools can (32 bits); longer ones are damage.
 LONGEST_NUMBER = 7
@@ -155,21 +155,44 @@ def runs_of(mask: Mask) -> IntArray:
     """
     height, width = mask.shape
     pixels = mask.reshape(-1)
-    last = len(pixels) - width
-    changed = np.empty(-(-last // 8) * 8, dtype=np.uint8)
-    changed[last:] = 0
-    np.bitwise_xor(pixels[width:], pixels[:last], out=changed[:last])
-    words = np.flatnonzero(changed.view(np.uint64) != 0)
-    word, byte = np.nonzero(changed.reshape(-1, 8)[words])
-    above = words[word] * 8 + byte
+    above, _ = _changed_bytes(pixels, width)
     above = above[(pixels[above] != 0) != (pixels[above + width] != 0)]
     row, column = np.divmod(above, width)
+    return _runs(row, column, top=mask[0] != 0, bottom=mask[-1] != 0, height=height)
+
+
+def runs_of_packed(rows: Mask, width: int) -> IntArray:
+    """:func:`runs_of` a mask of one bit a pixel, (H, ⌈W / 8⌉) uint8, highest bit first; W >= 1."""
+    height, stride = rows.shape
+    above, changes = _changed_bytes(rows.reshape(-1), stride)
+    byte, bit = np.divmod(np.flatnonzero(np.unpackbits(changes)), 8)
+    row, column = np.divmod(above[byte], stride)
+    column = column * 8 + bit
+    inside = column < width
+    top, bottom = (np.unpackbits(rows[at], count=width) != 0 for at in (0, -1))
+    return _runs(row[inside], column[inside], top=top, bottom=bottom, height=height)
+
+
+def _changed_bytes(values: Mask, stride: int) -> tuple[IntArray, Mask]:
+    """Where a byte differs from the one ``stride`` bytes on, ascending, and their difference by exclusive or."""
+    last = len(values) - stride
+    changes = np.empty(-(-last // 8) * 8, dtype=np.uint8)
+    changes[last:] = 0
+    np.bitwise_xor(values[stride:], values[:last], out=changes[:last])
+    words = np.flatnonzero(changes.view(np.uint64) != 0)
+    bytes_of_words = changes.reshape(-1, 8)[words].reshape(-1)
+    within = np.flatnonzero(bytes_of_words != 0)
+    return words[within >> 3] * 8 + (within & 7), bytes_of_words[within]
+
+
+def _runs(row: IntArray, column: IntArray, *, top: BoolArray, bottom: BoolArray, height: int) -> IntArray:
+    """Run lengths from the pixels whose lower neighbour differs, and the first and the last row."""
     # A column's first pixel follows the last one of the column before.
-    first, bottom = mask[0] != 0, mask[-1] != 0
-    first[1:] ^= bottom[:-1]
-    starts = np.concatenate([column * height + row + 1, np.flatnonzero(first) * height])
+    begins = top.copy()
+    begins[1:] ^= bottom[:-1]
+    starts = np.concatenate([column * height + row + 1, np.flatnonzero(begins) * height])
     starts.sort()
-    return np.diff(starts, prepend=0, append=len(pixels)).astype(np.int64, copy=False)
+    return np.diff(starts, prepend=0, append=len(top) * height).astype(np.int64, copy=False)
 
 
 def decode_mask(counts: bytes, height: int, width: int) -> Mask:
