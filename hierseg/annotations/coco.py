@@ -14,8 +14,9 @@ from hierseg.annotations import rle
 from hierseg.annotations.coco_document import CocoDocument, CocoImage, corners, read_coco
 from hierseg.annotations.coco_masks import encode_segmentation
 from hierseg.annotations.coco_verified import ExhaustiveLabels
+from hierseg.annotations.output_folder import check_target
 from hierseg.annotations.records import Instances, IntArray
-from hierseg.annotations.store_writer import StoreWriter, check_target
+from hierseg.annotations.store_writer import StoreWriter
 from hierseg.annotations.summary import ConversionSummary
 from hierseg.errors import AnnotationError
 from hierseg.taxonomy import Taxonomy

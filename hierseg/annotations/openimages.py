@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
-import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import dataclass
-from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 
-import cv2
+import numpy as np
 from tqdm import tqdm
 
-from hierseg.annotations.csv_tables import line_of
-from hierseg.annotations.openimages_images import Folder, ImageConverter, ImageResult, ImageTask, Problem, Trouble
-from hierseg.annotations.openimages_join import BOX_TOLERANCE
-from hierseg.annotations.openimages_split import Split
-from hierseg.annotations.openimages_tables import MaskRows, TableReader
-from hierseg.annotations.store_writer import StoreWriter, check_target
+from hierseg.annotations import openimages_batches
+from hierseg.annotations.mask_zips import MaskZips, ZipIndex, find_zips
+from hierseg.annotations.openimages_batches import PieceConverter, convert_batch, worker_pool
+from hierseg.annotations.openimages_images import Folder, ImageConverter, MaskSource
+from hierseg.annotations.openimages_merge import write_store
+from hierseg.annotations.openimages_options import ConversionOptions, OpenImagesFiles, ShardNumber
+from hierseg.annotations.openimages_partition import Partition, PartitionedTables, write_partition
+from hierseg.annotations.openimages_shard import SHARD_FILE, WorkFolder, describe, part_path
+from hierseg.annotations.openimages_tables import TableReader, masks_are_files
+from hierseg.annotations.output_folder import check_target
+from hierseg.annotations.store_parts import write_part
 from hierseg.annotations.summary import ConversionSummary
 from hierseg.errors import AnnotationError
+from hierseg.files import whole_file
 from hierseg.taxonomy import Taxonomy
 
-TASKS_IN_FLIGHT_PER_WORKER = 4
-
-
-@dataclass(frozen=True)
-class OpenImagesFiles:
-    """The official files of one split.
-
-    Attributes:
-        boxes: ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf``.
-        labels: ``ImageID, LabelName, Confidence``.
-        masks: ``MaskPath, ImageID, LabelName, BoxXMin, …`` or ``ImageID, LabelName, …, Mask``.
-        images: Folder of ``<ImageID>.jpg``.
-        mask_dir: Folder of the PNG files that ``masks`` names; None if it holds encoded masks.
-    """
-
-    boxes: str | PathLike[str]
-    labels: str | PathLike[str]
-    masks: str | PathLike[str]
-    images: str | PathLike[str]
-    mask_dir: str | PathLike[str] | None = None
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """What to do about imperfect input.
-
-    Attributes:
-        skip_unknown_classes: Leave out rows of classes that the taxonomy does not have.
-        skip_broken: Leave out images without a readable file, and unreadable masks (their boxes stay).
-        strict: A mask PNG that is named but not there is an error; otherwise its box stays, without a mask.
-        box_tolerance: Largest difference, as a fraction of the image, of coordinates of one box in two files.
-    """
-
-    skip_unknown_classes: bool = False
-    skip_broken: bool = False
-    strict: bool = False
-    box_tolerance: float = BOX_TOLERANCE
-
-    def tolerates(self, trouble: Trouble) -> bool:
-        """Whether it goes into the summary instead of ending the conversion."""
-        if trouble is Trouble.MASK_EMPTY:
-            return True
-        return not self.strict if trouble is Trouble.MASK_MISSING else self.skip_broken
+__all__ = ['ConversionOptions', 'OpenImagesFiles', 'ShardNumber', 'convert_openimages', 'convert_shard']
 
 
 def convert_openimages(
@@ -89,109 +45,206 @@ def convert_openimages(
     headers (EXIF rotation is not applied; damage behind the header goes unseen). Labels are kept as
     released, not expanded. The store is the same whatever the number of workers.
 
+    Finished batches of images wait in a hidden folder beside ``out``. A run that is killed is gone on with by the
+    next one with the same input and options, and gives the same store.
+
     Args:
         files: The input.
         taxonomy: The classes.
         out: The store's folder; it appears when it is whole.
         options: What to do about imperfect input.
-        overwrite: Replace a store that is there.
+        overwrite: Replace a store that is there, and an unfinished conversion that was begun with something else.
         workers: Processes that read images and masks; 1 reads in this one.
-        progress: Show a bar on stderr.
+        progress: Show bars on stderr.
 
     Raises:
         AnnotationError: On bad input, with file and line or image.
-        StoreError: If ``out`` cannot be written.
+        StoreError: If ``out`` cannot be written, or an unfinished conversion was begun with something else.
     """
-    options = options or ConversionOptions()
-    check_target(Path(out), overwrite=overwrite)
-    summary = ConversionSummary()
-    reader = TableReader(taxonomy, summary, skip_unknown_classes=options.skip_unknown_classes)
-    masks = reader.masks(Path(files.masks))
-    split = Split(
-        reader.boxes(Path(files.boxes)),
-        reader.labels(Path(files.labels)),
-        masks,
-        num_classes=taxonomy.num_classes,
-        tolerance=options.box_tolerance,
-        summary=summary,
+    out = Path(out)
+    check_target(out, overwrite=overwrite)
+    conversion = _Conversion(
+        files,
+        taxonomy,
+        options=options or ConversionOptions(),
+        shard=ShardNumber(),
+        workers=workers,
+        progress=progress,
     )
-    convert = ImageConverter(_folder(files.images), _mask_folder(files, masks))
-    with (
-        StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
-        tqdm(total=len(split.image_ids), unit='image', disable=not progress, smoothing=0.05) as bar,
-        closing(_in_order(convert, split.tasks(), workers)) as results,
-    ):
-        for row, result in enumerate(results):
-            _settle(result.problems, masks.path, options, summary)
-            if result.image is not None:
-                verified = split.verified(row)
-                writer.add(result.image, result.instances, *verified)
-                summary.count_image(result.instances, *verified)
-                summary.masks_resized += result.num_resized
-            bar.update()
-        if summary.images == 0:
-            raise AnnotationError('none of the images can be read', where=str(files.images), fix='Check the folder.')
-        writer.summary = summary.to_json()
+    with WorkFolder(out, conversion.begun, overwrite=overwrite) as work:
+        num_images, summary = conversion.run(work)
+        parts = [part_path(work.path, *span) for span in conversion.batches(num_images)]
+        try:
+            summary = write_store(
+                parts, taxonomy, summary, out=out, num_images=num_images, overwrite=overwrite, progress=progress
+            )
+        except AnnotationError as error:
+            # Nothing in the batches is worth going on with.
+            work.discard()
+            raise AnnotationError(error.what, where=str(files.images), fix=error.fix) from None
+        work.discard()
     return summary
+
+
+def convert_shard(
+    files: OpenImagesFiles,
+    taxonomy: Taxonomy,
+    *,
+    out: str | PathLike[str],
+    shard: ShardNumber,
+    options: ConversionOptions | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: bool = False,
+) -> None:
+    """Converts one of several shares of the images, for ``merge_shards`` to make a store of all.
+
+    Every share reads the tables as a whole, and images and masks of its own alone.
+
+    Args:
+        files: The input.
+        taxonomy: The classes.
+        out: The shard's folder; it appears when it is whole.
+        shard: Which share.
+        options: What to do about imperfect input.
+        overwrite: Replace a shard that is there, and an unfinished conversion that was begun with something else.
+        workers: Processes that read images and masks; 1 reads in this one.
+        progress: Show bars on stderr.
+
+    Raises:
+        AnnotationError: On bad input, with file and line or image.
+        StoreError: If ``out`` cannot be written, or an unfinished conversion was begun with something else.
+    """
+    out = Path(out)
+    check_target(out, overwrite=overwrite, marker=SHARD_FILE)
+    conversion = _Conversion(
+        files,
+        taxonomy,
+        options=options or ConversionOptions(),
+        shard=shard,
+        workers=workers,
+        progress=progress,
+    )
+    with WorkFolder(out, conversion.begun, overwrite=overwrite) as work:
+        num_images, summary = conversion.run(work)
+        work.finish(num_images, summary)
+
+
+class _Conversion:
+    """What converting a share of the images takes.
+
+    Attributes:
+        begun: All that it is told, see ``describe``.
+    """
+
+    def __init__(
+        self,
+        files: OpenImagesFiles,
+        taxonomy: Taxonomy,
+        *,
+        options: ConversionOptions,
+        shard: ShardNumber,
+        workers: int,
+        progress: bool,
+    ) -> None:
+        self.files, self.taxonomy, self.options, self.shard = files, taxonomy, options, shard
+        self.workers, self.progress = workers, progress
+        self.images = _folder(files.images)
+        self.mask_folder, self.archives = _masks_of(files)
+        self.zips: ZipIndex | None = None
+        if self.archives:
+            with worker_pool(min(workers, len(self.archives))) as pool:
+                self.zips = ZipIndex.build(self.archives, pool)
+        self.images_per_batch = openimages_batches.IMAGES_PER_BATCH
+        self.begun = describe(
+            files,
+            taxonomy,
+            options,
+            shard=shard,
+            images_per_batch=self.images_per_batch,
+            zip_digests=self.zips.digests if self.zips else (),
+        )
+
+    def batches(self, num_images: int) -> list[tuple[int, int]]:
+        """First image of each batch, and the first behind it."""
+        return self.shard.batches(num_images, self.images_per_batch)
+
+    def run(self, work: WorkFolder) -> tuple[int, ConversionSummary]:
+        """Makes all batches that are not there.
+
+        Returns:
+            The number of images of all shares, and what was counted in the tables.
+        """
+        partition, summary = work.partition() or self._partition(work)
+        batches = self.batches(partition.num_images)
+        spans = {number: span for number, span in enumerate(batches) if not part_path(work.path, *span).exists()}
+        total = sum(last - first for first, last in batches)
+        left = sum(last - first for first, last in spans.values())
+        convert = PieceConverter(
+            PartitionedTables(
+                work.tables,
+                partition,
+                self.files.tables,
+                num_classes=self.taxonomy.num_classes,
+                tolerance=self.options.box_tolerance,
+            ),
+            ImageConverter(self.images, self._masks(work)),
+            self.options,
+        )
+        with (
+            worker_pool(min(self.workers, -(-left // openimages_batches.IMAGES_PER_TASK)), convert) as pool,
+            tqdm(total=total, initial=total - left, unit='image', disable=not self.progress, smoothing=0.05) as bar,
+        ):
+            for number, (first, last) in spans.items():
+                part, counts = convert_batch(convert, pool, number, last - first, tell=bar.update)
+                write_part(part, counts.to_json(), part_path(work.path, first, last))
+        return partition.num_images, summary
+
+    def _partition(self, work: WorkFolder) -> tuple[Partition, ConversionSummary]:
+        work.tables.mkdir(exist_ok=True)
+        reader = TableReader(
+            self.taxonomy,
+            ConversionSummary(),
+            skip_unknown_classes=self.options.skip_unknown_classes,
+            skip_bad_rows=self.options.skip_bad_rows,
+        )
+        partition = write_partition(
+            work.tables,
+            reader,
+            self.files.tables,
+            shard=self.shard,
+            images_per_batch=self.images_per_batch,
+            progress=self.progress,
+        )
+        work.keep_partition(partition, reader.summary)
+        return partition, reader.summary
+
+    def _masks(self, work: WorkFolder) -> MaskSource | None:
+        if self.zips is None:
+            return self.mask_folder
+        index = work.path / 'zips.npy'
+        with whole_file(index) as file:
+            np.save(file, self.zips.members)
+        self.zips = None
+        return MaskZips(self.archives, index)
+
+
+def _masks_of(files: OpenImagesFiles) -> tuple[Folder | None, list[Path]]:
+    """The folder or the archives of mask PNGs; neither if masks are text."""
+    if not masks_are_files(Path(files.masks)):
+        return None, []
+    if (files.mask_dir is None) == (not files.mask_zips):
+        raise AnnotationError(
+            'names PNG files, but no folder of masks is given'
+            if files.mask_dir is None
+            else 'is given both a folder and archives of masks',
+            where=str(files.masks),
+            fix='Give either --mask-dir or --mask-zips.',
+        )
+    return (_folder(files.mask_dir), []) if files.mask_dir is not None else (None, find_zips(files.mask_zips))
 
 
 def _folder(path: str | PathLike[str]) -> Folder:
     if not Path(path).is_dir():
         raise AnnotationError('is no folder', where=str(path), fix='Give the folder that holds the files.')
     return Folder.scan(Path(path))
-
-
-def _mask_folder(files: OpenImagesFiles, masks: MaskRows) -> Folder | None:
-    if masks.sizes is not None:
-        return None
-    if files.mask_dir is None:
-        raise AnnotationError(
-            'names PNG files, but no folder of masks is given', where=str(masks.path), fix='Give --mask-dir.'
-        )
-    return _folder(files.mask_dir)
-
-
-def _settle(
-    problems: Iterable[Problem], mask_table: Path, options: ConversionOptions, summary: ConversionSummary
-) -> None:
-    """Counts what is tolerated; raises for the rest."""
-    for problem in problems:
-        if options.tolerates(problem.trouble):
-            summary.skip(problem.trouble.value, [problem.path or f'image {problem.image_id}'])
-            continue
-        where = problem.path or f'{mask_table}, line {line_of(mask_table, problem.mask_row)}'
-        if problem.mask_row >= 0 and problem.path:
-            where += f' ({mask_table}, line {line_of(mask_table, problem.mask_row)})'
-        fix = 'Get the file again, or leave such files out with --skip-broken.'
-        if problem.trouble is Trouble.MASK_MISSING:
-            fix = 'Get the file, or convert without --strict.'
-        raise AnnotationError(f'{problem.what} (image {problem.image_id})', where=where, fix=fix)
-
-
-def _in_order(
-    convert: Callable[[Sequence[ImageTask]], list[ImageResult]], tasks: Iterator[list[ImageTask]], workers: int
-) -> Generator[ImageResult, None, None]:
-    """Results in the order of the tasks, a bounded number of tasks ahead of the reader."""
-    if workers <= 1:
-        for task in tasks:
-            yield from convert(task)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context('spawn'), initializer=_begin_worker)
-    pending: deque[Future[list[ImageResult]]] = deque()
-    try:
-        for task in tasks:
-            pending.append(pool.submit(convert, task))
-            if len(pending) >= workers * TASKS_IN_FLIGHT_PER_WORKER:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    except BrokenProcessPool:
-        raise AnnotationError('a worker process died', fix='Is memory short? Use fewer workers.') from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """Leaves Ctrl-C to the parent, which ends the workers, and keeps OpenCV to one thread in each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)

@@ -1,21 +1,23 @@
 """The part of the conversion that opens files, image by image; it runs in worker processes.
 
-Nothing is raised here for bad input: problems travel back in image order, so that the caller's verdict
-(an error, or a line in the summary) does not depend on the number of workers. Shape letter: I instances.
+Nothing is raised here for bad input: problems are given back in the order of masks, and the caller's verdict is an
+error or a line in the summary. Shape letter: I instances.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from hierseg.annotations import rle
+from hierseg.annotations.png_masks import PackedMask, PlainMask, read_mask
 from hierseg.annotations.records import BoolArray, FloatArray, ImageRow, Instances, IntArray
 
 IMAGE_SUFFIX = '.jpg'
@@ -80,6 +82,28 @@ class Folder:
                 return candidate
         return None
 
+    def place(self, name: str) -> str:
+        """Where a file would be."""
+        return os.path.join(self.root, name)
+
+    def locate(self, name: str, image_id: str) -> tuple[str, Callable[[], bytes]] | None:
+        """The path of a file and how to read it, or None."""
+        found = self.find(name, image_id)
+        if found is None:
+            return None
+        path = Path(self.root, found)
+        return str(path), path.read_bytes
+
+
+class MaskSource(Protocol):
+    """Where mask PNGs are: a :class:`Folder` or ``MaskZips``."""
+
+    def place(self, name: str) -> str:
+        """Where a mask would be, in words."""
+
+    def locate(self, name: str, image_id: str) -> tuple[str, Callable[[], bytes]] | None:
+        """Where it is in words, and how to read it; None if it is not there."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageTask:
@@ -127,13 +151,10 @@ class ImageConverter:
     """
 
     images: Folder
-    masks: Folder | None
+    masks: MaskSource | None
 
-    def __call__(self, tasks: Sequence[ImageTask]) -> list[ImageResult]:
-        """Converts some images."""
-        return [self._convert(task) for task in tasks]
-
-    def _convert(self, task: ImageTask) -> ImageResult:
+    def __call__(self, task: ImageTask) -> ImageResult:
+        """Converts one image."""
         image = self._image(task.image_id)
         if isinstance(image, Problem):
             return ImageResult(task.image_id, None, Instances.empty(), (image,), 0)
@@ -170,26 +191,16 @@ class ImageConverter:
         reference, row = task.references[i] or '', int(task.mask_rows[i])
         if self.masks is None:
             return _mask_of_text(reference, task.mask_sizes[i], image, row)
-        name = self.masks.find(reference, task.image_id)
-        path = os.path.join(self.masks.root, name or reference)
-        if name is None:
-            return Problem(Trouble.MASK_MISSING, image.id, 'there is no such mask', path, row)
+        located = self.masks.locate(reference, task.image_id)
+        if located is None:
+            place = self.masks.place(reference)
+            return Problem(Trouble.MASK_MISSING, image.id, 'there is no such mask', place, row)
+        path, read = located
         try:
-            mask = read_mask_png(path)
+            mask = read_mask(read())
         except UNREADABLE as error:
             return Problem(Trouble.MASK_BROKEN, image.id, f'the mask cannot be read ({error})', path, row)
         return _at_image_size(mask, image, Problem(Trouble.MASK_EMPTY, image.id, 'the mask is empty', path, row))
-
-
-def read_mask_png(path: str) -> rle.Mask:
-    """(H, W) uint8, 0 where the PNG is black; every other value is inside.
-
-    Raises:
-        OSError, ValueError, SyntaxError or EOFError: From Pillow, if the file is damaged or cut off.
-    """
-    with Image.open(path) as file:
-        pixels = np.asarray(file if file.mode in ('1', 'L') else file.convert('L'))
-    return pixels.view(np.uint8)
 
 
 def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple[bytes, float, bool] | Problem:
@@ -204,12 +215,15 @@ def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple
         return Problem(Trouble.MASK_BROKEN, image.id, f'the mask is malformed: {error}', mask_row=row)
     if (height, width) == (image.height, image.width):
         return (counts, float(area), False) if area else empty
-    return _at_image_size(rle.decode_mask(counts, height, width), image, empty)
+    return _at_image_size(PlainMask(rle.decode_mask(counts, height, width)), image, empty)
 
 
-def _at_image_size(mask: rle.Mask, image: ImageRow, empty: Problem) -> tuple[bytes, float, bool] | Problem:
+def _at_image_size(
+    mask: PackedMask | PlainMask, image: ImageRow, empty: Problem
+) -> tuple[bytes, float, bool] | Problem:
     resize = mask.shape != (image.height, image.width)
     if resize:
-        mask = rle.resize_nearest(mask, image.height, image.width)
-    area = int(np.count_nonzero(mask))
-    return (rle.encode_mask(mask), float(area), resize) if area else empty
+        mask = PlainMask(rle.resize_nearest(mask.pixels(), image.height, image.width))
+    runs = mask.runs()
+    area = int(runs[1::2].sum())
+    return (rle.compress_runs(runs), float(area), resize) if area else empty

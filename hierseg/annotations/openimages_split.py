@@ -1,61 +1,48 @@
-"""The three official tables of a split, joined and cut into images."""
+"""The rows that the three official tables have on some images, joined and cut into images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from hierseg.annotations.csv_tables import index_in
 from hierseg.annotations.openimages_images import ImageTask
 from hierseg.annotations.openimages_join import join_masks
-from hierseg.annotations.openimages_tables import BoxRows, LabelRows, MaskRows, image_rows
+from hierseg.annotations.openimages_tables import BoxRows, LabelRows, MaskRows
 from hierseg.annotations.records import FloatArray, IntArray
-from hierseg.annotations.summary import ConversionSummary
-from hierseg.errors import AnnotationError
-
-IMAGES_PER_TASK = 16
 
 
 class Split:
-    """The three tables, joined and sorted by image.
+    """All rows of N images, joined and sorted by image.
 
     Args:
+        image_ids: (N,) text, ascending.
         boxes: Box rows.
         labels: Image-label rows.
         masks: Mask rows.
         num_classes: C.
         tolerance: Of the join, see :func:`join_masks`.
-        summary: Takes the counts.
 
     Attributes:
-        image_ids: Text, ascending, of every image that any of the tables names.
-
-    Raises:
-        AnnotationError: If there are neither boxes nor masks.
+        image_ids: As given.
     """
 
     def __init__(
         self,
+        image_ids: pa.Array,
+        *,
         boxes: BoxRows,
         labels: LabelRows,
         masks: MaskRows,
-        *,
         num_classes: int,
         tolerance: float,
-        summary: ConversionSummary,
     ) -> None:
-        if len(boxes) + len(masks) == 0:
-            raise AnnotationError(
-                'the split is empty: there are no boxes and no masks of classes of the taxonomy',
-                where=f'{boxes.path}, {masks.path}',
-                fix='Check that the files are of one split and fit the taxonomy.',
-            )
-        self.image_ids, (box_images, label_images, mask_images) = image_rows([boxes, labels, masks])
+        self.image_ids = image_ids
+        box_images, label_images, mask_images = (index_in(rows.image_ids, image_ids) for rows in (boxes, labels, masks))
         box_of_mask = join_masks(boxes, masks, box_images, mask_images, num_classes=num_classes, tolerance=tolerance)
         alone = np.flatnonzero(box_of_mask < 0)
-        summary.box_rows, summary.mask_rows = len(boxes), len(masks)
-        summary.masks_joined, summary.masks_without_box = len(masks) - len(alone), len(alone)
         mask_of_box = np.full(len(boxes), -1, dtype=np.int64)
         joined = np.flatnonzero(box_of_mask >= 0)
         mask_of_box[box_of_mask[joined]] = joined
@@ -71,16 +58,9 @@ class Split:
         order = np.argsort(label_images, kind='stable')
         self._verified = (label_images[order], labels.labels[order], labels.positive[order])
 
-    def tasks(self) -> Iterator[list[ImageTask]]:
-        """The rows of all images, some images at a time."""
-        count = len(self.image_ids)
-        ends = np.searchsorted(self._images, np.arange(count + 1))
-        for first in range(0, count, IMAGES_PER_TASK):
-            last = min(first + IMAGES_PER_TASK, count)
-            ids = self.image_ids[first:last].to_pylist()
-            yield [self._task(image_id, slice(*ends[first + i : first + i + 2])) for i, image_id in enumerate(ids)]
-
-    def _task(self, image_id: str, rows: slice) -> ImageTask:
+    def task(self, image: int) -> ImageTask:
+        """The rows of one image."""
+        rows = slice(*np.searchsorted(self._images, [image, image + 1]))
         mask = self._mask[rows]
         sizes = np.zeros((len(mask), 2), dtype=np.int64)
         if self._masks.sizes is not None:
@@ -88,7 +68,7 @@ class Split:
         mask_ids = _texts(self._mask_ids, mask)
         box_ids = _texts(self._box_ids, self._box[rows])
         return ImageTask(
-            image_id,
+            self.image_ids[image].as_py(),
             labels=self._labels[rows],
             boxes=self._boxes[rows],
             group_of=self._group_of[rows],
@@ -98,6 +78,12 @@ class Split:
             mask_rows=np.where(mask >= 0, self._masks.rows[mask], -1) if len(self._masks) else mask,
         )
 
+    def num_joined(self, first: int, last: int) -> tuple[int, int]:
+        """How many masks of the images ``first`` to ``last - 1`` have a box row, and how many have none."""
+        rows = slice(*np.searchsorted(self._images, [first, last]))
+        alone = self._box[rows] < 0
+        return int(np.count_nonzero(self._mask[rows] >= 0) - np.count_nonzero(alone)), int(np.count_nonzero(alone))
+
     def verified(self, image: int) -> tuple[IntArray, IntArray]:
         """Labels verified as present and as absent."""
         images, labels, positive = self._verified
@@ -105,7 +91,7 @@ class Split:
         return labels[first:last][positive[first:last]], labels[first:last][~positive[first:last]]
 
 
-def _texts(column: pa.ChunkedArray | None, rows: IntArray) -> Sequence[str | None]:
+def _texts(column: pa.Array | None, rows: IntArray) -> Sequence[str | None]:
     """Values of a text column; None where the row is -1."""
     if column is None or len(rows) == 0:
         return [None] * len(rows)

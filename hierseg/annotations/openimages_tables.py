@@ -6,6 +6,7 @@ image ids as text (they can be all digits, or look like the number 1e12). Shape 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hierseg.annotations.csv_tables import index_in, read_header, read_table, refuse_rows
+from hierseg.annotations.csv_tables import Chunk, index_in, line_of, read_chunks, read_header
 from hierseg.annotations.records import BoolArray, FloatArray, IntArray
 from hierseg.annotations.summary import EXAMPLES, ConversionSummary
 from hierseg.errors import AnnotationError
@@ -21,6 +22,7 @@ from hierseg.taxonomy import Taxonomy
 
 # Coordinates are published with six decimals; a little more than their rounding may stick out.
 OUTSIDE_TOLERANCE = 1e-5
+CORNERS = ('XMin', 'YMin', 'XMax', 'YMax')
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Rows:
 
     path: Path
     rows: IntArray
-    image_ids: pa.ChunkedArray
+    image_ids: pa.Array
     labels: IntArray
 
     def __len__(self) -> int:
@@ -66,7 +68,7 @@ class BoxRows(Rows):
 
     boxes: FloatArray
     group_of: BoolArray
-    box_ids: pa.ChunkedArray | None
+    box_ids: pa.Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,131 +81,154 @@ class MaskRows(BoxRows):
         has_group_of: Whether the file says what is a group (the form with paths does not).
     """
 
-    references: pa.ChunkedArray
+    references: pa.Array
     sizes: IntArray | None
     has_group_of: bool
 
 
 @dataclass(frozen=True)
 class TableReader:
-    """Reads tables against one taxonomy.
+    """Reads tables against one taxonomy, a block at a time.
 
     Attributes:
         taxonomy: Gives the labels.
         summary: Counts what is left out.
         skip_unknown_classes: Leave out rows of classes that are not in the taxonomy, instead of refusing them.
+        skip_bad_rows: Leave out rows that make no sense, instead of refusing them.
     """
 
     taxonomy: Taxonomy
     summary: ConversionSummary
     skip_unknown_classes: bool = False
+    skip_bad_rows: bool = False
 
-    def labels(self, path: Path) -> LabelRows:
+    def labels(self, path: Path) -> Iterator[LabelRows]:
         """Reads ``ImageID, LabelName, Confidence``."""
-        table = read_table(path, {'ImageID': pa.string(), 'LabelName': pa.string(), 'Confidence': pa.float64()})
-        confidence = table['Confidence'].to_numpy()
-        refuse_rows(
-            path,
+        columns = {'ImageID': pa.string(), 'LabelName': pa.string(), 'Confidence': pa.float64()}
+        for chunk in self._chunks(path, columns, 'image-label'):
+            yield self._labels(chunk)
+
+    def _labels(self, chunk: Chunk) -> LabelRows:
+        confidence = chunk.numbers['Confidence']
+        chunk.refuse(
             (confidence != 0) & (confidence != 1),
             lambda row: f'Confidence is {confidence[row]:g}',
             fix='Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.',
         )
-        rows, keep = self._rows(path, table, 'image-label rows')
+        rows, keep = self._rows(chunk, 'image-label')
         return LabelRows(**vars(rows), positive=confidence[keep] == 1)
 
-    def boxes(self, path: Path) -> BoxRows:
+    def boxes(self, path: Path) -> Iterator[BoxRows]:
         """Reads ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf`` and, if it is there, ``BoxID``."""
         columns = {'ImageID': pa.string(), 'LabelName': pa.string(), 'BoxID': pa.string(), 'IsGroupOf': pa.int64()}
-        coordinates = ('XMin', 'YMin', 'XMax', 'YMax')
-        columns |= dict.fromkeys(coordinates, pa.float64())
-        table = read_table(path, columns, optional=['BoxID'])
-        return self._boxes(path, table, coordinates, 'box rows')
+        columns |= dict.fromkeys(CORNERS, pa.float64())
+        for chunk in self._chunks(path, columns, 'box', optional=['BoxID']):
+            yield self._boxes(chunk, CORNERS, 'box')[0]
 
-    def masks(self, path: Path) -> MaskRows:
+    def masks(self, path: Path) -> Iterator[MaskRows]:
         """Reads masks in the form with PNG paths or the evaluation form, told apart by their columns."""
-        header = read_header(path)
-        if 'MaskPath' in header:
-            return self._mask_paths(path)
-        if 'Mask' in header:
-            return self._mask_texts(path)
-        raise AnnotationError(
-            f'neither a column MaskPath nor a column Mask; the columns are {", ".join(header)}',
-            where=str(path),
-            fix='Give a segmentation CSV with PNG paths, or one with encoded masks.',
-        )
+        are_files = masks_are_files(path)
+        coordinates = tuple(f'Box{name}' for name in CORNERS) if are_files else CORNERS
+        texts, numbers = (['MaskPath'], []) if are_files else (['Mask'], ['ImageWidth', 'ImageHeight', 'IsGroupOf'])
+        columns = dict.fromkeys([*texts, 'ImageID', 'LabelName', 'BoxID'], pa.string())
+        columns |= dict.fromkeys(numbers, pa.int64()) | dict.fromkeys(coordinates, pa.float64())
+        for chunk in self._chunks(path, columns, 'mask', optional=['BoxID']):
+            yield self._mask_paths(chunk, coordinates) if are_files else self._mask_texts(chunk)
 
-    def _mask_paths(self, path: Path) -> MaskRows:
-        coordinates = ('BoxXMin', 'BoxYMin', 'BoxXMax', 'BoxYMax')
-        names = ['MaskPath', 'ImageID', 'LabelName', 'BoxID']
-        columns = dict.fromkeys(names, pa.string()) | dict.fromkeys(coordinates, pa.float64())
-        table = read_table(path, columns, optional=['BoxID'])
-        refuse_rows(path, pc.equal(table['MaskPath'], '').to_numpy(), lambda row: 'MaskPath is empty')
-        boxes = self._boxes(path, table, coordinates, 'mask rows')
-        return MaskRows(**vars(boxes), references=table['MaskPath'].take(boxes.rows), sizes=None, has_group_of=False)
+    def _mask_paths(self, chunk: Chunk, coordinates: tuple[str, ...]) -> MaskRows:
+        chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
+        boxes, keep = self._boxes(chunk, coordinates, 'mask')
+        return MaskRows(**vars(boxes), references=chunk.texts['MaskPath'].take(keep), sizes=None, has_group_of=False)
 
-    def _mask_texts(self, path: Path) -> MaskRows:
-        coordinates = ('XMin', 'YMin', 'XMax', 'YMax')
-        columns = {'Mask': pa.large_string(), 'ImageID': pa.string(), 'LabelName': pa.string()}
-        columns |= {'ImageWidth': pa.int64(), 'ImageHeight': pa.int64(), 'IsGroupOf': pa.int64(), 'BoxID': pa.string()}
-        columns |= dict.fromkeys(coordinates, pa.float64())
-        table = read_table(path, columns, optional=['BoxID'])
-        sizes = np.stack([table[name].to_numpy() for name in ('ImageHeight', 'ImageWidth')], axis=1)
-        refuse_rows(
-            path,
+    def _mask_texts(self, chunk: Chunk) -> MaskRows:
+        sizes = np.stack([chunk.numbers[name] for name in ('ImageHeight', 'ImageWidth')], axis=1)
+        chunk.refuse(
             np.any((sizes < 1) | (sizes > 1 << 16), axis=1),
             lambda row: f'ImageWidth x ImageHeight is {sizes[row, 1]} x {sizes[row, 0]}',
             fix='The size of the mask in pixels.',
         )
-        boxes = self._boxes(path, table, coordinates, 'mask rows')
-        keep = boxes.rows
-        return MaskRows(**vars(boxes), references=table['Mask'].take(keep), sizes=sizes[keep], has_group_of=True)
+        boxes, keep = self._boxes(chunk, CORNERS, 'mask')
+        references = chunk.texts['Mask'].take(keep)
+        return MaskRows(**vars(boxes), references=references, sizes=sizes[keep], has_group_of=True)
 
-    def _boxes(self, path: Path, table: pa.Table, coordinates: tuple[str, ...], kind: str) -> BoxRows:
-        boxes = np.stack([table[name].to_numpy() for name in coordinates], axis=1).reshape(-1, 4)
+    def _chunks(
+        self, path: Path, columns: Mapping[str, pa.DataType], kind: str, *, optional: Sequence[str] = ()
+    ) -> Iterator[Chunk]:
+        def skip(row: int, what: str) -> None:
+            self._skip_bad(kind, 1, [(row, what)], path)
+
+        return read_chunks(path, columns, optional=optional, skip_lines=skip if self.skip_bad_rows else None)
+
+    def _boxes(self, chunk: Chunk, coordinates: tuple[str, ...], kind: str) -> tuple[BoxRows, IntArray]:
+        boxes = np.stack([chunk.numbers[name] for name in coordinates], axis=1).reshape(-1, 4)
 
         def said(row: int) -> str:
             return ', '.join(f'{name} {value:g}' for name, value in zip(coordinates, boxes[row], strict=True))
 
         outside = np.any((boxes < -OUTSIDE_TOLERANCE) | (boxes > 1 + OUTSIDE_TOLERANCE), axis=1)
         fix = 'Coordinates are fractions of the image: 0 <= min <= max <= 1.'
-        refuse_rows(path, outside, lambda row: f'the box ({said(row)}) is outside the image', fix=fix)
+        chunk.refuse(outside, lambda row: f'the box ({said(row)}) is outside the image', fix=fix)
         inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=1)
-        refuse_rows(path, inverted, lambda row: f'the box ({said(row)}) has a min above its max', fix=fix)
-        group_of = np.zeros(len(boxes), dtype=np.int64)
-        if 'IsGroupOf' in table.column_names:
-            group_of = table['IsGroupOf'].to_numpy()
-            # V4 to V7 mark boxes that were not drawn by hand with -1: nobody said that they are groups.
-            wrong = (group_of < -1) | (group_of > 1)
-            refuse_rows(path, wrong, lambda row: f'IsGroupOf is {group_of[row]}', fix='It is 1, 0 or -1 (unknown).')
-        rows, keep = self._rows(path, table, kind)
-        box_ids = table['BoxID'].take(keep) if 'BoxID' in table.column_names else None
-        return BoxRows(**vars(rows), boxes=boxes[keep].clip(0, 1), group_of=group_of[keep] == 1, box_ids=box_ids)
+        chunk.refuse(inverted, lambda row: f'the box ({said(row)}) has a min above its max', fix=fix)
+        group_of = chunk.numbers.get('IsGroupOf', np.zeros(len(chunk), dtype=np.int64))
+        # V4 to V7 mark boxes that were not drawn by hand with -1: nobody said that they are groups.
+        wrong = (group_of < -1) | (group_of > 1)
+        chunk.refuse(wrong, lambda row: f'IsGroupOf is {group_of[row]}', fix='It is 1, 0 or -1 (unknown).')
+        rows, keep = self._rows(chunk, kind)
+        box_ids = chunk.texts['BoxID'].take(keep) if 'BoxID' in chunk.texts else None
+        box_rows = BoxRows(**vars(rows), boxes=boxes[keep].clip(0, 1), group_of=group_of[keep] == 1, box_ids=box_ids)
+        return box_rows, keep
 
-    def _rows(self, path: Path, table: pa.Table, kind: str) -> tuple[Rows, IntArray]:
+    def _rows(self, chunk: Chunk, kind: str) -> tuple[Rows, IntArray]:
         """Labels for class ids, and the rows that are kept."""
-        ids = table['LabelName']
-        refuse_rows(path, pc.equal(table['ImageID'], '').to_numpy(), lambda row: 'ImageID is empty')
+        ids = chunk.texts['LabelName']
+        chunk.refuse(_empty(chunk, 'ImageID'), lambda row: 'ImageID is empty')
         labels = index_in(ids, pa.array(self.taxonomy.ids, pa.string()))
         unknown = labels < 0
         if not self.skip_unknown_classes:
-            refuse_rows(
-                path,
+            chunk.refuse(
                 unknown,
                 lambda row: f'class {ids[row].as_py()!r} is not in the taxonomy of {self.taxonomy.num_classes} classes',
                 fix='Give the matching hierarchy and class list, or skip unknown classes.',
             )
-        elif unknown.any():
-            examples = pc.unique(ids.filter(unknown)).to_pylist()[:EXAMPLES]
-            self.summary.skip(f'{kind} of classes not in the taxonomy', examples, count=int(unknown.sum()))
-        keep = np.flatnonzero(~unknown)
-        if not unknown.any():
-            return Rows(path, keep, table['ImageID'], labels), keep
-        return Rows(path, keep, table['ImageID'].take(keep), labels[keep]), keep
+        wrong = chunk.wrong()
+        if wrong.any():
+            rows = np.flatnonzero(wrong).tolist()
+            if not self.skip_bad_rows:
+                raise chunk.fault(rows[0])
+            examples = [(int(chunk.rows[row]), chunk.fault_of(row)) for row in rows[:EXAMPLES]]
+            self._skip_bad(kind, len(rows), examples, chunk.path)
+        unknown &= ~wrong
+        if unknown.any():
+            classes = pc.unique(ids.filter(pa.array(unknown))).to_pylist()
+            self.summary.skip(f'{kind} rows of classes not in the taxonomy', classes, count=int(unknown.sum()))
+        keep = np.flatnonzero(~wrong & ~unknown)
+        return Rows(chunk.path, chunk.rows[keep], chunk.texts['ImageID'].take(keep), labels[keep]), keep
+
+    def _skip_bad(self, kind: str, count: int, examples: Sequence[tuple[int, str]], path: Path) -> None:
+        reason = f'{kind} rows that cannot be used'
+        known = len(self.summary.skipped[reason].examples) if reason in self.summary.skipped else 0
+        # Lines are looked up for those that will be shown, for that takes reading the file again.
+        shown = [f'{path}, line {line_of(path, row)}: {what}' for row, what in examples[: EXAMPLES - known]]
+        self.summary.skip(reason, shown, count=count)
 
 
-def image_rows(tables: list[Rows]) -> tuple[pa.Array, list[IntArray]]:
-    """All image ids of the tables, ascending, and the position of each row's image among them."""
-    chunks = [chunk for table in tables for chunk in table.image_ids.chunks]
-    ids = pc.unique(pa.chunked_array(chunks, type=pa.string()))
-    ids = ids.take(pc.sort_indices(ids))
-    return ids, [index_in(table.image_ids, ids) for table in tables]
+def masks_are_files(path: Path) -> bool:
+    """Whether a mask table names PNG files; otherwise it holds encoded masks.
+
+    Raises:
+        AnnotationError: If it has the columns of neither form.
+    """
+    header = read_header(path)
+    if 'MaskPath' not in header and 'Mask' not in header:
+        raise AnnotationError(
+            f'neither a column MaskPath nor a column Mask; the columns are {", ".join(header)}',
+            where=str(path),
+            fix='Give a segmentation CSV with PNG paths, or one with encoded masks.',
+        )
+    return 'MaskPath' in header
+
+
+def _empty(chunk: Chunk, name: str) -> BoolArray:
+    empty: BoolArray = pc.equal(chunk.texts[name], '').to_numpy(zero_copy_only=False)
+    return empty

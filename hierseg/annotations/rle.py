@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations.records import IntArray
+from hierseg.annotations.records import BoolArray, IntArray
 
 # Seven characters of five bits hold every count that pycocotools can (32 bits); longer ones are damage.
 LONGEST_NUMBER = 7
@@ -93,8 +93,29 @@ def encode_runs(runs: Sequence[object], height: int, width: int) -> bytes:
     numbers = [run for run in runs if isinstance(run, int) and 0 <= run <= height * width]
     if len(numbers) < len(runs):
         raise MalformedMaskError(f'a run length is no whole number from 0 to {height * width}')
-    _check_runs(np.asarray(numbers, dtype=np.int64), height, width)
-    counts: bytes = coco_mask.frPyObjects({'counts': numbers, 'size': [height, width]}, height, width)['counts']
+    whole = np.asarray(numbers, dtype=np.int64)
+    _check_runs(whole, height, width)
+    return compress_runs(whole)
+
+
+def compress_runs(runs: IntArray) -> bytes:
+    """Compressed counts of (K,) int64 run lengths, those that pycocotools' ``rleToString`` gives."""
+    left = runs.copy()
+    left[3:] -= runs[1:-2]
+    characters = np.empty((len(runs), LONGEST_NUMBER), dtype=np.uint8)
+    used = np.zeros(characters.shape, dtype=bool)
+    rows = np.arange(len(runs))
+    for place in range(LONGEST_NUMBER):
+        digit = left & 31
+        left >>= 5
+        # Done when what is left is the sign alone: 0, or -1 with the sign bit set.
+        more = left != -(digit >> 4)
+        characters[rows, place] = digit + (more << 5) + 48
+        used[rows, place] = True
+        rows, left = rows[more], left[more]
+        if not len(rows):
+            break
+    counts: bytes = characters[used].tobytes()
     return counts
 
 
@@ -119,12 +140,59 @@ def decode_text(text: str) -> bytes:
 
 
 def encode_mask(mask: Mask) -> bytes:
-    """Compressed counts of a mask, (H, W) uint8; every value but 0 is inside.
+    """Compressed counts of a mask, (H, W) uint8; every value but 0 is inside. They are those of pycocotools."""
+    return compress_runs(runs_of(mask))
 
-    The counts are those of pycocotools; going through a transposed copy takes a third of the time.
+
+def runs_of(mask: Mask) -> IntArray:
+    """The run lengths of a mask, (H, W) uint8 of any values, H and W at least 1.
+
+    Neighbouring rows are compared eight pixels at a time, so that only the outline costs more than memory
+    bandwidth; pycocotools walks down every column.
+
+    Returns:
+        (K,) int64; zeros first, column by column.
     """
-    counts: bytes = coco_mask.encode(cv2.transpose(mask).T.astype(bool).view(np.uint8))['counts']
-    return counts
+    height, width = mask.shape
+    pixels = mask.reshape(-1)
+    above, _ = _changed_bytes(pixels, width)
+    above = above[(pixels[above] != 0) != (pixels[above + width] != 0)]
+    row, column = np.divmod(above, width)
+    return _runs(row, column, top=mask[0] != 0, bottom=mask[-1] != 0, height=height)
+
+
+def runs_of_packed(rows: Mask, width: int) -> IntArray:
+    """:func:`runs_of` a mask of one bit a pixel, (H, ⌈W / 8⌉) uint8, highest bit first; W >= 1."""
+    height, stride = rows.shape
+    above, changes = _changed_bytes(rows.reshape(-1), stride)
+    byte, bit = np.divmod(np.flatnonzero(np.unpackbits(changes)), 8)
+    row, column = np.divmod(above[byte], stride)
+    column = column * 8 + bit
+    inside = column < width
+    top, bottom = (np.unpackbits(rows[at], count=width) != 0 for at in (0, -1))
+    return _runs(row[inside], column[inside], top=top, bottom=bottom, height=height)
+
+
+def _changed_bytes(values: Mask, stride: int) -> tuple[IntArray, Mask]:
+    """Where a byte differs from the one ``stride`` bytes on, ascending, and their difference by exclusive or."""
+    last = len(values) - stride
+    changes = np.empty(-(-last // 8) * 8, dtype=np.uint8)
+    changes[last:] = 0
+    np.bitwise_xor(values[stride:], values[:last], out=changes[:last])
+    words = np.flatnonzero(changes.view(np.uint64) != 0)
+    bytes_of_words = changes.reshape(-1, 8)[words].reshape(-1)
+    within = np.flatnonzero(bytes_of_words != 0)
+    return words[within >> 3] * 8 + (within & 7), bytes_of_words[within]
+
+
+def _runs(row: IntArray, column: IntArray, *, top: BoolArray, bottom: BoolArray, height: int) -> IntArray:
+    """Run lengths from the pixels whose lower neighbour differs, and the first and the last row."""
+    # A column's first pixel follows the last one of the column before.
+    begins = top.copy()
+    begins[1:] ^= bottom[:-1]
+    starts = np.concatenate([column * height + row + 1, np.flatnonzero(begins) * height])
+    starts.sort()
+    return np.diff(starts, prepend=0, append=len(top) * height).astype(np.int64, copy=False)
 
 
 def decode_mask(counts: bytes, height: int, width: int) -> Mask:

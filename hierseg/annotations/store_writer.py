@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from hierseg.annotations.records import FORMAT, SCHEMAS, VERSION, ImageRow, Instances
+from hierseg.annotations.output_folder import check_target, new_partial, remove_leftovers, replace_folder
+from hierseg.annotations.records import FORMAT, SCHEMAS, VERSION, ImageRow, Instances, IntArray
+from hierseg.annotations.store_parts import COUNTS, StorePart
 from hierseg.errors import StoreError
 from hierseg.taxonomy.graph import Taxonomy
 
@@ -27,13 +29,17 @@ BYTES_PER_BATCH = 1 << 26
 
 
 class _TableWriter:
-    """Collects rows column-wise and writes a record batch when there are enough."""
+    """Collects rows and writes a record batch when there are enough.
+
+    Rows that come column-wise in lists and rows that come in Arrow tables make the same file.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
         self.rows = 0
         self._file = pa.ipc.new_file(str(path), schema)
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._tables: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_bytes = 0
 
@@ -41,17 +47,49 @@ class _TableWriter:
         """Adds rows that stay together in one batch."""
         for name, values in columns.items():
             self._columns[name].extend(values)
+        self._count(num_rows, num_bytes)
+
+    def extend(self, table: pa.Table, num_rows: IntArray, num_bytes: IntArray) -> None:
+        """Adds groups of rows, each of which stays together in one batch.
+
+        Args:
+            table: The rows.
+            num_rows: (G,) int64; of each group.
+            num_bytes: (G,) int64; likewise, beyond columns of fixed width.
+        """
+        self._gather_columns()
+        row_ends, byte_ends = np.cumsum(num_rows), np.cumsum(num_bytes)
+        group = row = byte = 0
+        while group < len(num_rows):
+            full = (row_ends >= row + ROWS_PER_BATCH - self._pending_rows) | (
+                byte_ends >= byte + BYTES_PER_BATCH - self._pending_bytes
+            )
+            # The first group that fills the batch, an empty one not among them; or the last.
+            fills = np.flatnonzero(full[group:] & (num_rows[group:] > 0))
+            last = group + int(fills[0]) if len(fills) else len(num_rows) - 1
+            self._tables.append(table.slice(row, int(row_ends[last]) - row))
+            self._count(int(row_ends[last]) - row, int(byte_ends[last]) - byte)
+            group, row, byte = last + 1, int(row_ends[last]), int(byte_ends[last])
+
+    def _count(self, num_rows: int, num_bytes: int) -> None:
         self.rows += num_rows
         self._pending_rows += num_rows
         self._pending_bytes += num_bytes
         if self._pending_rows >= ROWS_PER_BATCH or self._pending_bytes >= BYTES_PER_BATCH:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._pending_rows:
+    def _gather_columns(self) -> None:
+        if self._columns[self.schema.names[0]]:
             arrays = [pa.array(self._columns[field.name], type=field.type) for field in self.schema]
-            self._file.write_batch(pa.record_batch(arrays, schema=self.schema))
-        self._columns = {name: [] for name in self.schema.names}
+            self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
+            self._columns = {name: [] for name in self.schema.names}
+
+    def _flush(self) -> None:
+        self._gather_columns()
+        if self._pending_rows:
+            table = pa.concat_tables(self._tables)
+            self._file.write_batch(pa.record_batch([_packed(column) for column in table.columns], schema=self.schema))
+        self._tables = []
         self._pending_rows = self._pending_bytes = 0
 
     def close(self, *, whole: bool) -> None:
@@ -59,6 +97,13 @@ class _TableWriter:
         if whole:
             self._flush()
         self._file.close()
+
+
+def _packed(column: pa.ChunkedArray) -> pa.Array:
+    """One array; its bytes do not depend on what it was put together from, which the last bits of a bool could."""
+    if pa.types.is_boolean(column.type):
+        return pa.array(column.to_numpy())
+    return column.combine_chunks()
 
 
 class StoreWriter:
@@ -85,15 +130,18 @@ class StoreWriter:
         self.taxonomy = taxonomy
         self.overwrite = overwrite
         self.summary: dict[str, Any] = {}
+        # Ids that came one by one; those of whole parts ascend, so that the last one tells enough.
         self._ids: set[str] = set()
-        self._num_masks = 0
+        self._largest_id = ''
+        self._extended = False
+        self._num_images = self._num_masks = 0
         self._lock: int | None = None
         check_target(self.path, overwrite=overwrite)
 
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.path)
-        self._partial = self.path.with_name(f'.{self.path.name}.partial-{uuid.uuid4().hex}')
+        remove_leftovers(self.path)
+        self._partial = new_partial(self.path)
         try:
             self._partial.mkdir()
             # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
@@ -145,6 +193,8 @@ class StoreWriter:
         labels = [np.unique(np.asarray(values, dtype=np.int64)) for values in (positive, negative)]
         self._check(image, instances, labels)
         self._ids.add(image.id)
+        self._largest_id = max(self._largest_id, image.id)
+        self._num_images += 1
         tables, count, verified = self._tables, len(instances), len(labels[0]) + len(labels[1])
         first, first_verified = tables['instances'].rows, tables['verified'].rows
         spans = (first, first + count, first_verified, first_verified + verified)
@@ -155,6 +205,41 @@ class StoreWriter:
         if verified:
             positives = [True] * len(labels[0]) + [False] * len(labels[1])
             tables['verified'].add({'label': np.concatenate(labels).tolist(), 'positive': positives}, num_rows=verified)
+
+    def extend(self, part: StorePart) -> None:
+        """Adds consecutive images at once; the files are those that :meth:`add` would make of them.
+
+        Args:
+            part: Its image ids ascend, and come after all ids before.
+
+        Raises:
+            StoreError: If they do not, or if the tables contradict each other.
+        """
+        ids = part.images.column('id').to_pylist()
+        if not ids:
+            return
+        if any(a >= b for a, b in pairwise([self._largest_id, *ids] if self._num_images else ids)):
+            raise StoreError('image ids do not ascend', where=str(self.path), fix='Add parts in order, each once.')
+        counts = {name: part.images.column(name).to_numpy().astype(np.int64) for name in COUNTS}
+        names = ('instances', 'verified')
+        if [int(count.sum()) for count in counts.values()] != [getattr(part, name).num_rows for name in names]:
+            raise StoreError('a part has other rows than its images say', where=str(self.path), fix='Convert it again.')
+        images = part.images.select([0, 1, 2, 3])
+        for name, count in zip(names, counts.values(), strict=True):
+            ends = self._tables[name].rows + np.cumsum(count)
+            images = images.append_column(f'first_{name.removesuffix("s")}', pa.array(ends - count))
+            images = images.append_column(f'last_{name.removesuffix("s")}', pa.array(ends))
+        nothing = np.zeros(len(ids), dtype=np.int64)
+        instances = part.instances
+        mask_bytes = np.cumsum(pc.binary_length(instances.column('mask')).to_numpy())
+        ends = np.cumsum(counts['num_instances'])
+        bytes_until = np.concatenate([[0], mask_bytes])[np.concatenate([[0], ends])]
+        self._tables['images'].extend(images.cast(SCHEMAS['images']), nothing + 1, nothing)
+        self._tables['instances'].extend(instances, counts['num_instances'], np.diff(bytes_until))
+        self._tables['verified'].extend(part.verified, counts['num_verified'], nothing)
+        self._num_masks += int(pc.sum(instances.column('has_mask')).as_py() or 0)
+        self._num_images += len(ids)
+        self._largest_id, self._extended = ids[-1], True
 
     def _add_instances(self, instances: Instances) -> None:
         boxes = np.asarray(instances.boxes, dtype=np.float64).T.tolist()
@@ -175,8 +260,8 @@ class StoreWriter:
         def refuse(what: str, fix: str) -> StoreError:
             return StoreError(what, where=f'image {image.id}', fix=fix)
 
-        if image.id in self._ids:
-            raise refuse('is added twice', 'Image ids are unique within a store.')
+        if image.id in self._ids or (self._extended and image.id <= self._largest_id):
+            raise refuse('is added twice', 'Image ids are unique within a store, and ascend after whole parts.')
         if not (image.width > 0 and image.height > 0):
             raise refuse(f'has the size {image.width} x {image.height}', 'Width and height are at least 1 pixel.')
         count = len(instances)
@@ -198,7 +283,7 @@ class StoreWriter:
             raise refuse('has_mask contradicts the masks', "A mask is b'' exactly where has_mask is False.")
 
     def _finish(self) -> None:
-        if not self._ids:
+        if not self._num_images:
             raise StoreError(
                 'the split is empty: no images were added', where=str(self.path), fix='Check the annotation files.'
             )
@@ -207,44 +292,4 @@ class StoreWriter:
         for name, document in (('taxonomy.json', self.taxonomy.to_json()), ('store.json', header)):
             text = json.dumps(document, ensure_ascii=False, indent=1)
             (self._partial / name).write_text(text + '\n', encoding='utf-8')
-        check_target(self.path, overwrite=self.overwrite)
-        if (self.path / 'store.json').is_file():
-            old = self.path.with_name(f'.{self.path.name}.partial-{uuid.uuid4().hex}')
-            self.path.rename(old)
-            try:
-                self._partial.rename(self.path)
-            except BaseException:
-                old.rename(self.path)
-                raise
-            shutil.rmtree(old)
-        else:
-            self._partial.rename(self.path)
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuses an output folder that must not be replaced, before any work is done.
-
-    Raises:
-        StoreError: If ``path`` is a file, a folder with something else in it, or a store while
-            ``overwrite`` is off.
-    """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not (path / 'store.json').is_file():
-        raise StoreError('exists and is no store', where=str(path), fix='Name a new folder; it will not be replaced.')
-    if not overwrite:
-        raise StoreError('exists already', where=str(path), fix='Name another folder, or allow to overwrite it.')
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Deletes temporary folders for this path whose process is gone (its lock went with it)."""
-    for leftover in [p for p in path.parent.iterdir() if p.name.startswith(f'.{path.name}.partial-')]:
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(leftover, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(lock)
+        replace_folder(self._partial, self.path, overwrite=self.overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,22 @@ class ConversionSummary:
     skipped: dict[str, Skipped] = field(default_factory=dict)
 
     def skip(self, reason: str, examples: Iterable[str], *, count: int = 1) -> None:
-        """Counts things left out for a reason; the first few examples are kept."""
+        """Counts things left out for a reason; the first few examples are kept, each once."""
         skipped = self.skipped.setdefault(reason, Skipped())
         skipped.count += count
-        skipped.examples += list(examples)[: EXAMPLES - len(skipped.examples)]
+        for example in examples:
+            if len(skipped.examples) == EXAMPLES:
+                break
+            if example not in skipped.examples:
+                skipped.examples.append(example)
+
+    def add(self, other: ConversionSummary) -> None:
+        """Adds the counts of a later part of the same conversion."""
+        for counted in fields(self):
+            if counted.name != 'skipped':
+                setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
+        for reason, skipped in other.skipped.items():
+            self.skip(reason, skipped.examples, count=skipped.count)
 
     def count_image(self, instances: Instances, positive: IntArray, negative: IntArray) -> None:
         """Counts an image that is written, with its instances and verified labels."""
@@ -71,6 +83,12 @@ class ConversionSummary:
     def to_json(self) -> dict[str, Any]:
         """For ``store.json``."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ConversionSummary:
+        """Reads what :meth:`to_json` gave."""
+        skipped = {reason: Skipped(**found) for reason, found in document['skipped'].items()}
+        return cls(**{**document, 'skipped': skipped})
 
     def __str__(self) -> str:
         rows = [

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hierseg.annotations import Store
 
@@ -121,3 +124,53 @@ def test_the_coco_tool_there_and_back(tmp_path):
     )
     assert again.returncode == 2
     assert again.stderr == 'error: back.json: exists already. Name another file, or allow to overwrite it.\n'
+
+
+def run_here(monkeypatch, capsys, tool: str, *arguments: object) -> str:
+    """Runs a tool in this process, which has the slow imports behind it; what it printed."""
+    path = TOOL.with_name(tool)
+    monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+    runpy.run_path(str(path), run_name='__main__')
+    return capsys.readouterr().out
+
+
+def test_the_tools_for_archives_and_shards(split, rectangle, monkeypatch, capsys):
+    many_images(split, rectangle, 9)
+    split.add_box('0003', '/m/car', (0, 2, 0, 1))
+    arguments = command(split, '--lenient', '--workers', '1')[2:]
+    whole, archived = split.root / 'out/store', split.root / 'archived'
+    printed = run_here(monkeypatch, capsys, 'openimages.py', *arguments, '--summary', split.root / 'summary.json')
+    assert 'skipped: box rows that cannot be used: 1 (' in printed
+    assert json.loads((split.root / 'summary.json').read_text()) == Store.open(whole).summary
+
+    with zipfile.ZipFile(split.root / 'masks.zip', 'w') as archive:
+        for png in (split.root / 'masks').iterdir():
+            archive.write(png, png.name)
+    at = arguments.index('--mask-dir')
+    arguments[at : at + 2] = ['--mask-zips', str(split.root / 'masks.zip')]
+    at = arguments.index('--out') + 1
+    for index in range(2):
+        arguments[at] = str(split.root / f'shard{index}')
+        run_here(monkeypatch, capsys, 'openimages.py', *arguments, '--shard', f'{index}/2')
+    shards = [split.root / 'shard1', split.root / 'shard0']
+    summary = ['--summary', split.root / 'merged.json']
+    assert run_here(monkeypatch, capsys, 'merge_shards.py', *shards, '--out', archived, *summary).startswith('images')
+    assert (split.root / 'merged.json').read_text() == (split.root / 'summary.json').read_text()
+    for path in whole.iterdir():
+        assert path.read_bytes() == (archived / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--shard', '2/2'], 'there is no shard 2 of 2'),
+        (['--shard', '1'], "'1' is not I/N"),
+        (['--lenient', '--strict'], 'not allowed with argument --lenient'),
+        (['--mask-zips', 'a.zip'], 'not allowed with argument --mask-dir'),
+        (['--shard', '0/2', '--summary', 'x.json'], '--summary belongs to merge_shards.py'),
+    ],
+)
+def test_arguments_that_contradict_each_other(split, monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        run_here(monkeypatch, capsys, 'openimages.py', *command(split)[2:], *arguments)
+    assert message in capsys.readouterr().err

@@ -8,16 +8,27 @@ Example:
         --labels challenge-2019-train-segmentation-labels.csv \
         --masks challenge-2019-train-segmentation-masks.csv --mask-dir train-masks \
         --images train --out store/train
+
+A run that was killed goes on where it was when it is started again with the same arguments. Several machines share
+the work with --shard 0/4 … 3/4, and merge_shards.py makes the store of what they wrote.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
-from hierseg.annotations.openimages import ConversionOptions, OpenImagesFiles, convert_openimages
+from hierseg.annotations.openimages import (
+    ConversionOptions,
+    OpenImagesFiles,
+    ShardNumber,
+    convert_openimages,
+    convert_shard,
+)
 from hierseg.annotations.openimages_join import BOX_TOLERANCE
-from hierseg.errors import exits_cleanly
+from hierseg.errors import AnnotationError, exits_cleanly
+from hierseg.files import write_json
 from hierseg.taxonomy import read_taxonomy
 
 
@@ -28,6 +39,16 @@ def edge(text: str) -> tuple[str, str]:
     return child, parent
 
 
+def shard_number(text: str) -> ShardNumber:
+    index, _, count = text.partition('/')
+    try:
+        return ShardNumber(int(index), int(count))
+    except AnnotationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is not I/N, such as 0/4') from None
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Converts one split of Open Images from the official files to a store')
     files = parser.add_argument_group('official files')
@@ -36,11 +57,25 @@ def parse_args() -> argparse.Namespace:
     files.add_argument('--boxes', required=True, metavar='CSV', help='boxes')
     files.add_argument('--labels', required=True, metavar='CSV', help='image-level labels verified by people')
     files.add_argument('--masks', required=True, metavar='CSV', help='masks: paths of PNG files, or encoded masks')
-    files.add_argument('--mask-dir', metavar='DIR', help='the PNG files, flat or in sub-folders by first hex digit')
+    pngs = files.add_mutually_exclusive_group()
+    pngs.add_argument('--mask-dir', metavar='DIR', help='the PNG files, flat or in sub-folders by first hex digit')
+    pngs.add_argument(
+        '--mask-zips',
+        nargs='+',
+        default=[],
+        metavar='ZIP',
+        help='the PNG files in zip archives, or folders of such',
+    )
     files.add_argument('--images', required=True, metavar='DIR', help='<ImageID>.jpg, flat or likewise')
     output = parser.add_argument_group('output')
     output.add_argument('--out', required=True, metavar='STORE', help='folder to write; it appears when it is whole')
-    output.add_argument('--overwrite', action='store_true', help='replace an existing store')
+    output.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace an existing store, and an unfinished conversion begun with other arguments or files',
+    )
+    output.add_argument('--shard', type=shard_number, metavar='I/N', help='convert share I (from 0) of N equal ones')
+    output.add_argument('--summary', type=Path, metavar='JSON', help='write the summary there, too')
     output.add_argument(
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (default: all cores)'
     )
@@ -61,7 +96,14 @@ def parse_args() -> argparse.Namespace:
     imperfect.add_argument(
         '--skip-broken', action='store_true', help='leave out missing or unreadable images, and unreadable masks'
     )
-    imperfect.add_argument('--strict', action='store_true', help='a missing mask PNG is an error, not a box only')
+    imperfect.add_argument(
+        '--skip-bad-rows',
+        action='store_true',
+        help='leave out rows without sense, such as a box outside its image',
+    )
+    modes = imperfect.add_mutually_exclusive_group()
+    modes.add_argument('--lenient', action='store_true', help='all three of these: everything left out is counted')
+    modes.add_argument('--strict', action='store_true', help='a missing mask PNG is an error, not a box only')
     imperfect.add_argument(
         '--box-tolerance',
         type=float,
@@ -69,32 +111,37 @@ def parse_args() -> argparse.Namespace:
         metavar='FRACTION',
         help='how far the coordinates of one box may differ between the two files (default: %(default)s)',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.shard and args.summary:
+        parser.error('--summary belongs to merge_shards.py where there are shards')
+    return args
 
 
+@exits_cleanly()
 def main() -> None:
     args = parse_args()
-    with exits_cleanly():
-        summary = convert_openimages(
-            OpenImagesFiles(args.boxes, args.labels, args.masks, args.images, args.mask_dir),
-            read_taxonomy(
-                args.hierarchy,
-                classes=args.classes,
-                preferred_parents=dict(args.preferred_parent) or None,
-                ignore_parts=args.ignore_parts,
-            ),
-            out=args.out,
-            options=ConversionOptions(
-                skip_unknown_classes=args.skip_unknown_classes,
-                skip_broken=args.skip_broken,
-                strict=args.strict,
-                box_tolerance=args.box_tolerance,
-            ),
-            overwrite=args.overwrite,
-            workers=args.workers,
-            progress=True,
-        )
-    print(summary)
+    files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images, args.mask_dir, args.mask_zips)
+    taxonomy = read_taxonomy(
+        args.hierarchy,
+        classes=args.classes,
+        preferred_parents=dict(args.preferred_parent) or None,
+        ignore_parts=args.ignore_parts,
+    )
+    options = ConversionOptions(
+        skip_unknown_classes=args.skip_unknown_classes or args.lenient,
+        skip_bad_rows=args.skip_bad_rows or args.lenient,
+        skip_broken=args.skip_broken or args.lenient,
+        strict=args.strict,
+        box_tolerance=args.box_tolerance,
+    )
+    common = dict(out=args.out, options=options, overwrite=args.overwrite, workers=args.workers, progress=True)
+    if args.shard:
+        convert_shard(files, taxonomy, shard=args.shard, **common)
+    else:
+        summary = convert_openimages(files, taxonomy, **common)
+        if args.summary:
+            write_json(summary.to_json(), args.summary)
+        print(summary)
     print(f'written to {args.out}')
 
 

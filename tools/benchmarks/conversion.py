@@ -1,0 +1,208 @@
+"""Times the conversion of Open Images: mask PNGs to run lengths on one core, and the converter with its workers.
+
+Masks are made up: one bit or eight bits a pixel, of the size of the released photographs, with an object of irregular
+outline each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import platform
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import pyarrow
+from PIL import Image
+from tqdm import tqdm
+
+from hierseg.annotations import rle
+from hierseg.annotations.openimages import OpenImagesFiles, convert_openimages
+from hierseg.annotations.png_masks import read_mask
+from hierseg.errors import exits_cleanly
+from hierseg.files import write_json
+from hierseg.taxonomy import Taxonomy
+
+DEPTHS = {'1-bit': '1', '8-bit': 'L'}
+CORNERS = ('XMin', 'XMax', 'YMin', 'YMax')
+TAXONOMY = Taxonomy.from_edges(['/m/0'], [])
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--size', type=int, nargs=2, default=(1024, 768), metavar=('W', 'H'), help='of the masks')
+    parser.add_argument('--masks', type=int, default=40, help='different ones; default: %(default)s')
+    parser.add_argument('--images', type=int, default=1000, help='for the converter; default: %(default)s')
+    parser.add_argument('--masks-per-image', type=int, default=3, help='default: %(default)s')
+    parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], metavar='W', help='default: 1 2')
+    parser.add_argument('--repeats', type=int, default=20, help='the fastest of so many counts; default: %(default)s')
+    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
+    args = parser.parse_args()
+    if min(*args.size, args.masks, args.images, args.masks_per_image, *args.workers, args.repeats) < 1:
+        parser.error('all numbers but the seed must be at least 1')
+    return args
+
+
+def draw_masks(count: int, width: int, height: int, seed: int) -> list[np.ndarray]:
+    """(height, width) uint8 of 0 and 255; one object in each, a tenth to six tenths of the image wide and high."""
+    generator = np.random.default_rng(seed)
+    angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    masks = []
+    for _ in range(count):
+        waves = generator.normal(scale=0.12, size=8) / np.sqrt(np.arange(1, 9))
+        radii = 1 + waves @ np.cos(np.arange(1, 9)[:, None] * angles + generator.uniform(0, 6, (8, 1)))
+        half = generator.uniform(0.05, 0.3, 2) * (width, height)
+        centre = generator.uniform(half, np.array([width, height]) - half)
+        outline = centre + half * (radii * np.array([np.cos(angles), np.sin(angles)])).T
+        mask = np.zeros((height, width), dtype=np.uint8)
+        cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
+        masks.append(mask)
+    return masks
+
+
+def encode(mask: np.ndarray, mode: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).convert(mode, dither=Image.Dither.NONE).save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+def to_run_lengths(content: bytes) -> bytes:
+    """What the converter does with a PNG of the size of its image."""
+    return rle.compress_runs(read_mask(content).runs())
+
+
+def time_masks(masks: Sequence[np.ndarray], repeats: int) -> dict[str, dict[str, float]]:
+    """Depth → microseconds a mask; all steps take turns, so that all see the same machine."""
+    found = {}
+    for depth, mode in DEPTHS.items():
+        contents = [encode(mask, mode) for mask in masks]
+        decoded = [read_mask(content) for content in contents]
+        runs = [mask.runs() for mask in decoded]
+        steps: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
+            'cv2.imdecode alone': (
+                lambda data: cv2.imdecode(data, cv2.IMREAD_UNCHANGED),
+                [np.frombuffer(content, dtype=np.uint8) for content in contents],
+            ),
+            'PNG to run lengths': (to_run_lengths, contents),
+            'of that: decoding': (read_mask, contents),
+            'of that: finding runs': (lambda mask: mask.runs(), decoded),
+            'of that: compressing runs': (rle.compress_runs, runs),
+        }
+        fastest = dict.fromkeys(steps, float('inf'))
+        for _ in range(repeats):
+            for name, (act, inputs) in steps.items():
+                start = time.perf_counter()
+                for value in inputs:
+                    act(value)
+                fastest[name] = min(fastest[name], (time.perf_counter() - start) / len(inputs) * 1e6)
+        found[depth] = fastest
+    return found
+
+
+def write_files(folder: Path, masks: Sequence[np.ndarray], args: argparse.Namespace) -> OpenImagesFiles:
+    """The official files; the masks lie in a folder and, packed, beside it."""
+    for name in ('images', 'masks'):
+        (folder / name).mkdir()
+    photo = io.BytesIO()
+    Image.new('RGB', tuple(args.size)).save(photo, 'JPEG')
+    contents = cycle([encode(mask, '1') for mask in masks])
+    paths = {name: folder / f'{name}.csv' for name in ('boxes', 'labels', 'mask_rows')}
+    files = {name: path.open('w', newline='') for name, path in paths.items()}
+    tables = {name: csv.writer(file) for name, file in files.items()}
+    tables['boxes'].writerow(['ImageID', 'LabelName', *CORNERS, 'IsGroupOf'])
+    tables['labels'].writerow(['ImageID', 'LabelName', 'Confidence'])
+    tables['mask_rows'].writerow(['MaskPath', 'ImageID', 'LabelName', 'BoxID', *(f'Box{name}' for name in CORNERS)])
+    ids = np.random.default_rng(args.seed).integers(0, 1 << 63, args.images)
+    with zipfile.ZipFile(folder / 'masks.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
+        for image_id in tqdm([f'{number:016x}' for number in ids], desc='writing files', unit='image'):
+            (folder / 'images' / f'{image_id}.jpg').write_bytes(photo.getvalue())
+            tables['labels'].writerow([image_id, '/m/0', 1])
+            for number in range(args.masks_per_image):
+                box, name = [number / 100, 0.9, 0.1, 0.9], f'{image_id}_m0_{number:08x}.png'
+                tables['boxes'].writerow([image_id, '/m/0', *box, 0])
+                tables['mask_rows'].writerow([name, image_id, '/m/0', f'{number:08x}', *box])
+                content = next(contents)
+                (folder / 'masks' / name).write_bytes(content)
+                archive.writestr(name, content)
+    for file in files.values():
+        file.close()
+    return OpenImagesFiles(*paths.values(), folder / 'images')
+
+
+def time_converter(masks: Sequence[np.ndarray], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds of each run, from the official files to the store."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = write_files(folder, masks, args)
+        sources = {'folder': {'mask_dir': folder / 'masks'}, 'zip': {'mask_zips': [folder / 'masks.zip']}}
+        for source, where in sources.items():
+            files = OpenImagesFiles(tables.boxes, tables.labels, tables.masks, tables.images, **where)
+            for workers in args.workers:
+                start = time.perf_counter()
+                convert_openimages(
+                    files, TAXONOMY, out=folder / 'store', overwrite=True, workers=workers, progress=True
+                )
+                seconds = time.perf_counter() - start
+                found.append({'masks from': source, 'workers': workers, 'seconds': seconds})
+    return found
+
+
+def print_markdown(document: dict[str, Any]) -> None:
+    times = document['microseconds']
+    print(f'\n| µs a mask | {" | ".join(times)} |\n|---|{"---|" * len(times)}')
+    for step in next(iter(times.values())):
+        print(f'| {step} | ' + ' | '.join(f'{found[step]:,.0f}' for found in times.values()) + ' |')
+    ratios = [found['PNG to run lengths'] / found['cv2.imdecode alone'] for found in times.values()]
+    print('| × cv2.imdecode alone | ' + ' | '.join(f'{ratio:.2f}' for ratio in ratios) + ' |')
+    print('\n| masks from | workers | s | images/s | masks/s |\n|---|---|---|---|---|')
+    for run in document['converter']:
+        rate = document['images'] / run['seconds']
+        print(
+            f'| {run["masks from"]} | {run["workers"]} | {run["seconds"]:.1f} | {rate:,.0f} | '
+            f'{rate * document["masks_per_image"]:,.0f} |'
+        )
+    print(f'\n{document["machine"]}; ' + ', '.join(f'{name} {found}' for name, found in document['versions'].items()))
+
+
+@exits_cleanly()
+def main() -> None:
+    args = parse_args()
+    cv2.setNumThreads(0)
+    masks = draw_masks(args.masks, *args.size, args.seed)
+    load = os.getloadavg()[0]
+    document = {
+        **{name: value for name, value in vars(args).items() if name != 'out'},
+        'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}',
+        'versions': {
+            'Python': platform.python_version(),
+            'numpy': np.__version__,
+            'OpenCV': cv2.__version__,
+            'Pillow': PIL.__version__,
+            'pyarrow': pyarrow.__version__,
+        },
+        'microseconds': time_masks(masks, args.repeats),
+        'converter': time_converter(masks, args),
+    }
+    print_markdown(document)
+    if args.out is None:
+        print(json.dumps(document))
+    else:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(document, args.out)
+
+
+if __name__ == '__main__':
+    main()
