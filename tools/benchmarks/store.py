@@ -1,13 +1,16 @@
 """Opens a made-up store of the size of Open Images, and pycocotools' COCO on the same annotations as JSON.
 
-Each is opened in a process of its own, classes are counted and the tables of repeat factor sampling made, as every
-rank does. Memory is what such a process adds to those that run already: its private pages, as the system counts them.
+Each is opened in a new process, which counts classes and makes the tables of repeat factor sampling, as every rank
+does, while another process holds the store; then that process forks, as for the workers of a data loader, and the fork
+makes the tables once more. Memory is the private pages of a process, as the system counts them, with Python and its
+libraries in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import multiprocessing
 import os
 import platform
@@ -20,17 +23,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import cv2
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from pycocotools.coco import COCO
 from tqdm import trange
 
+# OpenCV, matplotlib and pycocotools are imported where they are needed: memory is to be that of a store alone.
 from hierseg.annotations import ImageRow, Instances, Store, StoreWriter
-from hierseg.annotations.coco_export import write_coco
 from hierseg.annotations.frequency import TrainingLabels, repeat_factors
-from hierseg.annotations.rle import encode_mask
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.taxonomy import Taxonomy
@@ -66,6 +64,10 @@ def parse_args() -> argparse.Namespace:
 
 def draw_masks(seed: int) -> tuple[list[bytes], np.ndarray, np.ndarray]:
     """Masks with wavy outlines, their boxes (xyxy) and their areas."""
+    import cv2
+
+    from hierseg.annotations.rle import encode_mask
+
     generator = np.random.default_rng(seed)
     masks, boxes, areas = [], [], []
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
@@ -121,14 +123,20 @@ def private_megabytes() -> float:
 
 
 def tables_of_store(store: Store) -> Any:
-    """Counts, factors and some images; what is returned stays in memory while that is measured."""
+    """Counts and factors, as the sampler keeps them, and some images; they stay in memory while that is measured."""
     labels = TrainingLabels.of(store)
-    factors = labels.image_factors(repeat_factors(labels.frequencies(), 0.001))
+    counts, factors = labels.counts(), labels.image_factors(repeat_factors(labels.frequencies(), 0.001))
     rows = np.random.default_rng(0).integers(0, len(store), SAMPLES).tolist()
-    return labels, labels.counts(), factors, store.labels, [store.instances(row) for row in rows]
+    return counts, factors, [store.instances(row) for row in rows]
 
 
-def tables_of_coco(coco: COCO) -> Any:
+def open_coco(path: str) -> Any:
+    from pycocotools.coco import COCO
+
+    return COCO(path)
+
+
+def tables_of_coco(coco: Any) -> Any:
     """The same from dictionaries, labels not expanded to ancestors."""
     instances, images = dict.fromkeys(coco.cats, 0), {category: set() for category in coco.cats}
     for annotation in coco.anns.values():
@@ -146,7 +154,7 @@ def tables_of_coco(coco: COCO) -> Any:
 
 KINDS: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     'store': (Store.open, tables_of_store),
-    'COCO': (COCO, tables_of_coco),
+    'COCO': (open_coco, tables_of_coco),
 }
 
 
@@ -190,6 +198,16 @@ def measure(kind: str, path: Path, repeats: int) -> dict[str, float]:
     return {**least, **{name: max(one[name] for one in found) for name in ('spawned', 'forked', 'before')}}
 
 
+def touched(store: Store) -> Store:
+    """The store, of which this process has every page, as the first process of a training has after a while."""
+    for content in store.tables().values():
+        for column in content.columns:
+            for chunk in column.chunks:
+                for buffer in filter(None, chunk.buffers()):
+                    np.frombuffer(buffer, dtype=np.uint8)[:: mmap.PAGESIZE].max(initial=0)
+    return store
+
+
 def size_of(path: Path) -> float:
     """Megabytes of a file or folder."""
     files = path.iterdir() if path.is_dir() else [path]
@@ -198,15 +216,19 @@ def size_of(path: Path) -> float:
 
 def measure_size(folder: Path, images: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Figures of the store of so many images, and of COCO where that is asked for."""
+    from hierseg.annotations.coco_export import write_coco
+
     paths = {'store': folder / 'store'}
     write_store(paths['store'], images=images, seed=args.seed)
     if images in args.coco_images:
         paths['COCO'] = folder / 'coco.json'
         write_coco(Store.open(paths['store']), paths['COCO'], progress=True)
+    first = touched(Store.open(paths['store']))
     for kind, path in paths.items():
         instances = round(images * INSTANCES_PER_IMAGE)
         figures = measure(kind, path, args.repeats)
         yield {'kind': kind, 'images': images, 'instances': instances, 'disk': size_of(path), **figures}
+    del first
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -222,6 +244,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Seconds and memory by size, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.6), layout='constrained')
     panels = figure.subplots(1, 2)
     labels = {'opening': 'seconds to open', 'spawned': 'private memory of a process, MB'}
@@ -253,8 +277,8 @@ def main() -> None:
         draw(rows, args.figure)
     if args.out:
         machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
-        versions = {name: version(name) for name in ('numpy', 'pyarrow', 'pycocotools')}
-        versions |= {'python': platform.python_version(), 'matplotlib': matplotlib.__version__}
+        versions = {name: version(name) for name in ('numpy', 'pyarrow', 'pycocotools', 'matplotlib')}
+        versions['python'] = platform.python_version()
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json({'seed': args.seed, 'repeats': args.repeats, **versions, **machine, 'rows': rows}, args.out)
 
