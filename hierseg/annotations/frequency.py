@@ -65,7 +65,7 @@ class TrainingLabels:
         first, count = store.first_instances, store.num_instances_per_image
         boxes = np.stack([store.instance_column(side) for side in SIDES], axis=1)
         trains = trainable(boxes, store.instance_column('group_of'))
-        labels = store.labels
+        labels = store.instance_column('label').astype(np.int64)  # not store.labels, which would stay in memory
         if rows is not None:
             first, count = first[rows], count[rows]
             chosen = _ranges(first, count)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hierseg.annotations.records import IntArray
 
@@ -25,6 +24,8 @@ def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
     Returns:
         (N,) int64; positions of the images in random order.
     """
+    import pandas as pd  # where it is needed: no other reader of stores does, and it takes 20 MB of each process
+
     keys = pd.util.hash_array(image_ids, hash_key=f'{seed:016x}', categorize=False)
     return np.argsort(keys, kind='stable')
 

@@ -65,24 +65,32 @@ class _Table:
         """Numpy views of a batch's fixed-width columns, and of offsets and bytes of the others."""
         if index not in self._views:
             views: Views = {}
+            # From the buffers themselves: pyarrow's conversions to numpy import pandas, 25 MB in every process.
             for field, column in zip(self.schema, self.batches[index].columns, strict=True):
+                *_, data = column.buffers()
+                content = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
                 if pa.types.is_boolean(field.type):
-                    views[field.name] = column.to_numpy(zero_copy_only=False)
+                    bits = np.unpackbits(content, count=len(column), bitorder='little')
+                    views[field.name] = bits.view(bool)
                 elif pa.types.is_primitive(field.type):
-                    views[field.name] = column.to_numpy()
+                    views[field.name] = content.view(_dtype(field))[: len(column)]
                 else:
                     width = np.int64 if pa.types.is_large_binary(field.type) else np.int32
-                    _, offsets, data = column.buffers()
+                    offsets = column.buffers()[1]
                     views[f'{field.name}.offsets'] = np.frombuffer(offsets, dtype=width, count=len(column) + 1)
-                    views[field.name] = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
+                    views[field.name] = content
             self._views[index] = views
         return self._views[index]
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A whole fixed-width column, copied out of its batches."""
-        dtype = self.schema.field(name).type.to_pandas_dtype()
-        empty: npt.NDArray[Any] = np.zeros(0, dtype=dtype)
+        empty: npt.NDArray[Any] = np.zeros(0, dtype=_dtype(self.schema.field(name)))
         return np.concatenate([empty, *(self.views(index)[name] for index in range(len(self.batches)))])
+
+
+def _dtype(field: pa.Field) -> np.dtype[Any]:
+    """The numpy type of a fixed-width column."""
+    return np.dtype(str(field.type))
 
 
 def _slices(views: Views, name: str, first: int, last: int) -> list[bytes]:
@@ -206,8 +214,7 @@ class Store:
     @cached_property
     def _rows_by_id(self) -> npt.NDArray[np.uint64]:
         # Eight bytes an image in each process, where a dict of all ids takes more than a hundred.
-        order: npt.NDArray[np.uint64] = pc.sort_indices(self._ids).to_numpy()
-        return order
+        return np.frombuffer(pc.sort_indices(self._ids).buffers()[1], dtype=np.uint64, count=len(self))
 
     def row_of(self, image_id: str) -> int:
         """The row of an image.

@@ -5,8 +5,6 @@ Shape letters: I instances.
 
 from __future__ import annotations
 
-import numpy as np
-
 from hierseg.annotations.records import BoolArray, FloatArray
 
 SHORTEST_SIDE = 1.0
@@ -23,6 +21,7 @@ def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
     Returns:
         (I,) bool. The others stay in the data as regions to ignore.
     """
-    shortest_sides = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    trains: BoolArray = (shortest_sides >= SHORTEST_SIDE) & ~group_of
+    trains: BoolArray = ~group_of
+    for start, end in ((0, 2), (1, 3)):  # one side after the other: of millions of boxes, each array counts
+        trains &= boxes[:, end] - boxes[:, start] >= SHORTEST_SIDE
     return trains

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def test_tables_and_counts_touch_no_mask(store):
     for row in range(BATCHES):
         opened.instances(row)
     assert resident_share(store / 'instances.arrow') > 0.9, 'the measure sees masks that are read'
+
+
+READ = """
+import sys
+from hierseg.annotations import LayerView, Store
+from hierseg.annotations.frequency import count_classes
+store = Store.open(sys.argv[1])
+count_classes(LayerView(store, 1))
+store.instances(store.row_of('3'))
+print(sorted({'pandas', 'cv2', 'torch'} & {*sys.modules}))
+"""
+
+
+def test_readers_import_nothing_large(store):
+    done = subprocess.run([sys.executable, '-c', READ, str(store)], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == '[]\n'
 
 
 def cached_share(path: Path) -> float:

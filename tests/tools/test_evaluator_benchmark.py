@@ -30,10 +30,11 @@ def test_times_evaluator_and_floor(
         assert size['workers'].keys() == {'1', '2'}
         for found in size['workers'].values():
             assert 0 < found['seconds'] < 60
+            assert 0 < found['processor_seconds'] < 60
             assert 10 < found['peak_mb'] < 5000
             assert 0 < found['mAP'] < 1
     lines = capsys.readouterr().out.splitlines()
-    assert [line.count('|') for line in lines] == [9] * 7
+    assert [line.count('|') for line in lines] == [10] * 7
 
 
 def test_no_repeats(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

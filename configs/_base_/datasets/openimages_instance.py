@@ -11,10 +11,10 @@ meta_keys = (
 
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation', backend_args=backend_args),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='hierseg.LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
+    dict(type='hierseg.PackDetInputs', meta_keys=meta_keys),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation', backend_args=backend_args),

@@ -6,12 +6,12 @@ train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation', backend_args=_base_.backend_args),
     # Layer 1: root classes with children, so that no Man who is labelled Person counts as background.
     dict(type='hierseg.PaintBoxes', value=128),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='hierseg.LoadAnnotations', with_bbox=True, with_mask=True),
     # The report was trained on masks alone.
     dict(type='hierseg.IgnoreMaskless'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
+    dict(type='hierseg.PackDetInputs', meta_keys=_base_.meta_keys),
 ]
 train_dataset = _base_.train_dataloader.dataset
 train_dataset.pipeline = train_pipeline
