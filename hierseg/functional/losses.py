@@ -1,6 +1,6 @@
 """Losses of the softmax over outcomes, without reduction.
 
-Shape letters: N RoIs, C classes, L the longest preferred path, I RoIs with an internal label.
+Shape letters: N RoIs, C classes, L the longest preferred path.
 
 An outcome says "this box is class v and nothing deeper"; background is the last. An object labelled at an internal
 class says only that the truth lies somewhere at or below it, so the label's mass is that of D(y), the label and its
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hierseg.functional.probabilities import add_columns_
 from hierseg.functional.relations import Relations
 
 
@@ -115,8 +116,8 @@ class _MarginalLoss(torch.autograd.Function):
     """The marginal likelihood with its gradient, softmax − softmax within the label's descendants, in one pass.
 
     A loss is the difference of two log-sum-exps, over all outcomes and over those at or below the label. Leaves and
-    background, which most labels are, need no sum for the second; of RoIs with an internal label a second row is
-    kept that has nothing but these outcomes, and all rows are summed alike. They become the gradient in place.
+    background, which most labels are, need no sum for the second; RoIs with an internal label have theirs in a second,
+    small matrix. The scores are copied once, and the copy becomes the gradient in place.
     """
 
     @staticmethod
@@ -124,52 +125,49 @@ class _MarginalLoss(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, relations: Relations, counted: Tensor | None, path_sums: bool
     ) -> Tensor:
         internal = relations.internal.index_select(0, labels).nonzero().squeeze(1)
-        count = len(labels)
-        rows = _rows(logits, labels, internal, relations, counted=counted, path_sums=path_sums)
-        within = rows[:count].gather(1, labels[:, None])
-        top = rows.amax(dim=1, keepdim=True)
-        ctx.numerators = rows.sub_(top).exp_()
+        rows = _shifted_scores(logits, relations, counted=counted, path_sums=path_sums)
+        within = rows.gather(1, labels[:, None])
+        below = relations.below.index_select(0, labels.index_select(0, internal))
+        inner = rows.index_select(0, internal).masked_fill_(~below, float('-inf'))
+        shares = inner.softmax(dim=1)
+        # Their log-sum-exp, for the largest share is one over Σ e^{s − max s}.
+        within.index_copy_(0, internal, inner.amax(dim=1, keepdim=True) - shares.amax(dim=1, keepdim=True).log_())
+        ctx.numerators = rows.exp_()
         total = rows.sum(dim=1, keepdim=True)
         ctx.relations, ctx.path_sums = relations, path_sums
-        ctx.save_for_backward(logits, labels, internal, counted, top, total)
-        # Large scores are subtracted first: what they differ by may be less than a sum with either could hold.
-        within.index_copy_(0, internal, top[count:])
-        logarithms = total.log()
-        losses = (top[:count] - within).add_(logarithms[:count])
-        return losses.index_add_(0, internal, logarithms[count:], alpha=-1).clamp_(min=0).squeeze(1)
+        ctx.save_for_backward(logits, labels, internal, shares, counted, total)
+        return total.log().sub_(within).clamp_(min=0).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factors: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, labels, internal, counted, top, total = ctx.saved_tensors
-        rows, ctx.numerators = ctx.numerators, None
-        if rows is None:
-            # A graph that is kept comes here again, and the rows have left as the first gradient.
-            rows = _rows(logits, labels, internal, ctx.relations, counted=counted, path_sums=ctx.path_sums)
-            rows.sub_(top).exp_()
-        rows.mul_(torch.cat((factors, -factors.index_select(0, internal)))[:, None] / total)
-        gradient = rows[: len(labels)]
-        gradient.scatter_add_(1, labels[:, None], -factors.index_fill(0, internal, 0)[:, None])
-        gradient.index_add_(0, internal, rows[len(labels) :])
+        logits, labels, internal, shares, counted, total = ctx.saved_tensors
+        gradient, ctx.numerators = ctx.numerators, None
+        if gradient is None:
+            # A graph that is kept comes here again, and the numerators have left as the first gradient.
+            gradient = _shifted_scores(logits, ctx.relations, counted=counted, path_sums=ctx.path_sums).exp_()
+        factors = factors[:, None]
+        gradient.mul_(factors / total)
+        gradient.scatter_add_(1, labels[:, None], -factors.index_fill(0, internal, 0))
+        gradient.index_add_(0, internal, shares * factors.index_select(0, internal), alpha=-1)
         if ctx.path_sums:
-            classes, ancestors = ctx.relations.ancestor_pairs
-            gradient.index_add_(1, ancestors, gradient.index_select(1, classes))
+            classes, ancestors = ctx.relations.ancestor_pairs.unbind()
+            add_columns_(gradient, classes, ancestors)
         return gradient, None, None, None, None
 
 
-def _rows(
-    logits: Tensor, labels: Tensor, internal: Tensor, relations: Relations, *, counted: Tensor | None, path_sums: bool
-) -> Tensor:
-    """(N + I, C + 1) scores, −∞ where they do not count; the last I rows those at or below internal labels."""
-    rows = torch.cat((logits, logits.index_select(0, internal)))
+def _shifted_scores(logits: Tensor, relations: Relations, *, counted: Tensor | None, path_sums: bool) -> Tensor:
+    """(N, C + 1) scores less the largest of their row, −∞ where they do not count.
+
+    Small losses among large scores depend on it: what scores differ by may be less than a sum with one could hold.
+    """
+    rows = logits.clone()
     if path_sums:
-        classes, ancestors = relations.ancestor_pairs
-        rows.index_add_(1, classes, rows.index_select(1, ancestors))
+        classes, ancestors = relations.ancestor_pairs.unbind()
+        add_columns_(rows, ancestors, classes)
     if counted is not None:
-        rows[: len(labels)].masked_fill_(~counted, float('-inf'))
-    below = relations.below.index_select(0, labels.index_select(0, internal))
-    rows[len(labels) :].masked_fill_(~below, float('-inf'))
-    return rows
+        rows.masked_fill_(~counted, float('-inf'))
+    return rows.sub_(rows.amax(dim=1, keepdim=True))
 
 
 def _log_mass(scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:

@@ -67,11 +67,17 @@ def add_columns(values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
     return _AddColumns.apply(values, sources, targets)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def add_columns_(values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+    """:func:`add_columns` in place, for values that autograd does not follow."""
+    # On a CPU it is a little faster than index_add_, which does the same.
+    return values.scatter_add_(1, targets.expand(len(values), -1), values.index_select(1, sources))
+
+
 class _AddColumns(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(sources, targets)
-        return values.index_add(1, targets, values.index_select(1, sources))
+        return add_columns_(values.clone(), sources, targets)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

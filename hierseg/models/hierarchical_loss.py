@@ -74,6 +74,7 @@ class HierarchicalLoss(nn.Module):
         self._scheme = find_scheme(scheme, self.taxonomy)
         self.options = complete_options(scheme, options or {})
         self.balance = build_balances(balance, self.taxonomy, self._scheme)
+        self._score_balances = [module for module in self.balance.values() if hasattr(module, 'offsets')]
         # No buffers: they follow from the taxonomy, so a checkpoint need not carry them.
         self._relations = Relations.of(self.taxonomy)
 
@@ -156,16 +157,11 @@ class HierarchicalLoss(nn.Module):
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
         relations = self._relations_on(logits.device)
-        balances = self._score_balances
-        if self._scheme.losses_of_logits and not balances:
+        if self._scheme.losses_of_logits and not self._score_balances:
             return self._scheme.losses_of_logits(logits, labels, relations, known=known, **self.options)
         scores = self._scheme.scores(logits, relations)
-        offsets = [balance.offsets(scores, labels, relations) for balance in balances]
+        offsets = [balance.offsets(scores, labels, relations) for balance in self._score_balances]
         return self._scheme.losses(sum(offsets, start=scores), labels, relations, known=known, **self.options)
-
-    @property
-    def _score_balances(self) -> list[nn.Module]:
-        return [balance for balance in self.balance.values() if hasattr(balance, 'offsets')]
 
     def _relations_on(self, device: torch.device) -> Relations:
         if self._relations.below.device != device:

@@ -5,6 +5,7 @@ Shape letters: B images, N RoIs of an image, C classes, R root classes, M detect
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -137,12 +138,19 @@ class HierarchicalRoIHead(StandardRoIHead):
 
     def bbox_loss(self, x: tuple[Tensor], sampling_results: list[Any]) -> dict[str, Any]:
         """The losses of mmdet's box head; its loss also gets the classes that are known where each RoI lies."""
-        if self._known is None:
-            return super().bbox_loss(x, sampling_results)
+        loss = self.bbox_head.loss_cls
+        with nullcontext() if self._known is None else hand_over(loss, self._known_at(sampling_results)):
+            results = super().bbox_loss(x, sampling_results)
+            scores = results['cls_score']
+            if not len(scores):
+                # mmdet leaves it out, and other ranks would wait for what the balances sum and for gradients.
+                labels = torch.zeros(0, dtype=torch.long, device=scores.device)
+                results['loss_bbox']['loss_cls'] = loss(scores, labels, avg_factor=1)
+        return results
+
+    def _known_at(self, sampling_results: list[Any]) -> Tensor:
         rois = [len(sample.priors) for sample in sampling_results]
-        known = torch.cat([row.expand(count, -1) for row, count in zip(self._known, rois, strict=True)])
-        with hand_over(self.bbox_head.loss_cls, known):
-            return super().bbox_loss(x, sampling_results)
+        return torch.cat([row.expand(count, -1) for row, count in zip(self._known, rois, strict=True)])
 
     def mask_loss(
         self,

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +134,27 @@ def test_nothing_found(model) -> None:
     assert len(detections) == 0
     assert detections.class_scores.shape == (0, 5)
     assert detections.masks.shape == (0, 64, 96)
+
+
+@pytest.mark.distributed
+def test_a_rank_without_any_roi_keeps_step_with_the_others(tmp_path: Path) -> None:
+    script = Path(__file__).with_name('roi_head_one_rank.py')
+    root = script.parents[2]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [root, script.parents[1]]))}
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(rank), tmp_path], cwd=root, env=environment) for rank in range(2)
+    ]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    first, second = (torch.load(tmp_path / f'state{rank}.pt') for rank in range(2))
+    # Five steps in all have RoIs, and each has the proposal on the bear, the bear itself and the car: 10 bears, which
+    # are animals too, and 5 cars.
+    assert first['balance.seesaw.class_counts'].tolist() == [0, 10, 10, 0, 5]
+    assert first.keys() == second.keys()
+    assert all(value.equal(second[name]) for name, value in first.items())
 
 
 def test_clear_errors() -> None:
