@@ -10,6 +10,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from tiny_runs import SMALL
 
 from hierseg.report import HierLocalVisualizer
 
-OFFICIAL = 'data/openimages/challenge-2019'
+OFFICIAL = 'data/openimages/challenge_2019/challenge-2019'
 HIERARCHY = f'{OFFICIAL}-label300-segmentable-hierarchy.json'
 CLASSES = f'{OFFICIAL}-classes-description-segmentable.csv'
 IMAGE = 'data/openimages/validation/first.jpg'
@@ -118,20 +119,20 @@ class Workshop:
         """
         if words not in self._done:
             for word in words:
-                self._provide(word)
+                # NAME=CONFIG,CHECKPOINT and NAME=CSV
+                for part in re.split('[=,]', word) if words[1] == 'tools/compare.py' else [word]:
+                    self._provide(part)
             self._done[words] = self._run(words, may_refuse)
         return self._done[words]
 
     def _provide(self, word: str) -> None:
         """Trains or tests for the file that a command reads, unless an earlier command has left it."""
-        if (self.folder / word.partition('=')[2]).is_file() or (self.folder / word).exists():
+        if (self.folder / word).exists():
             return
         if match := re.fullmatch(r'work_dirs/(\w+)/epoch_\d+\.pth', word):
             self.run('python', 'tools/train.py', self.config(match[1]))
             if not (self.folder / word).exists():
                 (self.folder / word).symlink_to((self.folder / word).with_name('last_checkpoint').read_text())
-        elif match := re.search(r'work_dirs/(\w+)/results\.json$', word):
-            self.run('python', 'tools/test.py', self.config(match[1]), f'work_dirs/{match[1]}/epoch_99.pth')
         elif word == 'submission.csv':
             options = ('--cfg-options', 'test_evaluator.submission_file=submission.csv')
             self.run('python', 'tools/test.py', 'configs/hier_e2e.py', 'work_dirs/hier_e2e/epoch_99.pth', *options)
@@ -196,6 +197,13 @@ def make_openimages(workshop: Workshop) -> None:
     folder = workshop.folder
     size = ('--images', '24', '--val-images', '4', '--size', '96', '--tail-ratio', '5')
     workshop.run('python', 'tools/synthesize.py', 'data/openimages', *size)
+    tables = folder / OFFICIAL
+    tables.parent.mkdir()
+    for file in (folder / 'data/openimages').glob('challenge-2019-*'):
+        (tables.parent / file.name).symlink_to(file)
+    for split in ('train', 'validation'):
+        masks = folder / f'data/openimages/{split}-masks'
+        shutil.make_archive(str(tables.parent / f'{split}-masks/masks-0'), 'zip', masks)
     for source, name in (('label-hierarchy.json', HIERARCHY), ('classes-description.csv', CLASSES)):
         (folder / name).symlink_to(folder / f'{OFFICIAL}-{source}')
     (folder / 'data/quickstart').symlink_to(folder / 'data/openimages')

@@ -72,7 +72,8 @@ class TestChoice:
 
 @pytest.fixture(scope='module')
 def store(tmp_path_factory):
-    images = [(f'{at}', instances((BEAR, LEFT, 'mask'), (CAR, RIGHT, 'mask')), (BEAR, CAR, TOY), (TEDDY,)) for at in range(8)]
+    objects = instances((BEAR, LEFT, 'mask'), (CAR, RIGHT, 'mask'))
+    images = [(f'{at}', objects, (BEAR, CAR, TOY), (TEDDY,)) for at in range(8)]
     return write_store(tmp_path_factory.mktemp('comparison') / 'store', images)
 
 

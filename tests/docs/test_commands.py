@@ -101,7 +101,13 @@ RULES = {
     ),
     'python tools/analysis_tools/layer_report.py': Rule(),
     'python tools/analysis_tools/sampling_report.py': Rule(),
-    'python tools/analysis_tools/side_by_side.py': Rule(),
+    'python tools/compare.py': Rule(
+        words={'theirs=other.csv': 'theirs=submission.csv'},
+        more=('--resamples', '5', '--pictures', '1', '--timed-images', '1'),
+    ),
+    'python tools/dataset_converters/download_openimages.py': Rule(
+        parse_only='needs a network; runs against a local server in tests/tools/test_download_openimages.py'
+    ),
     'python tools/misc/merge_layers.py': Rule(),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64')),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
