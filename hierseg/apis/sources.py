@@ -115,6 +115,9 @@ def evaluate_run(
         train_store=None if training is None else str(training.path),
         score_thr=score_thr,
     )
+    if 'visualizer' in config:
+        # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
+        config.visualizer.name = str(work_dir)
     with running(source.checkpoint):
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)

@@ -102,7 +102,11 @@ RULES = {
     'python tools/analysis_tools/layer_report.py': Rule(),
     'python tools/analysis_tools/sampling_report.py': Rule(),
     'python tools/compare.py': Rule(
-        words={'theirs=other.csv': 'theirs=submission.csv'},
+        words={
+            'theirs=other.csv': 'theirs=submission.csv',
+            'STORE': 'data/openimages/store/validation',
+            'IMAGES': 'data/openimages/validation',
+        },
         more=('--resamples', '5', '--pictures', '1', '--timed-images', '1'),
     ),
     'python tools/dataset_converters/download_openimages.py': Rule(
