@@ -25,7 +25,7 @@ from hierseg.metrics.detection_rows import (
 from hierseg.metrics.expansion import Expansion
 from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
 from hierseg.metrics.mask_column import MaskColumn, read_masks, sizes_of_images
-from hierseg.metrics.records import FloatArray, ImageGroundTruth, IntArray, IouType
+from hierseg.metrics.records import BoolArray, FloatArray, ImageGroundTruth, IntArray, IouType
 from hierseg.taxonomy import Taxonomy
 
 __all__ = [
@@ -81,6 +81,16 @@ class GroundTruthTable:
             verified=self.verified[self.first_verified[index] : self.first_verified[index + 1]],
             size=(height, width) if height else None,
         )
+
+    def evaluatable(self, images: IntArray, labels: IntArray) -> BoolArray:
+        """Whether rule 3 keeps detections of the given labels on the given images, (D,) int64 each.
+
+        It does if the class has an object on the image or was verified there, as present or absent.
+        """
+        num_labels = 1 + max(int(values.max(initial=0)) for values in (labels, self.objects.labels, self.verified))
+        verified_images = np.repeat(np.arange(len(self.image_ids)), np.diff(self.first_verified))
+        kept = [self.objects.images * num_labels + self.objects.labels, verified_images * num_labels + self.verified]
+        return np.isin(images * num_labels + labels, np.concatenate(kept))
 
     def images(self, begin: int, end: int) -> GroundTruthTable:
         """The ground truth of the images from ``begin`` up to ``end``."""

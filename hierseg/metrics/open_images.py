@@ -36,7 +36,8 @@ def evaluate_files(
     """Evaluates a submission by the Open Images Challenge protocol.
 
     The submission may have any size and order: it is split by image into a temporary file of about its size
-    (in ``TMPDIR``), and a bounded part of it is in memory at a time.
+    (in ``TMPDIR``), and a bounded part of it is in memory at a time. Masks of detections that rule 3 drops, of classes
+    that nobody verified on the image, are not decoded.
 
     Args:
         boxes: Ground-truth boxes, CSV.

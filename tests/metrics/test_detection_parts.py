@@ -150,3 +150,20 @@ def test_nothing_stays_behind(files, tmp_path, monkeypatch):
     with pytest.raises(EvaluationError, match='line 2: Score'):
         evaluate_files(**files, taxonomy=teddy_taxonomy())
     assert list(scratch.iterdir()) == []
+
+
+def test_masks_that_cannot_count_are_not_decoded(tmp_path):
+    # Car has an object, toy is verified as absent, bear is neither: its mask is not looked at.
+    labels = [row('a', cls='toy', present=False)]
+    claims = [row('a'), row('a', cls='toy'), row('a', cls='bear')]
+    files = write_case(tmp_path, [row('a')], [row('a')], labels, claims, iou_type='segm')
+    lines = files['predictions'].read_text().splitlines()
+    for line, cls in enumerate(('car', 'toy', 'bear'), start=1):
+        damaged = [*lines]
+        damaged[line] = ','.join([*lines[line].split(',')[:-1], 'none'])
+        files['predictions'].write_text('\n'.join(damaged))
+        if cls == 'bear':
+            assert evaluate_files(**files, taxonomy=teddy_taxonomy()).num_scored.sum() == 2
+        else:
+            with pytest.raises(EvaluationError, match=f'line {line + 1}: the mask cannot be decoded'):
+                evaluate_files(**files, taxonomy=teddy_taxonomy())

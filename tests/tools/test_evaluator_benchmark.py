@@ -24,7 +24,7 @@ def test_times_evaluator_and_floor(
     run(monkeypatch, '--images', 6, 12, '--detections', 8, '--repeats', 1, '--out', out)
     small, large = json.loads(out.read_text())['sizes']
     assert (small['images'], large['detections']) == (6, 96)
-    assert small['floor'].keys() == {'reading', 'decoding', 'intersecting'}
+    assert small['floor']['parts'].keys() == {'reading', 'decoding', 'intersecting'}
     assert 'floor' not in large
     for size in (small, large):
         assert size['workers'].keys() == {'1', '2'}
@@ -33,8 +33,9 @@ def test_times_evaluator_and_floor(
             assert 0 < found['processor_seconds'] < 60
             assert 10 < found['peak_mb'] < 5000
             assert 0 < found['mAP'] < 1
-    lines = capsys.readouterr().out.splitlines()
+    *lines, blank, floor = capsys.readouterr().out.splitlines()
     assert [line.count('|') for line in lines] == [10] * 7
+    assert (blank, floor[:6]) == ('', 'floor:')
 
 
 def test_no_repeats(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
