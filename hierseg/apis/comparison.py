@@ -37,6 +37,7 @@ from hierseg.metrics import (
     paired_difference,
     resampled_mean_average_precision,
 )
+from hierseg.metrics import OperatingCurve as NamesCurve
 from hierseg.report.comparison import (
     ClassCounts,
     Comparison,
@@ -162,7 +163,8 @@ def comparison_of(
     ids = [prediction.image_id for prediction in systems[0].predictions]
     resampling = Resampling.draw(ids, resamples=resamples, seed=seed)
     resampled = [resampled_scores(system, truth, resampling) for system in systems]
-    scores = [system.evaluation.scores for system in systems]
+    curves = [names_curve(system, truth) for system in systems]
+    scores = [{**system.evaluation.scores, **recalls_of(curve)} for system, curve in zip(systems, curves, strict=True)]
     metrics = shown_metrics(key for key, value in scores[0].items() if any(np.isfinite(found[key]) for found in scores))
     keys = [metric.key for metric in metrics]
     objects = systems[0].evaluation.open_images.num_ground_truth
@@ -172,8 +174,8 @@ def comparison_of(
         counts=ClassCounts(objects.astype(int).tolist(), None if train_images is None else train_images.tolist()),
         metrics=metrics,
         systems=[
-            _shown_system(system, truth, values, drawn, keys)
-            for system, values, drawn in zip(systems, scores, resampled, strict=True)
+            _shown_system(system, truth, values, drawn, curve, keys)
+            for system, values, drawn, curve in zip(systems, scores, resampled, curves, strict=True)
         ],
         differences={
             system.name: {key: _difference(values, scores[0], drawn, resampled[0], key) for key in keys}
@@ -181,6 +183,18 @@ def comparison_of(
         },
         error_kinds=SHOWN_KINDS,
     )
+
+
+def names_curve(system: EvaluatedSystem, truth: Store) -> NamesCurve:
+    """How right the names are, and how much they say, at every threshold on a class's own probability."""
+    pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
+    names = names_by_threshold(pairs.class_scores, arrays, relative=False)
+    return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
+
+
+def recalls_of(curve: NamesCurve) -> dict[str, float]:
+    """Information recall at which 90 and 95 % of the names are right."""
+    return {f'recall_at_{percent}': curve.recall_at_correctness(percent / 100) for percent in (90, 95)}
 
 
 def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
@@ -197,12 +211,15 @@ def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampli
 
 
 def _shown_system(
-    system: EvaluatedSystem, truth: Store, scores: Mapping[str, float], resampled: Resampled, keys: Sequence[str]
+    system: EvaluatedSystem,
+    truth: Store,
+    scores: Mapping[str, float],
+    resampled: Resampled,
+    curve: NamesCurve,
+    keys: Sequence[str],
 ) -> System:
     evaluation, arrays = system.evaluation, truth.taxonomy.arrays
     pairs, result = evaluation.pairs, evaluation.open_images
-    names = names_by_threshold(pairs.class_scores, arrays, relative=False)
-    curve = operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
     confusion = Confusion.of(pairs, pairs.named_labels, arrays)
     counts = count_kinds(image.errors for image in evaluation.images)
     return System(

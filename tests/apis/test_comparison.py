@@ -114,6 +114,8 @@ class TestDocument:
         shown = document.systems[0]
         assert document.metrics[0].key == 'mAP'
         assert shown.scores['exact'].value == pytest.approx(0.5)
+        # Half of the names are wrong at every threshold.
+        assert shown.scores['recall_at_90'].value == 0.0
         # Masks are small: no score of large objects is shown.
         assert 'mAP_large' not in {metric.key for metric in document.metrics}
         assert shown.errors == {**dict.fromkeys(shown.errors, 0), 'correct': 8, 'far': 8}
