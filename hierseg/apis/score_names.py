@@ -27,8 +27,8 @@ _METRICS = (
     Metric('hierarchical_recall', 'hierarchical recall', NAMES, "Part of the class's ancestors that are named."),
     Metric('information_precision', 'information precision', NAMES, 'Part of what a name says that is right.'),
     Metric('information_recall', 'information recall', NAMES, 'Part of what is to be said that a name says rightly.'),
-    Metric('recall_at_90', 'recall at 90 %', NAMES, 'Largest information recall at which 90 % of the names are right, over '
-           'all thresholds of the back-off rule.'),
+    Metric('recall_at_90', 'recall at 90 %', NAMES, 'Largest information recall at which 90 % of the names are right, '
+           'over all thresholds of the back-off rule.'),
     Metric('recall_at_95', 'recall at 95 %', NAMES, 'The same with 95 % right.'),
     Metric('distance', 'distance', NAMES, 'Edges between name and annotated class.', 'edges', higher_is_better=False),
     Metric('distance_at_5', 'distance of the best 5', NAMES, 'The mean over the five most probable classes.', 'edges',
