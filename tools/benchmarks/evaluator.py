@@ -123,7 +123,9 @@ class Content:
 def write_files(folder: Path, images: int, *, detections: int, seed: int) -> None:
     """Official files of so many images; ground truth as released."""
     distinct = min(images, DISTINCT_IMAGES)
-    contents = [Content(number, detections=detections, seed=seed) for number in trange(distinct, desc='drawing')]
+    contents = [
+        Content(number, detections=detections, seed=seed) for number in trange(distinct, desc='drawing', disable=None)
+    ]
 
     def rows_of(name: str, image_id: str, content: Content) -> Iterator[list[Any]]:
         if name == 'labels':
@@ -139,7 +141,7 @@ def write_files(folder: Path, images: int, *, detections: int, seed: int) -> Non
         with (folder / f'{name}.csv').open('w', newline='') as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            for number in trange(images, desc=f'writing {name}'):
+            for number in trange(images, desc=f'writing {name}', disable=None):
                 writer.writerows(rows_of(name, f'{number:016x}', contents[number % distinct]))
 
 

@@ -112,7 +112,7 @@ def measure(datasets: dict[str, Any], args: argparse.Namespace) -> dict[str, dic
     collating = dict.fromkeys(datasets, float('inf'))
     for repeat in range(args.repeats):
         batch: dict[str, list[Any]] = {name: [] for name in datasets}
-        for index in tqdm(range(count), f'repeat {repeat + 1} of {args.repeats}', unit='image'):
+        for index in tqdm(range(count), f'repeat {repeat + 1} of {args.repeats}', unit='image', disable=None):
             for name, dataset in datasets.items():
                 found, sample = load(dataset, index, repeat * count + index)
                 best = fastest[name][index]

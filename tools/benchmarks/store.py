@@ -100,7 +100,7 @@ def write_store(path: Path, *, images: int, seed: int) -> None:
     ends = np.cumsum(counts).tolist()
     absent = generator.integers(0, len(ids), (images, 4))
     with StoreWriter(path, taxonomy=Taxonomy.from_edges(ids, edges)) as writer:
-        for row in trange(images, desc='writing a store', unit='image'):
+        for row in trange(images, desc='writing a store', unit='image', disable=None):
             rows = slice(ends[row] - counts[row], ends[row])
             chosen = shapes[rows]
             instances = Instances(
@@ -253,6 +253,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         for kind, marker in (('store', 'o'), ('COCO', 's')):
             curve = sorted((row['images'], row[name]) for row in rows if row['kind'] == kind)
             axes.loglog(*zip(*curve, strict=True), marker=marker, label=kind) if curve else None
+        sizes = sorted({row['images'] for row in rows})
+        axes.set_xticks(sizes, labels=[f'{size:,}' for size in sizes])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter('{x:g}')
         axes.set(xlabel='images', ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
