@@ -105,9 +105,7 @@ def compare(
         ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
         EvaluationError: The systems were not tested on the same images.
     """
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise ConfigError(f'the systems are called {", ".join(names)}', fix='Give each a name of its own.')
+    _check_sources(sources, options)
     truth_path = store or _store_of(sources, 'test_dataloader', options)
     if truth_path is None:
         raise ConfigError('no store of the ground truth is named', fix='Give --store, or a run among the systems.')
@@ -280,6 +278,18 @@ def _head(
         versions={'hierseg': hierseg.__version__, 'python': machine['python'], **machine['versions']},
         training_images=None if training is None else len(training),
     )
+
+
+def _check_sources(sources: Sequence[RunSource | PredictionsSource], options: Mapping[str, Any] | None) -> None:
+    """Checks what can be known before the first system is tested."""
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'the systems are called {", ".join(names)}', fix='Give each a name of its own.')
+    for source in sources:
+        if isinstance(source, RunSource):
+            source.settled(options)
+        elif not Path(source.path).is_file():
+            raise ConfigError('the predictions do not exist', where=source.path, fix='Check the path.')
 
 
 def _store_of(

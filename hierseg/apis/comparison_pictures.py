@@ -15,8 +15,10 @@ import numpy.typing as npt
 from hierseg.annotations import Store
 from hierseg.apis.score_names import SHOWN_KINDS
 from hierseg.apis.sources import EvaluatedSystem
+from hierseg.errors import ConfigError
 from hierseg.evaluation import ImagePrediction
 from hierseg.metrics import ErrorKind, ImageErrors
+from hierseg.report.canvas import Picture
 from hierseg.report.comparison import ComparedImage, PanelInstance, draw_panel
 
 RIGHT = {ErrorKind.CORRECT: 1.0, ErrorKind.FINER: 1.0, ErrorKind.COARSER: 0.5}
@@ -76,7 +78,7 @@ def compared_images(
         folder: Where the images lie, if the predictions do not know.
 
     Raises:
-        OSError: An image cannot be read.
+        ConfigError: An image cannot be read.
     """
     scores = np.array([[image_score(image.errors) for image in system.evaluation.images] for system in systems])
     shown = []
@@ -85,7 +87,7 @@ def compared_images(
         path = _path(systems, position, store, row, folder)
         if path is None:
             return []
-        picture = mmcv.imread(str(path), flag='color_ignore_orientation', channel_order='rgb')
+        picture = _read(path)
         instances = store.instances(row)
         annotated = [
             PanelInstance(label, box, mask if has_mask else None, group_of=group_of)
@@ -110,6 +112,14 @@ def compared_images(
             )
         )
     return shown
+
+
+def _read(path: Path) -> Picture:
+    try:
+        picture: Picture = mmcv.imread(str(path), flag='color_ignore_orientation', channel_order='rgb')
+    except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
+        raise ConfigError('the image cannot be read', where=str(path), fix='Name the folder with --images.') from error
+    return picture
 
 
 def _path(

@@ -186,7 +186,8 @@ class TestTool:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
         [
-            (['--predictions', 'a=x.csv'], 'no store of the ground truth is named'),
+            (['--predictions', f'a={__file__}'], 'no store of the ground truth is named'),
+            (['--predictions', 'a=x.csv'], 'x.csv: the predictions do not exist'),
             (['--predictions', 'a=x.csv', '--predictions', 'a=y.csv'], 'the systems are called a, a'),
             (['--run', 'a=nowhere.py,nowhere.pth'], 'the config file does not exist'),
             ([], 'name at least one system'),
