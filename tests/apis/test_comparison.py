@@ -17,8 +17,9 @@ from tiny_runs import ROOT, tiny, train_here
 from hierseg.annotations import Store
 from hierseg.apis import evaluate
 from hierseg.apis.comparison import comparison_of
-from hierseg.apis.comparison_pictures import choose_images, image_score
+from hierseg.apis.comparison_pictures import choose_images, compared_images, image_score
 from hierseg.apis.sources import EvaluatedSystem, loss_curves
+from hierseg.errors import ConfigError
 from hierseg.evaluation import SystemMetric
 from hierseg.metrics import ErrorKind, ImageErrors
 from hierseg.report import HierLocalVisualizer
@@ -123,6 +124,14 @@ class TestDocument:
         assert sorted(shown.confusion) == sorted(expected)
         assert set(shown.precision_recall) == {'all classes', 'root classes', 'deeper classes'}
         json.dumps(document.to_json(), allow_nan=False)
+
+
+def test_an_image_that_is_not_there(store, tmp_path):
+    found = system('first', store, right_on=range(4))
+    with pytest.raises(ConfigError, match=r'\.jpg: the image cannot be read'):
+        compared_images([found], Store.open(store), count=1, score_thr=0.3, seed=0, folder=tmp_path)
+    # Nobody knows where the images lie: no pictures.
+    assert compared_images([found], Store.open(store), count=1, score_thr=0.3, seed=0) == []
 
 
 def test_curves_of_each_layer(tmp_path):
