@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations.records import BoolArray, IntArray
+from hierseg.annotations.records import IntArray
 
 # Seven characters of five bits hold every count that pycocotools can (32 bits); longer ones are damage.
 LONGEST_NUMBER = 7
@@ -145,54 +145,36 @@ def encode_mask(mask: Mask) -> bytes:
 
 
 def runs_of(mask: Mask) -> IntArray:
-    """The run lengths of a mask, (H, W) uint8 of any values, H and W at least 1.
-
-    Neighbouring rows are compared eight pixels at a time, so that only the outline costs more than memory
-    bandwidth; pycocotools walks down every column.
+    """The run lengths of a mask, (H, W) uint8; every value but 0 is inside; H and W at least 1.
 
     Returns:
         (K,) int64; zeros first, column by column.
     """
-    height, width = mask.shape
-    pixels = mask.reshape(-1)
-    above, _ = _changed_bytes(pixels, width)
-    above = above[(pixels[above] != 0) != (pixels[above + width] != 0)]
-    row, column = np.divmod(above, width)
-    return _runs(row, column, top=mask[0] != 0, bottom=mask[-1] != 0, height=height)
+    return runs_of_packed(np.packbits(mask, axis=1), mask.shape[1])
 
 
 def runs_of_packed(rows: Mask, width: int) -> IntArray:
-    """:func:`runs_of` a mask of one bit a pixel, (H, ⌈W / 8⌉) uint8, highest bit first; W >= 1."""
+    """:func:`runs_of` a mask of one bit a pixel, (H, ⌈W / 8⌉) uint8, highest bit first; W >= 1.
+
+    Neighbouring rows are compared eight pixels to a byte, so that the outline is nearly all that costs time;
+    pycocotools walks down every column.
+    """
     height, stride = rows.shape
-    above, changes = _changed_bytes(rows.reshape(-1), stride)
-    byte, bit = np.divmod(np.flatnonzero(np.unpackbits(changes)), 8)
-    row, column = np.divmod(above[byte], stride)
-    column = column * 8 + bit
+    values = rows.reshape(-1)
+    changes = values[stride:] ^ values[:-stride]
+    above = np.flatnonzero(changes != 0)
+    bits = np.flatnonzero(np.unpackbits(changes[above]).view(np.bool_))
+    row, byte = np.divmod(above[bits >> 3], stride)
+    column = byte * 8 + (bits & 7)
     inside = column < width
-    top, bottom = (np.unpackbits(rows[at], count=width) != 0 for at in (0, -1))
-    return _runs(row[inside], column[inside], top=top, bottom=bottom, height=height)
-
-
-def _changed_bytes(values: Mask, stride: int) -> tuple[IntArray, Mask]:
-    """Where a byte differs from the one ``stride`` bytes on, ascending, and their difference by exclusive or."""
-    last = len(values) - stride
-    changes = np.empty(-(-last // 8) * 8, dtype=np.uint8)
-    changes[last:] = 0
-    np.bitwise_xor(values[stride:], values[:last], out=changes[:last])
-    words = np.flatnonzero(changes.view(np.uint64) != 0)
-    bytes_of_words = changes.reshape(-1, 8)[words].reshape(-1)
-    within = np.flatnonzero(bytes_of_words != 0)
-    return words[within >> 3] * 8 + (within & 7), bytes_of_words[within]
-
-
-def _runs(row: IntArray, column: IntArray, *, top: BoolArray, bottom: BoolArray, height: int) -> IntArray:
-    """Run lengths from the pixels whose lower neighbour differs, and the first and the last row."""
+    begins, bottom = np.unpackbits(rows[[0, -1]], axis=1, count=width).view(np.bool_)
     # A column's first pixel follows the last one of the column before.
-    begins = top.copy()
     begins[1:] ^= bottom[:-1]
-    starts = np.concatenate([column * height + row + 1, np.flatnonzero(begins) * height])
+    bounds = [[0], (column * height + row + 1)[inside], np.flatnonzero(begins) * height, [height * width]]
+    starts = np.concatenate(bounds).astype(np.int64, copy=False)
     starts.sort()
-    return np.diff(starts, prepend=0, append=len(top) * height).astype(np.int64, copy=False)
+    runs: IntArray = starts[1:] - starts[:-1]
+    return runs
 
 
 def decode_mask(counts: bytes, height: int, width: int) -> Mask:
