@@ -93,6 +93,8 @@ RULES = {
         },
         more=('--overwrite', '--workers', '1'),
     ),
+    'python tools/dataset_converters/merge_shards.py': Rule(more=('--overwrite',)),
+    'python -m hierseg.annotations': Rule(),
     'python tools/dataset_converters/coco.py': Rule(words={'STORE': 'data/farm/store/again'}, more=('--overwrite',)),
     'python tools/analysis_tools/browse_dataset.py': Rule(),
     'python tools/analysis_tools/calibrate.py': Rule(may_refuse='no name of them can be judged'),
