@@ -10,14 +10,15 @@ from typing import Any
 
 PACKAGES = (
     'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'numpy', 'pandas', 'pyarrow', 'pycocotools',
-    'opencv-python',
+    'opencv-python', 'pillow',
 )  # fmt: skip
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, Python, and versions of the packages that are installed.
+    """Processor, cores that this process may use, memory, load, Python, and versions of the packages.
 
-    Names nothing that tells one machine from another of its kind.
+    Load is the mean number of processes that ran or waited in the last minute. Packages that are not installed are left
+    out, and nothing tells one machine from another of its kind.
     """
     versions = {}
     for package in PACKAGES:
@@ -29,6 +30,7 @@ def describe_machine() -> dict[str, Any]:
         'processor': _processor(),
         'cores': len(os.sched_getaffinity(0)),
         'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30),
+        'load': round(os.getloadavg()[0], 1),
         'python': platform.python_version(),
         'versions': versions,
     }

@@ -35,6 +35,7 @@ from hierseg.apis import read_config
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.functional import SCHEMES
+from hierseg.machine import describe_machine
 from hierseg.metrics import FREQUENCY_BANDS, frequency_bands, mean_over_classes
 from hierseg.report.score_dots import plot_score_dots
 
@@ -476,7 +477,7 @@ def main() -> None:
             variant: {run.seed: found[run.folder] for run in runs if (run.experiment, run.variant) == (name, variant)}
             for variant in EXPERIMENTS[name].variants
         }
-        write_json(results, out / f'{name}.json')
+        write_json({'machine': describe_machine(), 'results': results}, out / f'{name}.json')
         (out / f'{name}.md').write_text(table(name, results) + '\n', encoding='utf-8')
         draw(name, results, out / f'{name}.png')
         print(table(name, results), end='\n\n')

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import os
-import platform
 import tempfile
 import time
 import zipfile
@@ -22,8 +21,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL
-import pyarrow
 from PIL import Image
 from tqdm import tqdm
 
@@ -32,6 +29,7 @@ from hierseg.annotations.openimages import OpenImagesFiles, convert_openimages
 from hierseg.annotations.png_masks import read_mask
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.taxonomy import Taxonomy
 
 DEPTHS = {'1-bit': '1', '8-bit': 'L'}
@@ -185,7 +183,8 @@ def print_markdown(document: dict[str, Any]) -> None:
             f'{run["processor seconds"]:.1f} | {rate:,.0f} | '
             f'{rate * document["masks_per_image"]:,.0f} |'
         )
-    print(f'\n{document["machine"]}; ' + ', '.join(f'{name} {found}' for name, found in document['versions'].items()))
+    machine = document['machine']
+    print(f'\n{machine["processor"]}, {machine["cores"]} cores, load {machine["load"]}')
 
 
 @exits_cleanly()
@@ -193,17 +192,10 @@ def main() -> None:
     args = parse_args()
     cv2.setNumThreads(0)
     masks = draw_masks(args.masks, *args.size, args.seed)
-    load = os.getloadavg()[0]
+    machine = describe_machine()  # before the benchmark is its load
     document = {
         **{name: value for name, value in vars(args).items() if name != 'out'},
-        'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}',
-        'versions': {
-            'Python': platform.python_version(),
-            'numpy': np.__version__,
-            'OpenCV': cv2.__version__,
-            'Pillow': PIL.__version__,
-            'pyarrow': pyarrow.__version__,
-        },
+        'machine': machine,
         'microseconds': time_masks(masks, args.repeats),
         'converter': time_converter(masks, args),
     }

@@ -11,21 +11,17 @@ import argparse
 import binascii
 import csv
 import multiprocessing
-import os
-import platform
 import resource
 import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 from pycocotools import mask as coco_mask
@@ -33,6 +29,7 @@ from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.metrics import encode_mask, evaluate_files
 from hierseg.taxonomy import Taxonomy
 
@@ -262,12 +259,11 @@ def main() -> None:
         if 'floor' in figures:
             parts = ', '.join(f'{name} {seconds:.2f} s' for name, seconds in figures['floor']['parts'].items())
             print(f'\nfloor: {parts}; the reference evaluator took {REFERENCE_SECONDS} s for 150,000 detections')
-    machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
-    versions = {'python': platform.python_version(), 'numpy': np.__version__, 'pyarrow': pa.__version__}
-    versions['pycocotools'] = version('pycocotools')
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json({'seed': args.seed, 'repeats': args.repeats, **versions, **machine, 'sizes': sizes}, args.out)
+        write_json(
+            {'seed': args.seed, 'repeats': args.repeats, 'machine': describe_machine(), 'sizes': sizes}, args.out
+        )
 
 
 if __name__ == '__main__':

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -34,6 +31,7 @@ from hierseg.annotations.openimages import ConversionOptions, OpenImagesFiles, c
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.synthetic import AnnotationRates, SplitOptions, SynthesisOptions, default_taxonomy, synthesize
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'openimages_instance.py'
@@ -162,11 +160,8 @@ def main() -> None:
     print('\n'.join(table(milliseconds)))
     if args.out:
         settings = {name: value for name, value in vars(args).items() if name != 'out'}
-        machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
-        names = ('numpy', 'torch', 'opencv-python', 'pycocotools', 'onedl-mmcv', 'onedl-mmdetection')
-        versions = {'python': platform.python_version(), **{name: version(name) for name in names}}
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json({**settings, **versions, **machine, 'milliseconds': milliseconds}, args.out)
+        write_json({**settings, 'machine': describe_machine(), 'milliseconds': milliseconds}, args.out)
 
 
 if __name__ == '__main__':

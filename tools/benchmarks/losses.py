@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from hierseg.errors import exits_cleanly
 from hierseg.functional import SCHEMES
+from hierseg.machine import describe_machine
 from hierseg.models import HierarchicalLoss
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
@@ -108,7 +108,7 @@ def main() -> None:
         else random_tree(args.num_classes, args.seed)
     )
     fastest = measure(args, taxonomy)
-    machine = torch.cuda.get_device_name() if args.device.startswith('cuda') else platform.machine()
+    machine = torch.cuda.get_device_name() if args.device.startswith('cuda') else describe_machine()['processor']
     print(
         f'{args.rois} RoIs, {taxonomy.num_classes} classes, {taxonomy.arrays.ancestor_pairs.shape[1]} pairs of a '
         f'class and an ancestor; torch {torch.__version__}, {machine}, {args.threads} thread(s)'
@@ -118,7 +118,7 @@ def main() -> None:
         print(f'{name:28}{milliseconds:8.2f}{milliseconds / fastest["cross_entropy"]:18.1f}')
     if args.out:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        document = {'settings': settings, 'torch': torch.__version__, 'machine': machine, 'milliseconds': fastest}
+        document = {'settings': settings, 'device': machine, 'machine': describe_machine(), 'milliseconds': fastest}
         args.out.write_text(json.dumps(document, indent=2))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable
 from itertools import islice
@@ -20,6 +18,7 @@ from hierseg.annotations import ImageRow, Instances, StoreWriter
 from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.taxonomy import Taxonomy
 
 ROOT_CLASSES, DEEPER_CLASSES = 213, 87
@@ -115,9 +114,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder), num_images=args.images, num_instances=args.instances, seed=args.seed)
         seconds = measure(store, args.seed)
-    machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
     settings = {name: value for name, value in vars(args).items() if name != 'out'}
-    document = {**settings, 'numpy': np.__version__, **machine, 'seconds': seconds}
+    document = {**settings, 'machine': describe_machine(), 'seconds': seconds}
     if args.out is None:
         print(json.dumps(document))
     else:

@@ -12,13 +12,10 @@ import argparse
 import json
 import mmap
 import multiprocessing
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,6 +28,7 @@ from hierseg.annotations import ImageRow, Instances, Store, StoreWriter
 from hierseg.annotations.frequency import TrainingLabels, repeat_factors
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.taxonomy import Taxonomy
 
 ROOT_CLASSES, DEEPER_CLASSES = 213, 87
@@ -280,11 +278,8 @@ def main() -> None:
     if args.figure:
         draw(rows, args.figure)
     if args.out:
-        machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count()}
-        versions = {name: version(name) for name in ('numpy', 'pyarrow', 'pycocotools', 'matplotlib')}
-        versions['python'] = platform.python_version()
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json({'seed': args.seed, 'repeats': args.repeats, **versions, **machine, 'rows': rows}, args.out)
+        write_json({'seed': args.seed, 'repeats': args.repeats, 'machine': describe_machine(), 'rows': rows}, args.out)
 
 
 if __name__ == '__main__':
