@@ -30,7 +30,7 @@ IMAGES_PER_PART = 64
 BYTES_PER_PART = 16 << 20
 """Of the submission, on average; decoded and with what Python adds, it is several times as much."""
 
-Matcher = Callable[..., ImageMatches]
+Matcher = Callable[..., list[ImageMatches]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Part:
         """Matches the images of the part, in their order.
 
         Args:
-            match: ``match_image`` with its options.
+            match: ``match_images`` with its options.
 
         Raises:
             EvaluationError: If a mask cannot be used; it names the line.
@@ -69,10 +69,11 @@ class Part:
         detections = detections_of_rows(
             rows, self.ground_truth.sizes, predictions=self.predictions, first_image=self.first_image
         )
-        return [
-            match(self.ground_truth.image(index), detections.image(index), image_id=image_id)
-            for index, image_id in enumerate(self.ground_truth.image_ids)
-        ]
+        image_ids = self.ground_truth.image_ids
+        truth, found = (
+            [table.image(index) for index in range(len(image_ids))] for table in (self.ground_truth, detections)
+        )
+        return match(truth, found, image_ids=image_ids)
 
 
 def split_by_image(
@@ -126,7 +127,7 @@ def part_matcher(match: Matcher, *, workers: int) -> Iterator[Callable[[Iterable
     """What matches parts, in this process or in several, and yields the results in the order of the parts.
 
     Args:
-        match: ``match_image`` with its options.
+        match: ``match_images`` with its options.
         workers: How many processes; 1 for this one.
 
     Raises:
