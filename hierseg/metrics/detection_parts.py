@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401 - pyarrow would import it for its first array, in each process anew
 import pyarrow as pa
 
 from hierseg.errors import EvaluationError
@@ -67,7 +68,11 @@ class Part:
         kept = self.ground_truth.evaluatable(rows['image'].to_numpy() - self.first_image, rows['label'].to_numpy())
         rows = rows if kept.all() else rows.filter(pa.array(kept))
         detections = detections_of_rows(
-            rows, self.ground_truth.sizes, predictions=self.predictions, first_image=self.first_image
+            rows,
+            self.ground_truth.sizes,
+            predictions=self.predictions,
+            first_image=self.first_image,
+            boxed=self.ground_truth.have_box_only,  # other objects are compared by their masks
         )
         image_ids = self.ground_truth.image_ids
         truth, found = (

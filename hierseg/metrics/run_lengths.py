@@ -44,7 +44,12 @@ class Measures:
 
 
 def measure(
-    masks: Sequence[bytes], heights: IntArray, widths: IntArray, *, where: Callable[[int], str] = 'mask {}'.format
+    masks: Sequence[bytes],
+    heights: IntArray,
+    widths: IntArray,
+    *,
+    boxed: BoolArray | None = None,
+    where: Callable[[int], str] = 'mask {}'.format,
 ) -> Measures:
     """Checks and measures run lengths.
 
@@ -52,6 +57,7 @@ def measure(
         masks: R compressed run lengths; none may be ``b''``.
         heights: (R,) int64, pixels.
         widths: (R,) int64, pixels.
+        boxed: (R,) bool; the masks whose boxes are asked for, None for all. The boxes of others are zeros.
         where: Says of the index of a mask where it comes from.
 
     Raises:
@@ -74,7 +80,10 @@ def measure(
             wrong = _impossible(runs, totals, num_pixels)
         if wrong < 0:
             areas[part], irregular[part] = totals[:, 1], _irregular(runs)
-            boxes[part] = _boxes(runs, totals[:, 1], num_pixels, int(heights[part[0]]))
+            wanted = np.ones(len(part), dtype=bool) if boxed is None else boxed[part]
+            if wanted.any():
+                found = _boxes(runs.of(wanted), totals[wanted, 1], num_pixels[wanted], int(heights[part[0]]))
+                boxes[part[wanted]] = found
         else:
             bad = min(bad, int(part[wrong]))
     if bad < len(masks):
@@ -121,6 +130,15 @@ class _Runs:
         """(R, 2) int64; pixels of background and foreground."""
         totals: IntArray = np.add.reduceat(self.pairs, self.first, axis=0, dtype=np.int64)
         return totals
+
+    def of(self, wanted: BoolArray) -> _Runs:
+        """Those of the wanted masks, (R,) bool."""
+        if wanted.all():
+            return self
+        num_pairs = self.last - self.first + 1
+        end = np.cumsum(num_pairs[wanted])
+        pairs = self.pairs[np.repeat(wanted, num_pairs)]
+        return _Runs(pairs, end - num_pairs[wanted], end - 1, self.padded[wanted], self.overlong[wanted])
 
 
 def _chunks(lengths: IntArray, heights: IntArray) -> Iterator[IntArray]:
