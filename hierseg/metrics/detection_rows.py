@@ -133,7 +133,7 @@ def detections_of_rows(
     if 'mask' in rows.column_names:
         mask_sizes = np.stack([rows[name].to_numpy() for name in ('height', 'width')], axis=1)
         wanted = None if boxed is None else boxed(images, labels)
-        column = read_masks(rows['mask'].to_pylist(), mask_sizes, boxed=wanted, where=where)
+        column = read_masks(rows['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
         sizes = sizes_of_images(images, mask_sizes, sizes, where=where)
         masks, areas = column.masks, column.areas
         boxes = column.boxes / np.maximum(mask_sizes[:, [1, 0, 1, 0]], 1)

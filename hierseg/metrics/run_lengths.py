@@ -69,7 +69,7 @@ def measure(
     bad = len(masks)
     for part in _chunks(lengths, heights):
         # A run of no pixels behind each mask ends those with a number of runs that is odd.
-        text = b'0'.join([*(masks[index] for index in part.tolist()), b''])
+        text = b'0'.join([masks[index] for index in part.tolist()]) + b'0'
         digits: npt.NDArray[np.uint8] = np.frombuffer(text, dtype=np.uint8) - np.uint8(48)
         behind = np.cumsum(lengths[part] + 1) - 1
         wrong = _malformed(digits, behind)
@@ -137,7 +137,7 @@ class _Runs:
             return self
         num_pairs = self.last - self.first + 1
         end = np.cumsum(num_pairs[wanted])
-        pairs = self.pairs[np.repeat(wanted, num_pairs)]
+        pairs = self.pairs[np.flatnonzero(np.repeat(wanted, num_pairs))]
         return _Runs(pairs, end - num_pairs[wanted], end - 1, self.padded[wanted], self.overlong[wanted])
 
 
@@ -167,7 +167,7 @@ def _decode(digits: npt.NDArray[np.uint8], behind: IntArray, num_pixels: IntArra
     """The runs of masks whose digits are well-formed; arguments as of :func:`_malformed`."""
     begin = np.append(0, behind[:-1] + 1)
     is_last = digits < _MORE
-    num_runs = np.add.reduceat(is_last, begin, dtype=np.int64) - 1
+    num_runs = np.add.reduceat(is_last, begin, dtype=np.int32).astype(np.int64) - 1
     longer = _longer(digits, is_last)
     overlong = np.zeros(len(behind), dtype=bool)
     overlong[np.searchsorted(behind, longer[_MAX_DIGITS - 1])] = True
@@ -199,7 +199,7 @@ def _longer(digits: npt.NDArray[np.uint8], is_last: BoolArray) -> list[IntArray]
     longer = [np.flatnonzero(is_last[1:] > is_last[:-1]) + 1]
     while len(longer) < _MAX_DIGITS:
         at = longer[-1]
-        longer.append(at[digits[at - len(longer) - 1] >= _MORE])
+        longer.append(at[digits[at - len(longer) - 1] >= _MORE] if len(at) else at)
     return longer
 
 
