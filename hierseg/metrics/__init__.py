@@ -39,7 +39,7 @@ from hierseg.metrics.hierarchical import (
 from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image, possible_names
 from hierseg.metrics.mask_text import decode_masks, encode_mask
-from hierseg.metrics.matching import match_image, match_image_by
+from hierseg.metrics.matching import match_image, match_image_by, match_images, match_images_by
 from hierseg.metrics.official_csv import (
     BOX_SUBMISSION_COLUMNS,
     MASK_SUBMISSION_COLUMNS,
@@ -126,6 +126,8 @@ __all__ = [
     'match_image',
     'match_image_as_coco',
     'match_image_by',
+    'match_images',
+    'match_images_by',
     'mean_over_classes',
     'mean_over_thresholds',
     'measure',

@@ -121,8 +121,10 @@ class ImageMatchTable:
         """The matches by the criterion of that index."""
         verdicts = self.verdicts[index]
         kept = np.flatnonzero(verdicts != Verdict.REMOVED)
-        # As in the reference, found groups come behind the singles of their class: it decides ties of scores.
-        kept = kept[np.lexsort((verdicts[kept] == Verdict.GROUP_FOUND, self.labels[kept]))]
+        is_group = verdicts[kept] == Verdict.GROUP_FOUND
+        if is_group.any():
+            # As in the reference, found groups come behind the singles of their class: it decides ties of scores.
+            kept = kept[np.lexsort((is_group, self.labels[kept]))]
         return ImageMatches(
             image_id=self.image_id,
             labels=self.labels[kept],

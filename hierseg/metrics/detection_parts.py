@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401 - pyarrow would import it for its first array, in each process anew
 import pyarrow as pa
 
 from hierseg.errors import EvaluationError
@@ -30,7 +31,7 @@ IMAGES_PER_PART = 64
 BYTES_PER_PART = 16 << 20
 """Of the submission, on average; decoded and with what Python adds, it is several times as much."""
 
-Matcher = Callable[..., ImageMatches]
+Matcher = Callable[..., list[ImageMatches]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Part:
         """Matches the images of the part, in their order.
 
         Args:
-            match: ``match_image`` with its options.
+            match: ``match_images`` with its options.
 
         Raises:
             EvaluationError: If a mask cannot be used; it names the line.
@@ -67,12 +68,17 @@ class Part:
         kept = self.ground_truth.evaluatable(rows['image'].to_numpy() - self.first_image, rows['label'].to_numpy())
         rows = rows if kept.all() else rows.filter(pa.array(kept))
         detections = detections_of_rows(
-            rows, self.ground_truth.sizes, predictions=self.predictions, first_image=self.first_image
+            rows,
+            self.ground_truth.sizes,
+            predictions=self.predictions,
+            first_image=self.first_image,
+            boxed=self.ground_truth.have_box_only,  # other objects are compared by their masks
         )
-        return [
-            match(self.ground_truth.image(index), detections.image(index), image_id=image_id)
-            for index, image_id in enumerate(self.ground_truth.image_ids)
-        ]
+        image_ids = self.ground_truth.image_ids
+        truth, found = (
+            [table.image(index) for index in range(len(image_ids))] for table in (self.ground_truth, detections)
+        )
+        return match(truth, found, image_ids=image_ids)
 
 
 def split_by_image(
@@ -126,7 +132,7 @@ def part_matcher(match: Matcher, *, workers: int) -> Iterator[Callable[[Iterable
     """What matches parts, in this process or in several, and yields the results in the order of the parts.
 
     Args:
-        match: ``match_image`` with its options.
+        match: ``match_images`` with its options.
         workers: How many processes; 1 for this one.
 
     Raises:

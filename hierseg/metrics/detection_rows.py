@@ -6,7 +6,7 @@ processes. Shape letters: F images of the ground truth, D detections.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hierseg.metrics.csv_tables import CsvTable, line_of, positions
 from hierseg.metrics.mask_column import read_masks, sizes_of_images
-from hierseg.metrics.records import FloatArray, ImageDetections, IntArray, IouType
+from hierseg.metrics.records import BoolArray, FloatArray, ImageDetections, IntArray, IouType
 from hierseg.taxonomy import Taxonomy
 
 Path = str | PathLike[str]
@@ -98,7 +98,14 @@ def detection_rows(
         yield batch if (images >= 0).all() else batch.filter(pa.array(images >= 0))
 
 
-def detections_of_rows(rows: pa.Table, sizes: IntArray, *, predictions: Path, first_image: int = 0) -> DetectionTable:
+def detections_of_rows(
+    rows: pa.Table,
+    sizes: IntArray,
+    *,
+    predictions: Path,
+    first_image: int = 0,
+    boxed: Callable[[IntArray, IntArray], BoolArray] | None = None,
+) -> DetectionTable:
     """Decodes masks and sorts by image.
 
     Args:
@@ -106,6 +113,8 @@ def detections_of_rows(rows: pa.Table, sizes: IntArray, *, predictions: Path, fi
         sizes: (F, 2) int64; height and width of the ground truth's masks from that image on, zeros without any.
         predictions: The file that the rows are from.
         first_image: The image that becomes the first of the table.
+        boxed: Says of images, counted from the first, and labels, (D,) int64 each, where the boxes of masks are asked
+            for; None for all. The boxes of other masks are zeros.
 
     Raises:
         EvaluationError: If a mask cannot be used; it names the line.
@@ -119,14 +128,16 @@ def detections_of_rows(rows: pa.Table, sizes: IntArray, *, predictions: Path, fi
     def where(row: int) -> str:
         return line_of(predictions, file_rows[row].as_py())
 
+    labels = rows['label'].to_numpy()
     masks, areas = None, None
     if 'mask' in rows.column_names:
         mask_sizes = np.stack([rows[name].to_numpy() for name in ('height', 'width')], axis=1)
-        column = read_masks(rows['mask'].to_pylist(), mask_sizes, where=where)
+        wanted = None if boxed is None else boxed(images, labels)
+        column = read_masks(rows['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
         sizes = sizes_of_images(images, mask_sizes, sizes, where=where)
         masks, areas = column.masks, column.areas
         boxes = column.boxes / np.maximum(mask_sizes[:, [1, 0, 1, 0]], 1)
     else:
         boxes = np.stack([rows[side].to_numpy() for side in SIDES], axis=1)
     first = np.searchsorted(images, np.arange(len(sizes) + 1))
-    return DetectionTable(rows['label'].to_numpy(), rows['score'].to_numpy(), boxes, masks, areas, sizes, first)
+    return DetectionTable(labels, rows['score'].to_numpy(), boxes, masks, areas, sizes, first)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.mask_text import decode_masks
-from hierseg.metrics.records import IntArray
+from hierseg.metrics.records import BoolArray, IntArray
 from hierseg.metrics.run_lengths import measure, regular
 
 
@@ -25,12 +25,15 @@ class MaskColumn:
     boxes: IntArray
 
 
-def read_masks(texts: Sequence[str], sizes: IntArray, *, where: Callable[[int], str]) -> MaskColumn:
+def read_masks(
+    texts: Sequence[str], sizes: IntArray, *, boxed: BoolArray | None = None, where: Callable[[int], str]
+) -> MaskColumn:
     """Decodes the masks of N rows.
 
     Args:
         texts: As the official files write them; those of rows without a mask are not looked at.
         sizes: (N, 2) int64; height and width, zeros where a row has no mask.
+        boxed: (N,) bool; the rows whose boxes are asked for, None for all. The boxes of others are zeros.
         where: Says of a row where it stands.
 
     Raises:
@@ -43,7 +46,8 @@ def read_masks(texts: Sequence[str], sizes: IntArray, *, where: Callable[[int], 
         return where(names[index])
 
     given = decode_masks([texts[row] for row in names], where=where_mask)
-    measures = measure(given, sizes[rows, 0], sizes[rows, 1], where=where_mask)
+    wanted = None if boxed is None else boxed[rows]
+    measures = measure(given, sizes[rows, 0], sizes[rows, 1], boxed=wanted, where=where_mask)
     for index in np.flatnonzero(measures.irregular).tolist():
         height, width = sizes[names[index]].tolist()
         given[index] = regular(given[index], (height, width))

@@ -1,7 +1,8 @@
-"""Matches the detections of one image to its ground truth: rules 3 to 5 of the Open Images protocol.
+"""Matches the detections of images to their ground truth: rules 3 to 5 of the Open Images protocol.
 
-Shape letters: D detections of one class in order of descending score, I objects of that class, J a subset of
-those, K criteria, S detections of all classes.
+Images and their classes are matched together, several at a time, which is what makes it fast.
+
+Shape letters: B images, D detections that are looked at, by image, class and descending score, I objects, K criteria.
 
 Arithmetic follows the reference evaluator to the type: masks overlap in float32, boxes in float64. Equal
 scores come in reverse order of the submission, which is what the reference's reversed sort gives
@@ -10,7 +11,7 @@ wherever that sort keeps equal elements in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,7 +20,9 @@ import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.criteria import OPEN_IMAGES, Criterion, ImageMatchTable, Verdict
-from hierseg.metrics.overlaps import Overlaps, box_overlaps, check_sizes, mask_overlaps
+from hierseg.metrics.image_batch import ImageBatch
+from hierseg.metrics.object_pairs import Pairs, first_of_each, pairs_with
+from hierseg.metrics.overlaps import check_sizes
 from hierseg.metrics.records import (
     BoolArray,
     FloatArray,
@@ -32,6 +35,7 @@ from hierseg.metrics.records import (
 
 SCORE_FLOOR = -10.0  # the reference ignores what scores no better,
 MAX_DETECTIONS = 10_000  # and what comes after this many of one class on one image
+MAX_PAIRS = 1 << 20  # of a detection and an object of any class, in images that are matched together
 
 Verdicts = npt.NDArray[np.uint8]
 
@@ -41,32 +45,13 @@ class _Stage:
     """Two stages of rule 4: a and b for masked objects, c and d for the others; the boxes variant has one such pair.
 
     Attributes:
-        objects: (I,) bool; the objects of the image that it is about.
-        by_mask: Compare masks, else boxes.
+        singles: Pairs with single objects.
+        groups: Pairs with groups.
         counts: Its objects count as ground truth; if not, what finds one is removed from scoring.
     """
 
-    objects: BoolArray
-    by_mask: bool
-    counts: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _StageOverlaps:
-    """Overlaps of the detections of one class with the objects of a stage: all that criteria differ in comes later.
-
-    Attributes:
-        iou: (D, J) intersection over union with the single objects.
-        areas: (J,) int64, pixels; of those.
-        ioa: (D, J) intersection over detection area with the groups.
-        group_areas: (J,) int64, pixels; of those.
-        counts: As of the stage.
-    """
-
-    iou: Overlaps
-    areas: IntArray
-    ioa: Overlaps
-    group_areas: IntArray
+    singles: Pairs
+    groups: Pairs
     counts: bool
 
 
@@ -79,7 +64,7 @@ def match_image(
     group_of_weight: float = 0.0,
     criterion: Criterion = OPEN_IMAGES,
 ) -> ImageMatches:
-    """Matches one image by one criterion; arguments and errors as of :func:`match_image_by`."""
+    """Matches one image by one criterion; arguments and errors as of :func:`match_images_by`."""
     table = match_image_by(
         ground_truth,
         detections,
@@ -91,6 +76,27 @@ def match_image(
     return table.at(0)
 
 
+def match_images(
+    ground_truths: Sequence[ImageGroundTruth],
+    detections: Sequence[ImageDetections],
+    *,
+    image_ids: Sequence[str],
+    iou_type: IouType = 'segm',
+    group_of_weight: float = 0.0,
+    criterion: Criterion = OPEN_IMAGES,
+) -> list[ImageMatches]:
+    """Matches images by one criterion; arguments and errors as of :func:`match_images_by`."""
+    tables = match_images_by(
+        ground_truths,
+        detections,
+        criteria=(criterion,),
+        image_ids=image_ids,
+        iou_type=iou_type,
+        group_of_weight=group_of_weight,
+    )
+    return [table.at(0) for table in tables]
+
+
 def match_image_by(
     ground_truth: ImageGroundTruth,
     detections: ImageDetections,
@@ -100,53 +106,57 @@ def match_image_by(
     iou_type: IouType = 'segm',
     group_of_weight: float = 0.0,
 ) -> ImageMatchTable:
-    """Matches one image by several criteria; overlaps, which take most of the time, are computed once.
+    """Matches one image by several criteria; arguments and errors as of :func:`match_images_by`."""
+    tables = match_images_by(
+        (ground_truth,),
+        (detections,),
+        criteria=criteria,
+        image_ids=(image_id,),
+        iou_type=iou_type,
+        group_of_weight=group_of_weight,
+    )
+    return tables[0]
+
+
+def match_images_by(
+    ground_truths: Sequence[ImageGroundTruth],
+    detections: Sequence[ImageDetections],
+    *,
+    criteria: Sequence[Criterion],
+    image_ids: Sequence[str],
+    iou_type: IouType = 'segm',
+    group_of_weight: float = 0.0,
+) -> list[ImageMatchTable]:
+    """Matches images by several criteria; overlaps, which take most of the time, are computed once.
 
     With a range of area, objects out of the range are ignored as in COCO: they do not count, and what finds one of
     them, and none in the range, is removed; so are detections that find nothing and are out of the range themselves.
     Objects without a mask have no area: they count in no range, and remain ignored by rule 4 in each.
 
     Args:
-        ground_truth: Its objects, expanded.
-        detections: Its detections.
+        ground_truths: The objects of each image, expanded.
+        detections: The detections of each image.
         criteria: K criteria.
-        image_id: Its id.
+        image_ids: The id of each image.
         iou_type: ``segm`` compares masks, and boxes where an object has no mask; ``bbox`` boxes only.
         group_of_weight: w, what finding a group counts.
+
+    Returns:
+        A table for each image.
 
     Raises:
         EvaluationError: If the masks of ground truth and detections differ in size, or a criterion asks for areas
             and there are no masks.
     """
-    _check_areas(criteria, detections, iou_type, image_id)
-    if iou_type == 'segm':
-        check_sizes(ground_truth, detections, image_id)
-        counted = ground_truth.mask_areas > 0
-        stages = [_Stage(counted, by_mask=True, counts=True), _Stage(~counted, by_mask=False, counts=False)]
-    else:
-        counted = np.ones(len(ground_truth.labels), dtype=bool)
-        stages = [_Stage(counted, by_mask=False, counts=True)]
-    order = _evaluatable(ground_truth, detections, iou_type)
-    verdicts = _verdicts(ground_truth, detections, order, stages, criteria)
-    if group_of_weight <= 0:
-        verdicts[verdicts == Verdict.GROUP_FOUND] = Verdict.REMOVED
-    scored = (verdicts != Verdict.REMOVED).any(axis=0)
-    weight_of_object = np.where(ground_truth.group_of, group_of_weight, 1.0) * counted
-    counted_labels, inverse = np.unique(ground_truth.labels, return_inverse=True)
-    counts = [
-        np.bincount(inverse, weight_of_object * criterion.contains(ground_truth.mask_areas), len(counted_labels))
-        for criterion in criteria
-    ]
-    return ImageMatchTable(
-        image_id=image_id,
-        criteria=tuple(criteria),
-        labels=detections.labels[order[scored]],
-        scores=detections.scores[order[scored]],
-        verdicts=verdicts[:, scored],
-        counted_labels=counted_labels,
-        counts=np.array(counts, dtype=np.float64).reshape(len(criteria), len(counted_labels)),
-        group_of_weight=group_of_weight,
-    )
+    for ground_truth, found, image_id in zip(ground_truths, detections, image_ids, strict=True):
+        _check_areas(criteria, found, iou_type, image_id)
+        if iou_type == 'segm':
+            check_sizes(ground_truth, found, image_id)
+    tables: list[ImageMatchTable] = []
+    for part in _parts(ground_truths, detections):
+        batch = ImageBatch.of(ground_truths[part], detections[part])
+        tables += _match_batch(batch, criteria, image_ids[part], iou_type, group_of_weight)
+    return tables
 
 
 def descending(scores: FloatArray) -> IntArray:
@@ -165,123 +175,98 @@ def _check_areas(criteria: Sequence[Criterion], detections: ImageDetections, iou
         )
 
 
-def _evaluatable(ground_truth: ImageGroundTruth, detections: ImageDetections, iou_type: IouType) -> IntArray:
-    """Indices of the detections that are looked at, sorted by class and descending score."""
-    classes = np.union1d(ground_truth.verified, ground_truth.labels)
-    keep = np.isin(detections.labels, classes) & (detections.scores > SCORE_FLOOR)
-    if iou_type == 'segm' and detections.mask_areas is not None:
-        keep &= detections.mask_areas[detections.regions] > 0
-    else:
-        boxes = detections.boxes[detections.regions]
-        keep &= (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
-    kept = np.flatnonzero(keep)
-    kept = kept[descending(detections.scores[kept])]
-    return kept[np.argsort(detections.labels[kept], kind='stable')]
+def _parts(ground_truths: Sequence[ImageGroundTruth], detections: Sequence[ImageDetections]) -> Iterator[slice]:
+    """Images that are matched together, so many that their pairs are not too many for the memory."""
+    begin = pairs = 0
+    for index, (ground_truth, found) in enumerate(zip(ground_truths, detections, strict=True)):
+        of_image = len(ground_truth.labels) * len(found.labels)
+        if index > begin and pairs + of_image > MAX_PAIRS:
+            yield slice(begin, index)
+            begin, pairs = index, 0
+        pairs += of_image
+    if begin < len(detections):
+        yield slice(begin, len(detections))
 
 
-def _verdicts(
-    ground_truth: ImageGroundTruth,
-    detections: ImageDetections,
-    order: IntArray,
-    stages: Sequence[_Stage],
+def _match_batch(
+    batch: ImageBatch,
     criteria: Sequence[Criterion],
-) -> Verdicts:
-    """(K, S) what each criterion makes of each detection of the image.
+    image_ids: Sequence[str],
+    iou_type: IouType,
+    group_of_weight: float,
+) -> Iterator[ImageMatchTable]:
+    """Matches images by several criteria and yields their tables; arguments as of :func:`match_images_by`."""
+    counted = batch.object_areas > 0 if iou_type == 'segm' else np.ones(len(batch.object_keys), dtype=bool)
+    order = _evaluatable(batch, iou_type)
+    stages = [
+        _Stage(*pairs_with(batch, order, objects, by_mask=by_mask), counts=counts)
+        for by_mask, counts, of_stage in ((iou_type == 'segm', True, counted), (False, False, ~counted))
+        if len(objects := np.flatnonzero(of_stage))
+    ]
+    verdicts = np.array([_verdicts(batch, order, stages, criterion) for criterion in criteria], dtype=np.uint8)
+    verdicts = verdicts.reshape(len(criteria), len(order))
+    if group_of_weight <= 0:
+        verdicts[verdicts == Verdict.GROUP_FOUND] = Verdict.REMOVED
+    scored = (verdicts != Verdict.REMOVED).any(axis=0)
+    order, verdicts = order[scored], verdicts[:, scored]
+    labels, scores = batch.labels[order], batch.scores[order]
+
+    weights = np.where(batch.group_of, group_of_weight, 1.0) * counted
+    counted_keys, inverse = np.unique(batch.object_keys, return_inverse=True)
+    counts: FloatArray = np.zeros((len(criteria), len(counted_keys)))
+    for row, criterion in zip(counts, criteria, strict=True):
+        row[:] = np.bincount(inverse, weights * criterion.contains(batch.object_areas), len(counted_keys))
+    counted_labels = counted_keys % batch.num_labels
+    spans = zip(pairwise(batch.bounds(batch.keys[order])), pairwise(batch.bounds(counted_keys)), strict=True)
+    for image_id, ((begin, end), (first, last)) in zip(image_ids, spans, strict=True):
+        yield ImageMatchTable(
+            image_id=image_id,
+            criteria=tuple(criteria),
+            labels=labels[begin:end],
+            scores=scores[begin:end],
+            verdicts=verdicts[:, begin:end],
+            counted_labels=counted_labels[first:last],
+            counts=counts[:, first:last],
+            group_of_weight=group_of_weight,
+        )
+
+
+def _evaluatable(batch: ImageBatch, iou_type: IouType) -> IntArray:
+    """(D,) int64; the detections that are looked at, by image, class and descending score."""
+    known = np.concatenate([batch.verified_keys, batch.object_keys])
+    keep = np.isin(batch.keys, known) & (batch.scores > SCORE_FLOOR)
+    solid = (batch.boxes[:, 0] < batch.boxes[:, 2]) & (batch.boxes[:, 1] < batch.boxes[:, 3])
+    if iou_type == 'segm':
+        solid = np.where(batch.has_masks, batch.areas > 0, solid)
+    order = np.flatnonzero(keep & solid[batch.regions])
+    order = order[descending(batch.scores[order])]
+    order = order[np.argsort(batch.keys[order], kind='stable')]
+    keys = batch.keys[order]
+    return order[np.arange(len(keys)) - np.searchsorted(keys, keys) < MAX_DETECTIONS]
+
+
+def _verdicts(batch: ImageBatch, order: IntArray, stages: Sequence[_Stage], criterion: Criterion) -> Verdicts:
+    """(D,) what the criterion makes of the detections; the four stages of rule 4.
 
     Args:
-        ground_truth: All objects of the image.
-        detections: All detections of the image.
-        order: (S,) int64; the detections that are looked at, by class and descending score.
+        batch: The images.
+        order: (D,) int64; the detections that are looked at.
         stages: Stages a and b, then c and d.
-        criteria: K criteria.
-    """
-    verdicts = np.full((len(criteria), len(order)), Verdict.REMOVED, dtype=np.uint8)
-    labels, first = np.unique(detections.labels[order], return_index=True)
-    for label, (begin, end) in zip(labels.tolist(), pairwise([*first.tolist(), len(order)]), strict=True):
-        members = order[begin:end][:MAX_DETECTIONS]
-        of_class = ground_truth.labels == label
-        overlaps = [
-            _overlaps(ground_truth, detections, objects, members, stage=stage)
-            for stage in stages
-            if len(objects := np.flatnonzero(of_class & stage.objects))
-        ]
-        areas: IntArray = np.zeros(len(members), dtype=np.int64)
-        if detections.mask_areas is not None:
-            areas = detections.mask_areas[detections.regions[members]]
-        for row, criterion in zip(verdicts, criteria, strict=True):
-            row[begin : begin + len(members)] = _match_class(overlaps, detections.scores[members], areas, criterion)
-    return verdicts
-
-
-def _match_class(
-    stages: Sequence[_StageOverlaps], scores: FloatArray, areas: IntArray, criterion: Criterion
-) -> Verdicts:
-    """(D,) what the criterion makes of the detections of one class; the four stages of rule 4.
-
-    Args:
-        stages: Overlaps in stages a and b, then c and d.
-        scores: (D,) float64, descending.
-        areas: (D,) int64, pixels.
         criterion: The criterion.
     """
-    threshold = criterion.iou_threshold
-    is_open = np.ones(len(scores), dtype=bool)  # has not succeeded in a stage yet
-    verdicts = np.full(len(scores), Verdict.FALSE_POSITIVE, dtype=np.uint8)
+    threshold, inside = criterion.iou_threshold, criterion.contains(batch.object_areas)
+    is_open: BoolArray = np.ones(len(order), dtype=bool)  # has not succeeded in a stage yet
+    verdicts: Verdicts = np.full(len(order), Verdict.FALSE_POSITIVE, dtype=np.uint8)
     for stage in stages:
-        counts = criterion.contains(stage.areas) & stage.counts
+        counts = inside & stage.counts
         for singles, verdict in ((counts, Verdict.TRUE_POSITIVE), (~counts, Verdict.REMOVED)):
-            takers, _ = _first_of_each(*_best_overlap(stage.iou[:, singles], is_open, threshold))
+            takers, _ = first_of_each(*stage.singles.taken(singles, is_open, threshold))
             is_open[takers] = False
             verdicts[takers] = verdict
-        within, groups = _best_overlap(stage.ioa, is_open, threshold)
+        within, groups = stage.groups.taken(np.ones_like(inside), is_open, threshold)
         is_open[within] = False
         verdicts[within] = Verdict.REMOVED
-        best, found = _first_of_each(within, groups)
-        counts = criterion.contains(stage.group_areas[found]) & stage.counts & (scores[best] > 0)
-        verdicts[best[counts]] = Verdict.GROUP_FOUND
-    verdicts[is_open & ~criterion.contains(areas)] = Verdict.REMOVED
+        best, found = first_of_each(within, groups)
+        verdicts[best[counts[found] & (batch.scores[order[best]] > 0)]] = Verdict.GROUP_FOUND
+    verdicts[is_open & ~criterion.contains(batch.areas[batch.regions[order]])] = Verdict.REMOVED
     return verdicts
-
-
-def _overlaps(
-    ground_truth: ImageGroundTruth, detections: ImageDetections, objects: IntArray, members: IntArray, *, stage: _Stage
-) -> _StageOverlaps:
-    """Overlaps of D detections with the objects of a class in a stage."""
-    regions, areas = detections.regions[members], ground_truth.mask_areas[objects]
-    iou: Overlaps
-    ioa: Overlaps
-    if not stage.by_mask:
-        boxes, others = detections.boxes[regions], ground_truth.boxes[objects]
-        iou, ioa = box_overlaps(boxes, others), box_overlaps(boxes, others, over_first_area=True)
-    elif detections.mask_areas is None or ground_truth.size is None:
-        raise EvaluationError('masks are compared but not given', fix="Give masks, or use iou_type='bbox'.")
-    else:
-        iou, ioa = mask_overlaps(
-            [detections.masks[region] for region in regions],
-            detections.mask_areas[regions],
-            [ground_truth.masks[index] for index in objects],
-            areas,
-            ground_truth.size,
-        )
-    is_group = ground_truth.group_of[objects]
-    return _StageOverlaps(iou[:, ~is_group], areas[~is_group], ioa[:, is_group], areas[is_group], stage.counts)
-
-
-def _best_overlap(overlaps: Overlaps, is_open: BoolArray, threshold: float) -> tuple[IntArray, IntArray]:
-    """Open detections that overlap an object enough, ascending, and that object of each.
-
-    Each tries only the object of largest overlap, the first on ties, even if that is taken already. The threshold is
-    rounded to the type of the overlaps, so that 7 of 10 pixels are 0.7 in float32 too.
-    """
-    if not overlaps.shape[1]:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    tried = overlaps.argmax(axis=1)
-    enough = overlaps[np.arange(len(overlaps)), tried] >= overlaps.dtype.type(threshold)
-    found = np.flatnonzero(is_open & enough)
-    return found, tried[found]
-
-
-def _first_of_each(found: IntArray, objects: IntArray) -> tuple[IntArray, IntArray]:
-    """The first detection of each object, which is its best, and that object."""
-    distinct, first = np.unique(objects, return_index=True)
-    return found[first], distinct

@@ -87,10 +87,14 @@ class GroundTruthTable:
 
         It does if the class has an object on the image or was verified there, as present or absent.
         """
-        num_labels = 1 + max(int(values.max(initial=0)) for values in (labels, self.objects.labels, self.verified))
         verified_images = np.repeat(np.arange(len(self.image_ids)), np.diff(self.first_verified))
-        kept = [self.objects.images * num_labels + self.objects.labels, verified_images * num_labels + self.verified]
-        return np.isin(images * num_labels + labels, np.concatenate(kept))
+        known_images = np.concatenate([self.objects.images, verified_images])
+        return _are_among(images, labels, known_images, np.concatenate([self.objects.labels, self.verified]))
+
+    def have_box_only(self, images: IntArray, labels: IntArray) -> BoolArray:
+        """Whether an object of the label on the image has a box alone; (D,) int64 images and labels."""
+        box_only = self.mask_areas == 0
+        return _are_among(images, labels, self.objects.images[box_only], self.objects.labels[box_only])
 
     def images(self, begin: int, end: int) -> GroundTruthTable:
         """The ground truth of the images from ``begin`` up to ``end``."""
@@ -197,6 +201,12 @@ def _first_rows(images: IntArray, num_images: int) -> IntArray:
 def _read_boxes(table: CsvTable) -> FloatArray:
     """(N, 4) float64 xyxy, as the file has them."""
     return np.stack([table.numbers(name) for name in ('XMin', 'YMin', 'XMax', 'YMax')], axis=1)
+
+
+def _are_among(images: IntArray, labels: IntArray, known_images: IntArray, known_labels: IntArray) -> BoolArray:
+    """(D,) bool; which pairs of an image and a label are known."""
+    num_labels = 1 + max(int(values.max(initial=0)) for values in (labels, known_labels))
+    return np.isin(images * num_labels + labels, known_images * num_labels + known_labels)
 
 
 def _expanded_rows(table: CsvTable, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> InstanceRows:

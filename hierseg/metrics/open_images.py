@@ -13,7 +13,7 @@ from hierseg.metrics.average_precision import summarise
 from hierseg.metrics.criteria import OPEN_IMAGES, Criterion
 from hierseg.metrics.detection_parts import part_matcher, split_by_image
 from hierseg.metrics.detection_rows import detection_rows
-from hierseg.metrics.matching import match_image
+from hierseg.metrics.matching import match_images
 from hierseg.metrics.official_csv import read_ground_truth
 from hierseg.metrics.records import DEFAULT_GROUP_OF_WEIGHTS, ImageMatches, OpenImagesResult, checked_iou_type
 from hierseg.taxonomy import Taxonomy
@@ -59,7 +59,7 @@ def evaluate_files(
     if kind == 'segm' and masks is None:
         raise EvaluationError('ground-truth masks are missing', fix='Give the mask CSV, or evaluate boxes (bbox).')
     weight = DEFAULT_GROUP_OF_WEIGHTS[kind] if group_of_weight is None else group_of_weight
-    match = partial(match_image, iou_type=kind, group_of_weight=weight, criterion=criterion)
+    match = partial(match_images, iou_type=kind, group_of_weight=weight, criterion=criterion)
     matches: list[ImageMatches] = []
     with part_matcher(match, workers=workers) as match_parts, TemporaryDirectory(prefix='hierseg-') as folder:
         used_masks = masks if kind == 'segm' else None

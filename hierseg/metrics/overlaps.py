@@ -5,7 +5,7 @@ Shape letters: N boxes or masks, M others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,11 @@ def box_overlaps(boxes: FloatArray, others: FloatArray, *, over_first_area: bool
     Returns:
         (N, M) float64.
     """
-    first, second = boxes[:, None, :], others[None, :, :]
+    return overlaps_of_box_pairs(boxes[:, None], others[None], over_first_area=over_first_area)
+
+
+def overlaps_of_box_pairs(first: FloatArray, second: FloatArray, *, over_first_area: bool = False) -> FloatArray:
+    """As :func:`box_overlaps`, of boxes side by side: (..., 4) float64 that broadcast give (...) float64."""
     extent = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     extent = np.maximum(extent, 0.0)
     intersection: FloatArray = extent[..., 1] * extent[..., 0]
@@ -54,16 +58,36 @@ def mask_overlaps(
     Returns:
         Two (N, M) float32 arrays: intersection over union and intersection over the area of ``masks``.
     """
-    first, second = (as_coco(group, size) for group in (masks, others))
-    # Called for crowds, pycocotools divides by the area of the first mask, from which the whole number
-    # of pixels comes back; it skips pairs whose boxes do not meet.
-    over_area = coco_mask.iou(first, second, [1] * len(second))
-    intersection = np.rint(over_area * areas[:, None]).astype(np.float32)
-    first_area, second_area = areas.astype(np.float32)[:, None], other_areas.astype(np.float32)[None, :]
+    over_area = over_first_area(as_coco(masks, size), as_coco(others, size))
+    return overlaps_of_mask_pairs(over_area, areas[:, None], other_areas[None])
+
+
+def over_first_area(masks: Sequence[dict[str, object]], others: Sequence[dict[str, object]]) -> FloatArray:
+    """(N, M) float64; intersection of masks from :func:`as_coco` over the area of the first, as pycocotools has it.
+
+    Called for crowds, it divides by that area, from which :func:`overlaps_of_mask_pairs` takes back the whole number
+    of pixels; it skips pairs whose boxes do not meet.
+    """
+    over_area: FloatArray = coco_mask.iou(masks, others, [1] * len(others))
+    return over_area
+
+
+def overlaps_of_mask_pairs(
+    over_area: FloatArray, areas: IntArray, other_areas: IntArray
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """As :func:`mask_overlaps`, of masks side by side.
+
+    Args:
+        over_area: (...) float64; from :func:`over_first_area`.
+        areas: int64 pixels of the first masks, that broadcast to it.
+        other_areas: int64 pixels of the second masks, likewise.
+    """
+    intersection = np.rint(over_area * areas).astype(np.float32)
+    first_area, second_area = areas.astype(np.float32), other_areas.astype(np.float32)
     return intersection / (first_area + second_area - intersection), intersection / (first_area + np.float32(1e-7))
 
 
-def as_coco(masks: Sequence[bytes], size: tuple[int, int]) -> list[dict[str, object]]:
+def as_coco(masks: Iterable[bytes], size: tuple[int, int]) -> list[dict[str, object]]:
     """Run lengths with their height and width, as pycocotools takes them."""
     return [{'size': size, 'counts': mask} for mask in masks]
 

@@ -24,8 +24,7 @@ from hierseg.metrics.records import BoolArray, IntArray
 _CHUNK_BYTES = 1 << 16  # keeps a chunk's arrays in the cache
 _MAX_DIGITS = 8  # 40 bits are beyond any image
 _MORE = 0x20  # the bit of a digit that another follows
-_LAST_DIGIT = np.arange(32, dtype=np.int32) - 32 * (np.arange(32, dtype=np.int32) >> 4)
-"""Value of a number's last digit: five bits with a sign."""
+_SIGN = 0x10  # the bit of a last digit that makes it negative
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,12 @@ class Measures:
 
 
 def measure(
-    masks: Sequence[bytes], heights: IntArray, widths: IntArray, *, where: Callable[[int], str] = 'mask {}'.format
+    masks: Sequence[bytes],
+    heights: IntArray,
+    widths: IntArray,
+    *,
+    boxed: BoolArray | None = None,
+    where: Callable[[int], str] = 'mask {}'.format,
 ) -> Measures:
     """Checks and measures run lengths.
 
@@ -53,6 +57,7 @@ def measure(
         masks: R compressed run lengths; none may be ``b''``.
         heights: (R,) int64, pixels.
         widths: (R,) int64, pixels.
+        boxed: (R,) bool; the masks whose boxes are asked for, None for all. The boxes of others are zeros.
         where: Says of the index of a mask where it comes from.
 
     Raises:
@@ -63,15 +68,22 @@ def measure(
     lengths = np.fromiter(map(len, masks), dtype=np.int64, count=len(masks))
     bad = len(masks)
     for part in _chunks(lengths, heights):
-        text = b''.join([masks[index] for index in part.tolist()])
+        # A run of no pixels behind each mask ends those with a number of runs that is odd.
+        text = b'0'.join([masks[index] for index in part.tolist()]) + b'0'
         digits: npt.NDArray[np.uint8] = np.frombuffer(text, dtype=np.uint8) - np.uint8(48)
-        wrong = _malformed(digits, lengths[part])
+        behind = np.cumsum(lengths[part] + 1) - 1
+        wrong = _malformed(digits, behind)
         if wrong < 0:
             num_pixels = heights[part] * widths[part]
-            runs = _decode(digits, lengths[part], num_pixels)
-            wrong = _impossible(runs, num_pixels)
+            runs = _decode(digits, behind, num_pixels)
+            totals = runs.totals()
+            wrong = _impossible(runs, totals, num_pixels)
         if wrong < 0:
-            areas[part], boxes[part], irregular[part] = _measure(runs, num_pixels, int(heights[part[0]]))
+            areas[part], irregular[part] = totals[:, 1], _irregular(runs)
+            wanted = np.ones(len(part), dtype=bool) if boxed is None else boxed[part]
+            if wanted.any():
+                found = _boxes(runs.of(wanted), totals[wanted, 1], num_pixels[wanted], int(heights[part[0]]))
+                boxes[part[wanted]] = found
         else:
             bad = min(bad, int(part[wrong]))
     if bad < len(masks):
@@ -101,20 +113,32 @@ class _Runs:
     A mask that ends with background gets an empty foreground run behind it, so that the pairs of all masks lie alike.
 
     Attributes:
-        background: (P,) int32, or int64 where that is too narrow.
-        foreground: (P,) likewise.
+        pairs: (P, 2) int32, or int64 where that is too narrow.
         first: (R,) int64; the first pair of each mask.
-        num_pairs: (R,) int64.
+        last: (R,) int64; the last one.
         padded: (R,) bool; masks with such an empty run.
         overlong: (R,) bool; masks with a number that no image needs.
     """
 
-    background: npt.NDArray[np.integer[Any]]
-    foreground: npt.NDArray[np.integer[Any]]
+    pairs: npt.NDArray[np.integer[Any]]
     first: IntArray
-    num_pairs: IntArray
+    last: IntArray
     padded: BoolArray
     overlong: BoolArray
+
+    def totals(self) -> IntArray:
+        """(R, 2) int64; pixels of background and foreground."""
+        totals: IntArray = np.add.reduceat(self.pairs, self.first, axis=0, dtype=np.int64)
+        return totals
+
+    def of(self, wanted: BoolArray) -> _Runs:
+        """Those of the wanted masks, (R,) bool."""
+        if wanted.all():
+            return self
+        num_pairs = self.last - self.first + 1
+        end = np.cumsum(num_pairs[wanted])
+        pairs = self.pairs[np.flatnonzero(np.repeat(wanted, num_pairs))]
+        return _Runs(pairs, end - num_pairs[wanted], end - 1, self.padded[wanted], self.overlong[wanted])
 
 
 def _chunks(lengths: IntArray, heights: IntArray) -> Iterator[IntArray]:
@@ -126,95 +150,99 @@ def _chunks(lengths: IntArray, heights: IntArray) -> Iterator[IntArray]:
         yield from np.split(order, np.flatnonzero(cuts) + 1)
 
 
-def _malformed(digits: npt.NDArray[np.uint8], lengths: IntArray) -> int:
-    """Index of the first mask that is empty, has a foreign character or ends within a number; else -1."""
-    bad = lengths == 0
-    last = np.cumsum(lengths) - 1
-    bad[~bad] |= (digits[last[~bad]] & 0x20) != 0
-    foreign = np.flatnonzero(digits >= 64)
-    bad[np.searchsorted(last, foreign)] = True
+def _malformed(digits: npt.NDArray[np.uint8], behind: IntArray) -> int:
+    """Index of the first mask that is empty, has a foreign character or ends within a number; else -1.
+
+    Args:
+        digits: Those of all masks, each followed by a 0.
+        behind: (R,) int64; where those zeros are.
+    """
+    bad = (np.diff(behind, prepend=-1) == 1) | (digits[behind - 1] >= _MORE)
+    if digits.max() >= 2 * _MORE:
+        bad[np.searchsorted(behind, np.flatnonzero(digits >= 2 * _MORE))] = True
     return int(bad.argmax()) if bad.any() else -1
 
 
-def _decode(digits: npt.NDArray[np.uint8], lengths: IntArray, num_pixels: IntArray) -> _Runs:
-    """The runs of masks whose digits are well-formed."""
-    ends = np.flatnonzero(digits < _MORE)
-    num_digits = np.diff(ends, prepend=-1)
+def _decode(digits: npt.NDArray[np.uint8], behind: IntArray, num_pixels: IntArray) -> _Runs:
+    """The runs of masks whose digits are well-formed; arguments as of :func:`_malformed`."""
+    begin = np.append(0, behind[:-1] + 1)
+    is_last = digits < _MORE
+    num_runs = np.add.reduceat(is_last, begin, dtype=np.int32).astype(np.int64) - 1
+    longer = _longer(digits, is_last)
+    overlong = np.zeros(len(behind), dtype=bool)
+    overlong[np.searchsorted(behind, longer[_MAX_DIGITS - 1])] = True
     # Six digits hold 2**29: a sum of such differences turns negative before it can wrap around.
-    narrow = int(num_digits.max()) <= 6 and int(num_pixels.sum()) < 1 << 29
-    values = np.take(_LAST_DIGIT if narrow else _LAST_DIGIT.astype(np.int64), digits[ends])
-    several = np.flatnonzero(num_digits > 1)
-    if len(several):
-        values[several] = _several_digits(digits, ends[several], num_digits[several], values[several])
-
-    run_ends = np.searchsorted(ends, np.cumsum(lengths))
-    num_runs = np.diff(run_ends, prepend=0)
-    overlong = np.zeros(len(lengths), dtype=bool)
-    overlong[np.searchsorted(run_ends, np.flatnonzero(num_digits > _MAX_DIGITS), side='right')] = True
+    narrow = not len(longer[5]) and int(num_pixels.sum()) < 1 << 29
+    dtype = np.dtype(np.int32 if narrow else np.int64)
+    last_digits = ((digits & 0x1F) ^ _SIGN).view(np.int8) - np.int8(_SIGN)
+    of_digits: npt.NDArray[np.integer[Any]] = last_digits.astype(dtype)
+    for digit, at in enumerate(longer[: _MAX_DIGITS - 1], start=1):
+        of_digits[at] = (of_digits[at] << 5) | (digits[at - digit] & 0x1F)
     padded = num_runs % 2 == 1
-    values = np.insert(values, run_ends[padded], 0)
-    num_pairs = (num_runs + 1) // 2
-    first = np.cumsum(num_pairs) - num_pairs
-    background, foreground = values[0::2].copy(), values[1::2].copy()
+    is_last[behind[~padded]] = False
+    pairs: npt.NDArray[np.integer[Any]] = of_digits[np.flatnonzero(is_last)].reshape(-1, 2)
+
+    end = np.cumsum((num_runs + 1) // 2)
+    first, last = np.append(0, end[:-1]), end - 1
     # Runs 0, 1 and 2 are written as they are: 1 begins the sums of foreground, 2 those of background, 0 stands alone.
-    alone = background[first]
-    background[first] = 0
-    for chain in (background, foreground):
-        chain[first[1:]] -= np.add.reduceat(chain, first)[:-1]  # so that each mask begins at 0
-        np.cumsum(chain, dtype=chain.dtype, out=chain)
-    background[first] = alone
-    foreground[(first + num_pairs - 1)[padded]] = 0
-    return _Runs(background, foreground, first, num_pairs, padded, overlong)
+    alone = pairs[first, 0]
+    pairs[first, 0] = 0
+    pairs[first[1:]] -= np.add.reduceat(pairs, first, axis=0)[:-1]  # so that each mask begins at 0
+    np.cumsum(pairs, axis=0, dtype=pairs.dtype, out=pairs)
+    pairs[first, 0] = alone
+    pairs[last[padded], 1] = 0
+    return _Runs(pairs, first, last, padded, overlong)
 
 
-def _several_digits(
-    digits: npt.NDArray[np.uint8], ends: IntArray, num_digits: IntArray, values: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.integer[Any]]:
-    """Values of numbers of two digits and more, given those of their last digits; overlong ones are cut."""
-    for digit in range(1, min(int(num_digits.max()), _MAX_DIGITS)):
-        longer = np.flatnonzero(num_digits > digit)
-        values[longer] = (values[longer] << 5) | (digits[ends[longer] - digit] & 0x1F)
-    return values
+def _longer(digits: npt.NDArray[np.uint8], is_last: BoolArray) -> list[IntArray]:
+    """Where the last digits of numbers of more than 1, 2, …, ``_MAX_DIGITS`` digits are; none is at the beginning."""
+    longer = [np.flatnonzero(is_last[1:] > is_last[:-1]) + 1]
+    while len(longer) < _MAX_DIGITS:
+        at = longer[-1]
+        longer.append(at[digits[at - len(longer) - 1] >= _MORE] if len(at) else at)
+    return longer
 
 
-def _impossible(runs: _Runs, num_pixels: IntArray) -> int:
+def _impossible(runs: _Runs, totals: IntArray, num_pixels: IntArray) -> int:
     """Index of the first mask with an impossible run or another total than ``num_pixels``; else -1."""
-    bad = runs.overlong.copy()
-    for chain in (runs.background, runs.foreground):
-        if chain.min() < 0:
-            bad |= np.minimum.reduceat(chain, runs.first) < 0
-    total = sum(np.add.reduceat(chain, runs.first, dtype=np.int64) for chain in (runs.background, runs.foreground))
-    bad |= total != num_pixels
+    bad = runs.overlong | (totals.sum(axis=1) != num_pixels)
+    if runs.pairs.min() < 0:
+        bad |= (np.minimum.reduceat(runs.pairs, runs.first, axis=0) < 0).any(axis=1)
     return int(bad.argmax()) if bad.any() else -1
 
 
-def _measure(runs: _Runs, num_pixels: IntArray, height: int) -> tuple[IntArray, IntArray, BoolArray]:
-    """Areas, tight boxes and which masks have an empty run other than the first; masks of one height."""
-    first, length = runs.first, runs.foreground
+def _boxes(runs: _Runs, areas: IntArray, num_pixels: IntArray, height: int) -> IntArray:
+    """(R, 4) int64; tight boxes of masks of one height."""
     # Masks cover whole columns, so that columns and rows come out right when all masks are laid side by side.
-    end = np.cumsum(runs.background + length, dtype=length.dtype)
-    column = (end - length) // height
-    top = end - length - column * height
+    ends = np.cumsum(runs.pairs, axis=0, dtype=runs.pairs.dtype)
+    end, length = ends[:, 0] + ends[:, 1], runs.pairs[:, 1].copy()
+    begin = end - length
+    top = begin - begin // height * height
     bottom = top + length
     top[bottom > height] = 0  # reaches the next column: touches its top, and the bottom of its own
     np.minimum(bottom, height, out=bottom)
     empty = length == 0
     top[empty], bottom[empty] = height, 0
 
-    areas: IntArray = np.add.reduceat(length, first, dtype=np.int64)
     some = areas > 0
     solid = np.flatnonzero(~empty)
-    leftmost = solid[np.searchsorted(solid, first[some])]
-    rightmost = solid[np.searchsorted(solid, (first + runs.num_pairs)[some]) - 1]
+    leftmost = solid[np.searchsorted(solid, runs.first[some])]
+    rightmost = solid[np.searchsorted(solid, runs.last[some], side='right') - 1]
     before = (np.cumsum(num_pixels) - num_pixels)[some] // height
-    boxes: IntArray = np.zeros((len(first), 4), dtype=np.int64)
-    boxes[some, 0] = column[leftmost] - before
-    boxes[some, 1] = np.minimum.reduceat(top, first)[some]
+    boxes: IntArray = np.zeros((len(areas), 4), dtype=np.int64)
+    boxes[some, 0] = begin[leftmost] // height - before
+    boxes[some, 1] = np.minimum.reduceat(top, runs.first)[some]
     boxes[some, 2] = (end[rightmost] - 1) // height + 1 - before
-    boxes[some, 3] = np.maximum.reduceat(bottom, first)[some]
+    boxes[some, 3] = np.maximum.reduceat(bottom, runs.first)[some]
+    return boxes
 
-    empty[(first + runs.num_pairs - 1)[runs.padded]] = False
-    no_background = runs.background == 0
-    no_background[first] = False
-    irregular: BoolArray = np.logical_or.reduceat(empty | no_background, first)
-    return areas, boxes, irregular
+
+def _irregular(runs: _Runs) -> BoolArray:
+    """(R,) bool; masks with an empty run other than the first."""
+    empty = runs.pairs == 0
+    empty[runs.first, 0] = False
+    empty[runs.last[runs.padded], 1] = False
+    if not empty.any():
+        return np.zeros(len(runs.first), dtype=bool)
+    irregular: BoolArray = np.logical_or.reduceat(empty.any(axis=1), runs.first)
+    return irregular

@@ -26,6 +26,9 @@ from hierseg.metrics import (
     area_ranges,
     match_image,
     match_image_by,
+    match_images,
+    match_images_by,
+    matching,
     mean_over_thresholds,
     summarise,
     summarise_by,
@@ -194,6 +197,33 @@ def test_many_criteria_at_once_are_each_alone(objects, claims, weight):
         alone = match_image(objects, claims, image_id='i', group_of_weight=weight, criterion=criterion)
         for name in ('labels', 'scores', 'weights', 'counted_labels', 'counts'):
             np.testing.assert_array_equal(getattr(table.at(index), name), getattr(alone, name), strict=True)
+
+
+@pytest.mark.parametrize('max_pairs', [0, 20, 1 << 20])  # each image alone, some together, all together
+@given(st.lists(st.tuples(some_objects, some_claims), max_size=5), st.sampled_from(['segm', 'bbox']))
+def test_many_images_at_once_are_each_alone(max_pairs, images, iou_type):
+    images = [
+        (ground_truth(*objects, verified=[number % 3], size=(8, 8 + number)), detections(*claims, size=(8, 8 + number)))
+        for number, (objects, claims) in enumerate(images)
+    ]
+    truths, found = [truth for truth, _ in images], [claims for _, claims in images]
+    options = {'criteria': [Criterion(0.5), Criterion(0.75)], 'iou_type': iou_type, 'group_of_weight': 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, 'MAX_PAIRS', max_pairs)
+        tables = match_images_by(truths, found, image_ids=[str(number) for number in range(len(images))], **options)
+    assert len(tables) == len(images)
+    for number, (table, (truth, claims)) in enumerate(zip(tables, images, strict=True)):
+        alone = match_image_by(truth, claims, image_id=str(number), **options)
+        assert table.image_id == alone.image_id
+        for name in ('labels', 'scores', 'verdicts', 'counted_labels', 'counts'):
+            np.testing.assert_array_equal(getattr(table, name), getattr(alone, name), strict=True)
+
+
+def test_a_bad_image_among_many_is_named():
+    truths = [ground_truth((ONE, 'mask'))] * 3
+    found = [detections((ONE, 0.9)), detections((ONE, 0.9), size=(9, 16)), detections()]
+    with pytest.raises(EvaluationError, match=r'^image b: detection masks are 16×9'):
+        match_images(truths, found, image_ids=['a', 'b', 'c'])
 
 
 @given(some_objects, some_claims)

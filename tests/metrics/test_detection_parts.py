@@ -12,7 +12,7 @@ from open_images_files import GOLDENS, rectangle, write_case
 from taxonomies import teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import csv_tables, detection_parts, evaluate_files, match_image, open_images, read_ground_truth
+from hierseg.metrics import csv_tables, detection_parts, evaluate_files, match_images, open_images, read_ground_truth
 from hierseg.metrics.detection_rows import detection_rows
 from hierseg.taxonomy import Taxonomy
 
@@ -100,7 +100,7 @@ def test_every_image_is_in_one_part(files, tiny_parts, tmp_path):
     assert len(parts) == 40 // 3
     assert [image for part in parts for image in part.ground_truth.image_ids] == truth.image_ids
     for part in parts:
-        matches = part.match(match_image)
+        matches = part.match(match_images)
         assert [found.image_id for found in matches] == part.ground_truth.image_ids
         assert all(found.weights.tolist() == [1] for found in matches)
         whole = truth.image(part.first_image)
@@ -131,7 +131,7 @@ def test_a_bad_row_of_a_late_block_is_named_by_its_line(files, tiny_parts, worke
 
 
 def test_a_worker_that_dies_is_told(files, monkeypatch):
-    monkeypatch.setattr(open_images, 'match_image', lambda *args, **options: os._exit(9))
+    monkeypatch.setattr(open_images, 'match_images', lambda *args, **options: os._exit(9))
     with pytest.raises(EvaluationError, match='a worker process died'):
         evaluate_files(**files, taxonomy=teddy_taxonomy(), workers=2)
 

@@ -53,6 +53,17 @@ def test_agrees_with_pycocotools(masks):
     assert not measures.irregular.any()
 
 
+@given(masks_of_one_size, st.integers(0, 31))
+def test_boxes_that_are_not_asked_for_are_zeros(masks, wanted):
+    height, width = masks[0].shape
+    encoded = [counts_of(mask) for mask in masks]
+    extents = [np.full(len(masks), extent, dtype=np.int64) for extent in (height, width)]
+    boxed = np.array([wanted >> index & 1 for index in range(len(masks))], dtype=bool)
+    found, whole = measure(encoded, *extents, boxed=boxed), measure(encoded, *extents)
+    np.testing.assert_array_equal(found.boxes, whole.boxes * boxed[:, None])
+    np.testing.assert_array_equal(found.areas, whole.areas)
+
+
 def test_large_masks_and_many_chunks():
     # Long numbers (4000 × 5000 needs five digits) and more bytes than one chunk takes.
     noise = np.random.default_rng(0).random((400, 500)) < 0.5
