@@ -25,6 +25,7 @@ configs=$HIERSEG_ROOT/configs/quickstart
 data=data/quickstart
 work=work_dirs/quickstart
 systems=(two_layer_ensemble hier_e2e)
+declare -A names=([two_layer_ensemble]=ensemble [hier_e2e]=end-to-end)
 images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200}
 if $smoke; then
     images=24 val_images=8
@@ -103,7 +104,7 @@ explain() {
 compare() {
     local runs=()
     for system in "${systems[@]}"; do
-        runs+=(--run "$system=$configs/$system.py,$(<"$work/$system/last_checkpoint")")
+        runs+=(--run "${names[$system]}=$configs/$system.py,$(<"$work/$system/last_checkpoint")")
     done
     "$PYTHON" "$tools/compare.py" "${runs[@]}" --title 'One model or two?' --out "$work/comparison"
 }

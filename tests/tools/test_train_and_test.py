@@ -67,9 +67,9 @@ class TestQuickstart:
     def test_ends_with_a_comparison_of_both_systems(self, quickstart: Path) -> None:
         work, printed = quickstart / 'work_dirs' / 'quickstart', (quickstart / 'printed.txt').read_text()
         systems = json.loads((work / 'comparison/results.json').read_text())['systems']
-        assert tuple(system['name'] for system in systems) == SYSTEMS
-        for system in systems:
-            scores = json.loads((work / system['name'] / 'results.json').read_text())
+        assert [system['name'] for system in systems] == ['ensemble', 'end-to-end']
+        for name, system in zip(SYSTEMS, systems, strict=True):
+            scores = json.loads((work / name / 'results.json').read_text())
             assert {'segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1'} < scores.keys()
             for key in ('mAP', 'mAP_layer0', 'mAP_layer1'):
                 assert system['scores'][key]['value'] == pytest.approx(scores[f'segm/{key}'])
