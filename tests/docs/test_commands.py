@@ -116,6 +116,18 @@ RULES = {
     ),
     'python tools/misc/merge_layers.py': Rule(),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64')),
+    'python tools/benchmarks/conversion.py': Rule(
+        more=('--size', '64', '48', '--masks', '2', '--images', '10', '--workers', '1', '--repeats', '1')
+    ),
+    'python tools/benchmarks/store.py': Rule(
+        parse_only='starts processes; runs in tests/tools/test_store_benchmark.py'
+    ),
+    'python tools/benchmarks/evaluator.py': Rule(
+        parse_only='starts processes; runs in tests/tools/test_evaluator_benchmark.py'
+    ),
+    'python tools/benchmarks/loading.py': Rule(
+        parse_only='draws large images; runs in tests/tools/test_loading_benchmark.py'
+    ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
 }
 
