@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from mmengine.config import Config
 
 import hierseg
 from hierseg.annotations import Store
@@ -30,6 +31,7 @@ from hierseg.metrics import (
     RECALLS,
     Confusion,
     Resampling,
+    class_groups,
     count_kinds,
     hierarchical_sums,
     interval,
@@ -105,22 +107,23 @@ def compare(
         ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
         EvaluationError: The systems were not tested on the same images.
     """
-    _check_sources(sources, options)
-    truth_path = store or _store_of(sources, 'test_dataloader', options)
+    config = _check_sources(sources, options)
+    truth_path = store or _store_of(config, 'test_dataloader')
     if truth_path is None:
         raise ConfigError('no store of the ground truth is named', fix='Give --store, or a run among the systems.')
-    truth, training_path = Store.open(truth_path), train_store or _store_of(sources, 'train_dataloader', options)
+    truth, training_path = Store.open(truth_path), train_store or _store_of(config, 'train_dataloader')
     training = None if training_path is None else Store.open(training_path)
     train_images = None if training is None else train_images_of(training, truth)
+    groups = class_groups(truth.taxonomy, train_images=train_images)
     systems = []
     for position, source in enumerate(sources):
         if isinstance(source, PredictionsSource):
-            systems.append(evaluate_submission(source, truth, training=training, score_thr=score_thr))
+            systems.append(evaluate_submission(source, truth, groups=groups, score_thr=score_thr))
         else:
             log = Path(out) / 'logs' / str(position)
             systems.append(
                 evaluate_run(
-                    source, truth, training=training, score_thr=score_thr, timed_images=timed_images, work_dir=log,
+                    source, truth, groups=groups, score_thr=score_thr, timed_images=timed_images, work_dir=log,
                     options=options,
                 )
             )  # fmt: skip
@@ -280,31 +283,28 @@ def _head(
     )
 
 
-def _check_sources(sources: Sequence[RunSource | PredictionsSource], options: Mapping[str, Any] | None) -> None:
-    """Checks what can be known before the first system is tested."""
+def _check_sources(
+    sources: Sequence[RunSource | PredictionsSource], options: Mapping[str, Any] | None
+) -> Config | None:
+    """Checks what can be known before the first system is tested; gives back the config of the first run, if any."""
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ConfigError(f'the systems are called {", ".join(names)}', fix='Give each a name of its own.')
+    configs = []
     for source in sources:
         if isinstance(source, RunSource):
-            source.settled(options)
+            configs.append(source.settled(options))
         elif not Path(source.path).is_file():
             raise ConfigError('the predictions do not exist', where=source.path, fix='Check the path.')
+    return configs[0] if configs else None
 
 
-def _store_of(
-    sources: Sequence[RunSource | PredictionsSource], loader: str, options: Mapping[str, Any] | None
-) -> str | None:
-    """The store that the first run's config names for a data loader, if there is one."""
-    for source in sources:
-        if isinstance(source, RunSource):
-            found = sorted(set(stores_in(source.settled(options).get(loader))))
-            if len(found) > 1:
-                raise ConfigError(
-                    f'{loader} reads {len(found)} stores', where=source.config, fix='Name the one that counts.'
-                )
-            return found[0] if found else None
-    return None
+def _store_of(config: Config | None, loader: str) -> str | None:
+    """The store that a config names for a data loader, if there is one."""
+    found = sorted(set(stores_in(config.get(loader)))) if config is not None else []
+    if len(found) > 1:
+        raise ConfigError(f'{loader} reads {len(found)} stores', where=config.filename, fix='Name the one that counts.')
+    return found[0] if found else None
 
 
 def _require_same_images(systems: Sequence[EvaluatedSystem]) -> None:

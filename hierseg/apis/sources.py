@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, running
 from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
-from hierseg.evaluation.system_evaluation import train_images_of
-from hierseg.metrics import class_groups
 from hierseg.report.comparison import Costs
 from hierseg.report.curves import read_losses
 
+Groups = Mapping[str, tuple[int, ...]]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
@@ -87,7 +86,7 @@ def evaluate_run(
     source: RunSource,
     store: Store,
     *,
-    training: Store | None,
+    groups: Groups,
     score_thr: float,
     timed_images: int,
     work_dir: Path,
@@ -98,7 +97,7 @@ def evaluate_run(
     Args:
         source: The model.
         store: The ground truth, which has all images of the test data.
-        training: The training data, for class frequencies.
+        groups: Groups of classes whose mean AP is told apart.
         score_thr: Of kinds of errors.
         timed_images: Images that latency and arithmetic are measured on.
         work_dir: Where the log of the test goes.
@@ -109,12 +108,7 @@ def evaluate_run(
         StoreError: The store does not have an image.
     """
     config = source.settled(options, work_dir=work_dir)
-    config.test_evaluator = dict(
-        type='hierseg.SystemMetric',
-        store=str(store.path),
-        train_store=None if training is None else str(training.path),
-        score_thr=score_thr,
-    )
+    config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_thr)
     if 'visualizer' in config:
         # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
         config.visualizer.name = str(work_dir)
@@ -128,28 +122,27 @@ def evaluate_run(
         config=source.config,
         weights=source.checkpoint,
         predictions=metric.predictions,
-        evaluation=metric.evaluation,
+        evaluation=replace(metric.evaluation, groups=groups),
         costs=costs,
         training_curves=loss_curves(Path(source.checkpoint).parent),
     )
 
 
 def evaluate_submission(
-    source: PredictionsSource, store: Store, *, training: Store | None, score_thr: float
+    source: PredictionsSource, store: Store, *, groups: Groups, score_thr: float
 ) -> EvaluatedSystem:
     """Evaluates a submission on all images of a store.
 
     Args:
         source: The submission.
         store: The ground truth.
-        training: The training data, for class frequencies.
+        groups: Groups of classes whose mean AP is told apart.
         score_thr: Of kinds of errors.
 
     Raises:
         EvaluationError: If the file cannot be used; it names the line.
     """
     predictions = read_predictions(source.path, store)
-    groups = class_groups(store.taxonomy, train_images=None if training is None else train_images_of(training, store))
     return EvaluatedSystem(
         name=source.name,
         config='',

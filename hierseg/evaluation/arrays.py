@@ -1,7 +1,7 @@
 """From a store and from a model's results to the arrays that :mod:`hierseg.metrics` compares.
 
 Boxes are divided by the size of their image, as the official files have them. Shape letters: N instances
-that a model predicts, H × W pixels of the image, C classes, I objects, D detections.
+that a model predicts, H × W pixels of the image, C classes, I objects, D detections, A absent classes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 
@@ -63,6 +64,12 @@ def ground_truth_of(store: Store, row: int, *, expansion: Expansion, by_mask: bo
         verified=expansion.verified(*store.verified(row)),
         size=size,
     )
+
+
+def absent_classes(store: Store, row: int, *, expansion: Expansion) -> npt.NDArray[np.int64]:
+    """(A,) int64, ascending; classes that were verified as absent on an image, with all below them."""
+    _, labels = expansion.downward(store.verified(row)[1])
+    return np.unique(labels)
 
 
 def detections_of(instances: Mapping[str, Any], image: ImageRow, *, num_classes: int, by_mask: bool) -> ImageDetections:

@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import torch
-
-from hierseg.errors import EvaluationError
-from hierseg.evaluation.arrays import detections_of, ground_truth_of
+from hierseg.evaluation.arrays import absent_classes, ground_truth_of
+from hierseg.evaluation.predictions import ImagePrediction
 from hierseg.evaluation.store_metric import StoreMetric
 from hierseg.metrics import Expansion, ImagePairs, LocalisedPairs, operating_point, pair_image
 from hierseg.registry import METRICS
@@ -73,16 +70,13 @@ class LocalisedPairsMetric(StoreMetric):
         num_classes = self.taxonomy.num_classes
         for row, instances in self.rows_of(data_samples):
             image = self.store.image(row)
-            detections = detections_of(instances, image, num_classes=num_classes, by_mask=True)
-            if 'labels' not in instances:
-                raise EvaluationError('pred_instances has no labels', where=f'image {image.id}')
-            _, absent = self._expansion.downward(self.store.verified(row)[1])
+            prediction = ImagePrediction.of(instances, image, num_classes=num_classes)
             pairs = pair_image(
                 ground_truth_of(self.store, row, expansion=self._as_annotated, by_mask=True),
-                detections,
+                prediction.detections,
                 image_id=image.id,
-                named_labels=np.asarray(torch.as_tensor(instances['labels']).cpu(), dtype=np.int64),
-                absent=np.unique(absent),
+                named_labels=prediction.named_labels,
+                absent=absent_classes(self.store, row, expansion=self._expansion),
                 num_classes=num_classes,
                 score_threshold=self.score_thr,
             )

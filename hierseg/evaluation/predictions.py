@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from hierseg.annotations import ImageRow, Store
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.arrays import detections_of
-from hierseg.metrics import ImageDetections
-from hierseg.metrics.detection_rows import SCHEMAS, detection_rows, detections_of_rows
+from hierseg.metrics import ImageDetections, read_detections
 from hierseg.models.decision import Decision
 
 
@@ -92,12 +89,7 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     """
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
-    blocks = tqdm(
-        detection_rows(path, image_ids, taxonomy=store.taxonomy, iou_type='segm'),
-        desc=f'reading {path}', unit='block', disable=None,
-    )  # fmt: skip
-    rows = pa.Table.from_batches(blocks, schema=SCHEMAS['segm'])
-    table = detections_of_rows(rows, sizes, predictions=path)
+    table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
     decision = Decision(store.taxonomy.arrays)
     predictions = []
     for index in sorted(range(len(image_ids)), key=image_ids.__getitem__):

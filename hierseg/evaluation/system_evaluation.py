@@ -15,7 +15,7 @@ from tqdm import tqdm
 from hierseg.annotations import Store
 from hierseg.annotations.frequency import count_classes
 from hierseg.errors import EvaluationError
-from hierseg.evaluation.arrays import ground_truth_of
+from hierseg.evaluation.arrays import absent_classes, ground_truth_of
 from hierseg.evaluation.predictions import ImagePrediction
 from hierseg.metrics import (
     IOU_THRESHOLDS,
@@ -154,7 +154,7 @@ def image_measurer(store: Store, *, score_threshold: float) -> Callable[[ImagePr
     def measures(prediction: ImagePrediction) -> ImageMeasures:
         row = store.row_of(prediction.image_id)
         annotated = ground_truth_of(store, row, expansion=as_annotated, by_mask=True)
-        absent = np.unique(expansion.downward(store.verified(row)[1])[1])
+        absent = absent_classes(store, row, expansion=expansion)
         named = prediction.named_labels
         scores = prediction.class_scores(num_classes)
         image, detections = prediction.image_id, prediction.detections

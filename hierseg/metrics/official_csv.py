@@ -6,11 +6,13 @@ like. Shape letters: F images, I objects, D detections, V verified labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.csv_tables import CsvTable, positions
@@ -165,25 +167,32 @@ def read_ground_truth(
 
 
 def read_detections(
-    predictions: Path, ground_truth: GroundTruthTable, *, taxonomy: Taxonomy, iou_type: IouType
+    predictions: Path,
+    image_ids: Sequence[str],
+    sizes: IntArray,
+    *,
+    taxonomy: Taxonomy,
+    iou_type: IouType,
+    progress: bool = False,
 ) -> DetectionTable:
-    """Reads a submission. Detections on images without ground truth are dropped.
+    """Reads a submission. Detections on other images are dropped.
 
     Args:
         predictions: CSV of masks (ImageID, ImageWidth, ImageHeight, LabelName, Score, Mask) or boxes
             (ImageID, LabelName, Score, XMin, XMax, YMin, YMax).
-        ground_truth: Decides the images and the size of their masks.
+        image_ids: F ids, each once.
+        sizes: (F, 2) int64; height and width of their masks, zeros where it is not known.
         taxonomy: The classes.
         iou_type: ``segm`` or ``bbox``.
+        progress: Show a progress bar on a terminal.
 
     Raises:
         EvaluationError: If the file cannot be used; it names the line.
     """
-    rows = pa.Table.from_batches(
-        detection_rows(predictions, ground_truth.image_ids, taxonomy=taxonomy, iou_type=iou_type),
-        schema=SCHEMAS[iou_type],
-    )
-    return detections_of_rows(rows, ground_truth.sizes, predictions=predictions)
+    blocks = detection_rows(predictions, image_ids, taxonomy=taxonomy, iou_type=iou_type)
+    bar = tqdm(blocks, f'reading {predictions}', unit='block', disable=None if progress else True)
+    rows = pa.Table.from_batches(bar, schema=SCHEMAS[iou_type])
+    return detections_of_rows(rows, sizes, predictions=predictions)
 
 
 def _join(boxes: InstanceRows, masks: InstanceRows, column: MaskColumn) -> tuple[InstanceRows, list[bytes], IntArray]:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from match_records import image_matches as image
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import RECALLS, ImageMatches, average_precision, precision_at_recalls, summarise
+from hierseg.metrics import RECALLS, average_precision, precision_at_recalls, summarise
 
 TP, FP = 1.0, 0.0
 
@@ -17,19 +18,6 @@ TP, FP = 1.0, 0.0
 def ap(weights, total, scores=None):
     scores = np.arange(len(weights), 0, -1, dtype=np.float64) if scores is None else np.array(scores)
     return average_precision(scores, np.array(weights, dtype=np.float64), total)
-
-
-def image(image_id, entries, counts):
-    """Entries are (label, score, weight); counts maps labels to counted ground truth."""
-    labels, scores, weights = zip(*entries, strict=True) if entries else ([], [], [])
-    return ImageMatches(
-        image_id,
-        np.array(labels, dtype=np.int64),
-        np.array(scores, dtype=np.float64),
-        np.array(weights, dtype=np.float64),
-        np.array(list(counts), dtype=np.int64),
-        np.array(list(counts.values()), dtype=np.float64),
-    )
 
 
 class TestRule6:

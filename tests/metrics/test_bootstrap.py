@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from match_records import image_matches as matches
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics import (
@@ -16,19 +17,6 @@ from hierseg.metrics import (
     resampled_mean_average_precision,
     summarise,
 )
-
-
-def matches(image_id, entries, counts):
-    """Entries are (label, score, weight); counts maps labels to counted ground truth."""
-    labels, scores, weights = zip(*entries, strict=True) if entries else ([], [], [])
-    return ImageMatches(
-        image_id,
-        np.array(labels, dtype=np.int64),
-        np.array(scores, dtype=np.float64),
-        np.array(weights, dtype=np.float64),
-        np.array(list(counts), dtype=np.int64),
-        np.array(list(counts.values()), dtype=np.float64),
-    )
 
 
 def sums_of(values):

@@ -148,7 +148,9 @@ def test_detections_are_in_file_order_within_an_image(tmp_path):
     detections = [row('b', score=0.1), row('a', score=0.2), row('b', score=0.3), row('x', score=0.4)]
     files = write_case(tmp_path, [row('a'), row('b')], [], [], detections, iou_type='bbox')
     ground_truth = read_ground_truth(files['boxes'], files['labels'], None, taxonomy=teddy_taxonomy())
-    table = read_detections(files['predictions'], ground_truth, taxonomy=teddy_taxonomy(), iou_type='bbox')
+    table = read_detections(
+        files['predictions'], ground_truth.image_ids, ground_truth.sizes, taxonomy=teddy_taxonomy(), iou_type='bbox'
+    )
     assert [table.image(index).scores.tolist() for index in range(2)] == [[0.2], [0.1, 0.3]]
 
 

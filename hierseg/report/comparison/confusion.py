@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hierseg.report.comparison.document import MISSED, Comparison, System
+from hierseg.metrics.confusion import MISSED, labels_at_depth
+from hierseg.report.comparison.document import Comparison, System
 from hierseg.taxonomy import Taxonomy
 
 MOST_CLASSES = 16
@@ -123,11 +124,9 @@ def confusion(document: Comparison, position: int, level: int) -> Confusion:
 def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
     """Counts by true and named label on a level, ``MISSED`` for what was not found."""
     counts = Counter[tuple[int, int]]()
+    labels = labels_at_depth(taxonomy.arrays, depth=level).tolist()
     for true, named, count in system.confusion:
-        pair = tuple(
-            label if label == MISSED else taxonomy.preferred_path(label)[: level + 1][-1] for label in (true, named)
-        )
-        counts[pair[0], pair[1]] += count
+        counts[labels[true], named if named == MISSED else labels[named]] += count
     return dict(counts)
 
 
