@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from small_store import instances, rectangle_mask
 
-from hierseg.annotations import ImageRow, Store, StoreWriter
+from hierseg.store import ImageRow, Store, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 CAR, MAN, TOY, BEAR, PERSON, TEDDY, CARNIVORE = range(7)

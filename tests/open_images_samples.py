@@ -7,7 +7,7 @@ import torch
 from open_images_files import counts_of, rectangle
 from taxonomies import teddy_taxonomy
 
-from hierseg.annotations import ImageRow, Instances, StoreWriter
+from hierseg.store import ImageRow, Instances, StoreWriter
 
 
 def instances(*entries, size=(8, 8)):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations import ImageRow, Instances, StoreWriter
+from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 # Labels: 0 toy, 1 animal, 2 teddy (a toy and an animal), 3 dog (an animal).

@@ -12,7 +12,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from hierseg.datasets import StreamSampler
-from hierseg.registry import DATA_SAMPLERS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+from hierseg.registry import (
+    DATA_SAMPLERS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    TRANSFORMS,
+    VISUALIZERS,
+)
 from hierseg.synthetic import default_taxonomy
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from hierseg.errors import EvaluationError, TaxonomyError
-from hierseg.files import write_json
+from hierseg.files import describe_machine, write_json
 
 
 class TestWriting:
@@ -45,3 +46,12 @@ def test_results_are_written_whole_or_not_at_all(tmp_path):
         write_json({}, tmp_path / 'missing' / 'result.json', error=EvaluationError)
     assert [path.name for path in tmp_path.iterdir()] == ['result.json']
     assert json.loads(target.read_text('utf-8'))['AP'] == {'Größe': 0.5}
+
+
+def test_tells_kind_and_versions_and_no_name():
+    found = describe_machine()
+    assert found['cores'] == len(os.sched_getaffinity(0))
+    assert found['memory_gib'] > 0
+    assert {'numpy', 'torch'} <= found['versions'].keys()
+    text = json.dumps(found)
+    assert os.uname().nodename not in text

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from hierseg.seeding import SeededSamples, StreamIndex, from_the_start, seed_all, seeded
+from hierseg.seeding import (
+    SeededSamples,
+    StreamIndex,
+    from_the_start,
+    seed_all,
+    seeded,
+)
 
 
 def draws() -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from hierseg.apis import compare
-from hierseg.apis.sources import PredictionsSource, RunSource
+from hierseg.apis.compare import PredictionsSource, RunSource
 from hierseg.errors import exits_cleanly
 
 

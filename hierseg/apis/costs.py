@@ -19,8 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hierseg.apis.inference import load_model
-from hierseg.apis.runner import running
+from hierseg.apis.runner import load_model, running
 from hierseg.report.comparison import Costs
 
 WARM_UP = 2

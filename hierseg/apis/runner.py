@@ -1,24 +1,47 @@
-"""From a config file to an MMEngine runner, on one process or several, on GPUs or a CPU."""
+"""From a config file to an MMEngine runner, on one process or several, on GPUs or a CPU.
+
+Training of the model that a config describes.
+
+Evaluation of a checkpoint of the model that a config describes.
+
+Trained models, ready to be applied to images.
+
+Which stores a config reads.
+"""
 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import RUNNERS
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config
-from mmengine.runner import Runner
+from mmdet.utils import get_test_pipeline_cfg, setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import nn
 
+from hierseg.engine.checkpoint_fit import (
+    fit_tensors,
+    fitted,
+    require_all,
+    weights_of,
+)
 from hierseg.errors import ConfigError
+from hierseg.files import write_json
+from hierseg.registry import MODELS
 
 
 def read_config(path: str | Path) -> Config:
@@ -155,3 +178,233 @@ def running(checkpoint: str | None = None) -> Iterator[None]:
         os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def train(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+) -> Runner:
+    """Trains a model.
+
+    Args:
+        config: The config file.
+        work_dir: Where logs and checkpoints go; `./work_dirs/<config name>` unless the config says otherwise.
+        amp: Trains in mixed precision.
+        auto_scale_lr: Scales the learning rate with the batch size, from the config's `base_batch_size`.
+        resume: A checkpoint to go on from, or `auto`: the latest one in the work directory, if there is one.
+        options: Values by dotted key that override the config's.
+        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
+
+    Returns:
+        The runner, with the trained model.
+
+    Raises:
+        ConfigError: A file does not exist, or the config does not allow what is asked for.
+    """
+    settled = load_config(config, options=options, work_dir=work_dir, launcher=launcher)
+    if amp:
+        _use_mixed_precision(settled)
+    if auto_scale_lr:
+        _scale_learning_rate(settled, where=str(config))
+    if resume == 'auto':
+        # Without a checkpoint the run begins, from `load_from` if the config has it.
+        settled.resume = find_latest_checkpoint(settled.work_dir) is not None
+        settled.load_from = None if settled.resume else settled.get('load_from')
+    elif resume is not None:
+        settled.resume, settled.load_from = True, check_checkpoint(resume)
+    with running(settled.get('load_from')):
+        runner = build_runner(settled)
+        runner.train()
+    return runner
+
+
+def _use_mixed_precision(config: Config) -> None:
+    if not torch.cuda.is_available():
+        raise ConfigError('mixed precision needs a GPU, and torch sees none here', fix='Leave --amp out.')
+    settings = config.optim_wrapper
+    # Of one optimiser, or of one for each layer by name.
+    of_layers = [settings[name] for name in settings if name != 'constructor'] if 'optimizer' not in settings else []
+    for wrapper in of_layers or [settings]:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+
+
+def _scale_learning_rate(config: Config, *, where: str) -> None:
+    settings = config.get('auto_scale_lr') or {}
+    if not {'enable', 'base_batch_size'} <= settings.keys():
+        raise ConfigError(
+            'the learning rate cannot be scaled without a batch size that it was chosen for',
+            where=where,
+            fix='Add auto_scale_lr = dict(enable=False, base_batch_size=16) to the config.',
+        )
+    settings.enable = True
+
+
+def evaluate(
+    config: str | Path,
+    checkpoint: str,
+    *,
+    work_dir: str | Path | None = None,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluates a model on the config's test data.
+
+    Args:
+        config: The config file.
+        checkpoint: The weights.
+        work_dir: Where the log and `results.json`, the metrics, go; `./work_dirs/<config name>` unless the
+            config says otherwise.
+        out: Dumps the predictions into this pickle file (`.pkl` or `.pickle`).
+        show: Shows the predictions in windows.
+        show_dir: Writes the predictions as pictures into this folder; a relative one lies in
+            `<work_dir>/<timestamp>/`, as in MMDetection.
+        wait_time: How long a window stays, in seconds.
+        tta: Averages over augmented versions of each image: the config's `tta_model` and `tta_pipeline`, or
+            horizontal flips.
+        options: Values by dotted key that override the config's.
+        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        ConfigError: A file does not exist, or the config does not allow what is asked for.
+    """
+    settled = load_config(config, options=options, work_dir=work_dir, launcher=launcher)
+    settled.load_from = check_checkpoint(checkpoint)
+    if show or show_dir:
+        _draw(settled, show=show, show_dir=show_dir, wait_time=wait_time)
+    if tta:
+        _augment(settled)
+    if out is not None:
+        _dump(settled, out)
+    with running(checkpoint):
+        runner = build_runner(settled)
+        metrics = runner.test()
+        if is_main_process():
+            _write(metrics, Path(settled.work_dir) / 'results.json')
+    return metrics
+
+
+def _draw(config: Config, *, show: bool, show_dir: str | None, wait_time: float) -> None:
+    hook = config.default_hooks.get('visualization')
+    if hook is None:
+        raise ConfigError(
+            'pictures are drawn by a hook that the config does not have',
+            fix="Add visualization=dict(type='DetVisualizationHook') to default_hooks.",
+        )
+    hook.draw = True
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if show_dir:
+        hook.test_out_dir = show_dir
+
+
+def _augment(config: Config) -> None:
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_model' not in config:
+        if 'mask_head' in config.model.get('roi_head', {}):
+            raise ConfigError(
+                "MMDetection's own test-time augmentation does not merge masks, and the config has no other",
+                fix='Leave --tta out, or add a tta_model to the config that merges masks.',
+            )
+        config.tta_model = ConfigDict(
+            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        )
+    if 'tta_pipeline' not in config:
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        packing = [dict(type='PackDetInputs', meta_keys=keys)]
+        config.tta_pipeline = deepcopy(dataset.pipeline)
+        config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, packing])
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset.pipeline = config.tta_pipeline
+
+
+def _dump(config: Config, out: str) -> None:
+    if not out.endswith(('.pkl', '.pickle')):
+        raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+    config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+
+
+def _write(metrics: Mapping[str, float], path: Path) -> None:
+    # JSON knows no NaN: a class without ground truth has no score, which is null.
+    finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+    write_json(finite, path, error=ConfigError)
+
+
+def read_checkpoint(checkpoint: str) -> dict[str, Any]:
+    """Reads a checkpoint in safe mode.
+
+    Raises:
+        ConfigError: It does not exist, cannot be read, or has no ``state_dict``.
+    """
+    with running(check_checkpoint(checkpoint)):
+        try:
+            found = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        except (RuntimeError, EOFError, OSError) as error:
+            reason = str(error).partition('\n')[0]
+            raise ConfigError(f'the checkpoint cannot be read: {reason}', where=checkpoint) from error
+    if not isinstance(found, dict) or not isinstance(found.get('state_dict'), dict):
+        raise ConfigError('the file is no checkpoint of a training: it has no state_dict', where=checkpoint)
+    return found
+
+
+def load_model(config: Config, checkpoint: str, *, device: str | None = None) -> nn.Module:
+    """Builds a config's model with the weights of a checkpoint, to be tested.
+
+    Args:
+        config: A config, from ``load_config``.
+        checkpoint: A file or an address.
+        device: Such as ``cuda:0``; the first GPU, or the CPU without one, when omitted.
+
+    Raises:
+        ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
+    """
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    weights = weights_of(read_checkpoint(checkpoint), where=checkpoint)
+    model: nn.Module = MODELS.build(config.model)
+    own = model.state_dict()
+    fits = fit_tensors(own, weights)
+    require_all(fits, where=checkpoint)
+    model.load_state_dict(fitted(own, weights, fits))
+    return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu')).eval()
+
+
+def prepare_image(config: Config, path: str) -> dict[str, Any]:
+    """An image as a batch of one, for ``test_step``: through the config's test pipeline, without annotations.
+
+    Raises:
+        ConfigError: The file does not exist or is no image.
+    """
+    steps = [step for step in get_test_pipeline_cfg(config) if step['type'] != 'LoadAnnotations']
+    try:
+        packed = Compose(steps)({'img_path': path, 'img_id': path})
+    except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
+        raise ConfigError('the image cannot be read', where=path, fix='Check the path and the file.') from error
+    return {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
+
+
+def stores_in(settings: Any) -> Iterator[str]:
+    """The stores of all data sets in a part of a config."""
+    if isinstance(settings, Mapping):
+        if isinstance(settings.get('store'), str):
+            yield settings['store']
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from stores_in(value)

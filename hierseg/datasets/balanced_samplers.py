@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hierseg.annotations.frequency import TrainingLabels, repeat_factors
 from hierseg.datasets.passes import FloatArray, IntArray, Passes
 from hierseg.datasets.samplers import StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
 from hierseg.errors import ConfigError
 from hierseg.registry import DATA_SAMPLERS
 from hierseg.seeding import Purpose
+from hierseg.store.frequency import TrainingLabels, repeat_factors
 
 
 class BalancedSampler(StreamSampler):

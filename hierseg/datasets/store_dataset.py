@@ -17,12 +17,12 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.fileio import exists, join_path
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations import ImageRow, LayerView, Store
-from hierseg.annotations.trainable import trainable
 from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.registry import DATASETS
 from hierseg.seeding import SeededSamples
+from hierseg.store import ImageRow, LayerView, Store
+from hierseg.store.layers import trainable
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
 
@@ -51,7 +51,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
 
     With ``layer``, the data set is what that layer of the two-layer ensemble is trained on
-    (:class:`~hierseg.annotations.LayerView` has the rules): classes and labels are the layer's, and a sample
+    (:class:`~hierseg.store.LayerView` has the rules): classes and labels are the layer's, and a sample
     also has ``painted_boxes``, (P, 4) float64 xyxy pixels, for ``hierseg.PaintBoxes``. Where ``test_mode`` is
     off, the pipeline of layer 1 must have that transform. ``metainfo`` tells the ``layer`` and the store's
     ``whole_taxonomy``, so that a checkpoint of the layer alone knows where it belongs.

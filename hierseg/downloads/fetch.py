@@ -13,7 +13,14 @@ from hierseg.downloads.checksums import Hasher, update_from
 from hierseg.downloads.ledger import Ledger
 from hierseg.downloads.partial import RESUMED_FROM_BYTES, PartialFile, disk_faults
 from hierseg.downloads.patience import Patience
-from hierseg.downloads.remote import Answer, Client, Corrupt, Failure, RemoteFile, Transient
+from hierseg.downloads.remote import (
+    Answer,
+    Client,
+    Corrupt,
+    Failure,
+    RemoteFile,
+    Transient,
+)
 
 Result = TypeVar('Result')
 

@@ -26,9 +26,19 @@ from hierseg.downloads.fetch import Download, Fetcher
 from hierseg.downloads.ledger import Ledger
 from hierseg.downloads.partial import disk_faults
 from hierseg.downloads.patience import Patience
-from hierseg.downloads.plan import Plan, PlannedFile, in_words, require_space
+from hierseg.downloads.plan import (
+    Plan,
+    PlannedFile,
+    in_words,
+    require_space,
+)
 from hierseg.downloads.pool import Outcome, fetch_all, in_parallel
-from hierseg.downloads.remote import Client, Failure, Unreachable, unreachable
+from hierseg.downloads.remote import (
+    Client,
+    Failure,
+    Unreachable,
+    unreachable,
+)
 from hierseg.downloads.selection import class_ids, image_ids, sample
 from hierseg.errors import AnnotationError, ConfigError, DownloadError
 from hierseg.files import write_atomically

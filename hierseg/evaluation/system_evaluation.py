@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from hierseg.annotations import Store
-from hierseg.annotations.frequency import count_classes
 from hierseg.errors import EvaluationError
-from hierseg.evaluation.arrays import absent_classes, ground_truth_of
-from hierseg.evaluation.predictions import ImagePrediction
+from hierseg.evaluation.predictions import ImagePrediction, absent_classes, ground_truth_of
 from hierseg.metrics import (
     IOU_THRESHOLDS,
     OPEN_IMAGES,
@@ -40,6 +37,8 @@ from hierseg.metrics import (
     pair_image,
     summarise_by,
 )
+from hierseg.store import Store
+from hierseg.store.frequency import count_classes
 from hierseg.taxonomy.compare import require_same_taxonomy
 
 SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
@@ -192,7 +191,7 @@ def evaluate_system(
     Args:
         store: The ground truth.
         predictions: One for every image that counts, without detections too.
-        groups: From :func:`~hierseg.metrics.class_groups`.
+        groups: From :func:`~hierseg.metrics.average_precision`.
         score_threshold: As of :func:`image_measurer`.
         name: Stands at the progress bar.
 

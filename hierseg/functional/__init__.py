@@ -23,12 +23,13 @@ from hierseg.functional.losses import (
 )
 from hierseg.functional.probabilities import class_probabilities, most_probable_leaf_or_background, path_sum_logits
 from hierseg.functional.relations import Relations, max_at_or_below, min_at_or_above
-from hierseg.functional.schemes import SCHEMES, Scheme, complete_options, find_scheme
-from hierseg.functional.sibling_losses import (
-    conditional_cross_entropy,
-    path_product_probabilities,
-    sibling_log_softmax,
+from hierseg.functional.schemes import (
+    SCHEMES,
+    Scheme,
+    complete_options,
+    find_scheme,
 )
+from hierseg.functional.sibling_losses import conditional_cross_entropy, path_product_probabilities, sibling_log_softmax
 from hierseg.functional.sigmoid_losses import (
     ancestor_positive_bce,
     max_below_probabilities,

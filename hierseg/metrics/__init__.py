@@ -1,6 +1,16 @@
 """Evaluation of instances: the protocols of Open Images and COCO, and how right the names of found objects are."""
 
-from hierseg.metrics.average_precision import RECALLS, average_precision, precision_at_recalls, summarise, summarise_by
+from hierseg.formats.run_lengths import Measures, decode_masks, encode_mask, measure, regular
+from hierseg.metrics.average_precision import (
+    FREQUENCY_BANDS,
+    RECALLS,
+    average_precision,
+    class_groups,
+    frequency_bands,
+    precision_at_recalls,
+    summarise,
+    summarise_by,
+)
 from hierseg.metrics.bootstrap import (
     ImageSums,
     PairedDifference,
@@ -9,7 +19,6 @@ from hierseg.metrics.bootstrap import (
     paired_difference,
     resampled_mean_average_precision,
 )
-from hierseg.metrics.class_groups import FREQUENCY_BANDS, class_groups, frequency_bands
 from hierseg.metrics.coco_average_precision import (
     COCO_STATISTICS,
     ClassCocoMatches,
@@ -17,57 +26,66 @@ from hierseg.metrics.coco_average_precision import (
     coco_average_precision,
     match_image_as_coco,
 )
-from hierseg.metrics.confusion import Confusion, labels_at_depth
-from hierseg.metrics.criteria import (
-    ANY_AREA,
-    IOU_THRESHOLDS,
-    OPEN_IMAGES,
-    Criterion,
-    ImageMatchTable,
-    Verdict,
-    area_ranges,
+from hierseg.metrics.error_kinds import (
+    ErrorKind,
+    ImageErrors,
+    count_kinds,
+    error_kinds,
 )
-from hierseg.metrics.error_kinds import ErrorKind, ImageErrors, count_kinds, error_kinds
-from hierseg.metrics.expansion import Expansion
-from hierseg.metrics.hierarchical import (
+from hierseg.metrics.expansion import Expansion, InstanceRows, join_boxes_and_masks
+from hierseg.metrics.localised_pairs import (
+    ImagePairs,
+    LocalisedPairs,
+    pair_image,
+    possible_names,
+)
+from hierseg.metrics.matching import (
+    match_image,
+    match_image_by,
+    match_images,
+    match_images_by,
+)
+from hierseg.metrics.names import (
+    Confusion,
     HierarchicalResult,
+    OperatingCurve,
+    OperatingPoint,
     consistent_paths,
+    correctness_interval,
     distances_at,
     hierarchical_result,
     hierarchical_sums,
-)
-from hierseg.metrics.joining import InstanceRows, join_boxes_and_masks
-from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image, possible_names
-from hierseg.metrics.mask_text import decode_masks, encode_mask
-from hierseg.metrics.matching import match_image, match_image_by, match_images, match_images_by
-from hierseg.metrics.official_csv import (
-    BOX_SUBMISSION_COLUMNS,
-    MASK_SUBMISSION_COLUMNS,
-    read_detections,
-    read_ground_truth,
-)
-from hierseg.metrics.open_images import evaluate_files
-from hierseg.metrics.operating_curve import (
-    OperatingCurve,
-    OperatingPoint,
-    correctness_interval,
     information,
     information_shares,
+    labels_at_depth,
     operating_curve,
     operating_point,
     operating_sums,
 )
+from hierseg.metrics.open_images import (
+    BOX_SUBMISSION_COLUMNS,
+    MASK_SUBMISSION_COLUMNS,
+    evaluate_files,
+    read_detections,
+    read_ground_truth,
+)
 from hierseg.metrics.records import (
+    ANY_AREA,
     DEFAULT_GROUP_OF_WEIGHTS,
+    IOU_THRESHOLDS,
+    OPEN_IMAGES,
+    Criterion,
     ImageDetections,
     ImageGroundTruth,
     ImageMatches,
+    ImageMatchTable,
     OpenImagesResult,
+    Verdict,
+    area_ranges,
     checked_iou_type,
     mean_over_classes,
     mean_over_thresholds,
 )
-from hierseg.metrics.run_lengths import Measures, measure, regular
 
 __all__ = [
     'ANY_AREA',

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics.records import FloatArray, ImageMatches, IntArray
+from hierseg.formats import FloatArray, IntArray
+from hierseg.metrics.records import ImageMatches
 
 CountArray = npt.NDArray[np.uint16]
 

@@ -25,9 +25,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
+from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.average_precision import in_order
-from hierseg.metrics.overlaps import check_sizes
-from hierseg.metrics.records import BoolArray, FloatArray, ImageDetections, ImageGroundTruth, IntArray
+from hierseg.metrics.matching import check_sizes
+from hierseg.metrics.records import ImageDetections, ImageGroundTruth
 
 COCO_STATISTICS = (
     'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl',

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics.records import BoolArray, FloatArray, IntArray
+from hierseg.formats import BoolArray, FloatArray, IntArray
 
 # What pandas, and so the reference evaluator, reads as no value.
 BLANKS = (

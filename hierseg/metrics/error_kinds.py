@@ -16,7 +16,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from hierseg.metrics.criteria import OVERLAP_THRESHOLD
+from hierseg.formats import BoolArray, IntArray
 from hierseg.metrics.localised_pairs import (
     ScoreArray,
     counted_regions,
@@ -24,8 +24,8 @@ from hierseg.metrics.localised_pairs import (
     region_overlaps,
     take_objects,
 )
-from hierseg.metrics.overlaps import box_overlaps, mask_overlaps
-from hierseg.metrics.records import BoolArray, ImageDetections, ImageGroundTruth, IntArray
+from hierseg.metrics.matching import box_overlaps, mask_overlaps
+from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageDetections, ImageGroundTruth
 from hierseg.taxonomy import TaxonomyArrays
 
 BACKGROUND_THRESHOLD = 0.1

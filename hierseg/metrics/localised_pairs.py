@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
+from hierseg.formats import BoolArray, IntArray
 from hierseg.metrics.bootstrap import ImageSums
-from hierseg.metrics.criteria import OVERLAP_THRESHOLD
-from hierseg.metrics.overlaps import mask_overlaps
-from hierseg.metrics.records import BoolArray, ImageDetections, ImageGroundTruth, IntArray
+from hierseg.metrics.matching import mask_overlaps
+from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageDetections, ImageGroundTruth
 from hierseg.taxonomy import TaxonomyArrays
 
 ScoreArray = npt.NDArray[np.float32]

@@ -7,31 +7,338 @@ Shape letters: B images, D detections that are looked at, by image, class and de
 Arithmetic follows the reference evaluator to the type: masks overlap in float32, boxes in float64. Equal
 scores come in reverse order of the submission, which is what the reference's reversed sort gives
 wherever that sort keeps equal elements in order.
+
+Overlaps of boxes and of masks.
+
+Shape letters: N boxes or masks, M others.
+
+Pairs of a detection and an object of one class on one image, and which detections take an object.
+
+Shape letters: D detections in order of their keys (see :class:`~hierseg.metrics.matching.ImageBatch`), I objects
+of the batch, J some of them, P pairs.
+
+Several images end to end, so that their classes are matched together instead of one by one.
+
+Shape letters: B images, I objects, D detections, R regions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics.criteria import OPEN_IMAGES, Criterion, ImageMatchTable, Verdict
-from hierseg.metrics.image_batch import ImageBatch
-from hierseg.metrics.object_pairs import Pairs, first_of_each, pairs_with
-from hierseg.metrics.overlaps import check_sizes
+from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.records import (
-    BoolArray,
-    FloatArray,
+    OPEN_IMAGES,
+    Criterion,
     ImageDetections,
     ImageGroundTruth,
     ImageMatches,
-    IntArray,
+    ImageMatchTable,
     IouType,
+    Verdict,
 )
+
+Overlaps = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+def box_overlaps(boxes: FloatArray, others: FloatArray, *, over_first_area: bool = False) -> FloatArray:
+    """Intersection over union of every pair of boxes, or over the area of the first box.
+
+    Args:
+        boxes: (N, 4) float64 xyxy, of positive area.
+        others: (M, 4) float64 xyxy.
+        over_first_area: Divide by the area of ``boxes`` instead.
+
+    Returns:
+        (N, M) float64.
+    """
+    return overlaps_of_box_pairs(boxes[:, None], others[None], over_first_area=over_first_area)
+
+
+def overlaps_of_box_pairs(first: FloatArray, second: FloatArray, *, over_first_area: bool = False) -> FloatArray:
+    """As :func:`box_overlaps`, of boxes side by side: (..., 4) float64 that broadcast give (...) float64."""
+    extent = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    extent = np.maximum(extent, 0.0)
+    intersection: FloatArray = extent[..., 1] * extent[..., 0]
+    area: FloatArray = (first[..., 3] - first[..., 1]) * (first[..., 2] - first[..., 0])
+    if over_first_area:
+        return intersection / area
+    other_area: FloatArray = (second[..., 3] - second[..., 1]) * (second[..., 2] - second[..., 0])
+    return intersection / (area + other_area - intersection)
+
+
+def mask_overlaps(
+    masks: Sequence[bytes], areas: IntArray, others: Sequence[bytes], other_areas: IntArray, size: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Overlaps of every pair of masks.
+
+    Args:
+        masks: N run lengths, none blank, without empty runs inside.
+        areas: (N,) int64, pixels.
+        others: M run lengths of the same kind.
+        other_areas: (M,) int64, pixels.
+        size: Height and width.
+
+    Returns:
+        Two (N, M) float32 arrays: intersection over union and intersection over the area of ``masks``.
+    """
+    over_area = over_first_area(as_coco(masks, size), as_coco(others, size))
+    return overlaps_of_mask_pairs(over_area, areas[:, None], other_areas[None])
+
+
+def over_first_area(masks: Sequence[dict[str, object]], others: Sequence[dict[str, object]]) -> FloatArray:
+    """(N, M) float64; intersection of masks from :func:`as_coco` over the area of the first, as pycocotools has it.
+
+    Called for crowds, it divides by that area, from which :func:`overlaps_of_mask_pairs` takes back the whole number
+    of pixels; it skips pairs whose boxes do not meet.
+    """
+    over_area: FloatArray = coco_mask.iou(masks, others, [1] * len(others))
+    return over_area
+
+
+def overlaps_of_mask_pairs(
+    over_area: FloatArray, areas: IntArray, other_areas: IntArray
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """As :func:`mask_overlaps`, of masks side by side.
+
+    Args:
+        over_area: (...) float64; from :func:`over_first_area`.
+        areas: int64 pixels of the first masks, that broadcast to it.
+        other_areas: int64 pixels of the second masks, likewise.
+    """
+    intersection = np.rint(over_area * areas).astype(np.float32)
+    first_area, second_area = areas.astype(np.float32), other_areas.astype(np.float32)
+    return intersection / (first_area + second_area - intersection), intersection / (first_area + np.float32(1e-7))
+
+
+def as_coco(masks: Iterable[bytes], size: tuple[int, int]) -> list[dict[str, object]]:
+    """Run lengths with their height and width, as pycocotools takes them."""
+    return [{'size': size, 'counts': mask} for mask in masks]
+
+
+def check_sizes(ground_truth: ImageGroundTruth, detections: ImageDetections, image_id: str) -> None:
+    """Checks that the masks of an image can be compared.
+
+    Raises:
+        EvaluationError: If the masks of ground truth and detections differ in size.
+    """
+    if ground_truth.size is None or detections.size is None or ground_truth.size == detections.size:
+        return
+    (height, width), (other_height, other_width) = ground_truth.size, detections.size
+    raise EvaluationError(
+        f'detection masks are {other_width}×{other_height} pixels, ground-truth masks {width}×{height}',
+        where=f'image {image_id}',
+        fix='Give the masks of detections at the size of the ground truth.',
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P pairs, by ascending detection and, of one detection, by ascending object.
+
+    Attributes:
+        detections: (P,) int64; positions among the D.
+        objects: (P,) int64; indices of the I.
+        overlaps: (P,) float32 or float64.
+    """
+
+    detections: IntArray
+    objects: IntArray
+    overlaps: Overlaps
+
+    def taken(self, wanted: BoolArray, is_open: BoolArray, threshold: float) -> tuple[IntArray, IntArray]:
+        """Open detections that overlap a wanted object enough, ascending, and that object of each.
+
+        Each tries only the object of largest overlap, the first on ties, even if that is taken already. The threshold
+        is rounded to the type of the overlaps, so that 7 of 10 pixels are 0.7 in float32 too.
+
+        Args:
+            wanted: (I,) bool.
+            is_open: (D,) bool.
+            threshold: Least overlap.
+        """
+        too_small = self.overlaps < self.overlaps.dtype.type(threshold)
+        near = np.flatnonzero(~too_small & is_open[self.detections] & wanted[self.objects])
+        detections, overlaps = self.detections[near], self.overlaps[near]
+        first = np.flatnonzero(np.diff(detections, prepend=-1))
+        if not len(first):
+            return detections, near
+        # Where an overlap is nan, which a box turned inside out may bring about, it is the best, and equals nothing.
+        best = np.maximum.reduceat(overlaps, first).repeat(np.diff(first, append=len(near)))
+        is_best = np.flatnonzero(overlaps == best)
+        is_best = is_best[np.diff(detections[is_best], prepend=-1) != 0]
+        return detections[is_best], self.objects[near[is_best]]
+
+
+def first_of_each(found: IntArray, objects: IntArray) -> tuple[IntArray, IntArray]:
+    """The first detection of each object, which is its best, and that object."""
+    distinct, first = np.unique(objects, return_index=True)
+    return found[first], distinct
+
+
+def pairs_with(batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask: bool) -> tuple[Pairs, Pairs]:
+    """Pairs with single objects by intersection over union, and with groups by intersection over detection area.
+
+    Args:
+        batch: The images.
+        order: (D,) int64; detections by ascending key, of positive area.
+        objects: (J,) int64, ascending; the objects that are looked at.
+        by_mask: Compare masks, else boxes.
+
+    Raises:
+        EvaluationError: If masks are compared that are not given.
+    """
+    objects = objects[np.argsort(batch.object_keys[objects], kind='stable')]
+    keys, object_keys = batch.keys[order], batch.object_keys[objects]
+    begin = np.searchsorted(object_keys, keys)
+    counts = np.searchsorted(object_keys, keys, side='right') - begin
+    detections = np.repeat(np.arange(len(order)), counts)
+    nth = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
+    partners = objects[np.repeat(begin, counts) + nth]
+    regions, is_group = batch.regions[order[detections]], batch.group_of[partners]
+    iou: Overlaps
+    ioa: Overlaps
+    if by_mask:
+        some = np.flatnonzero(counts)
+        blocks = [np.zeros(0), *_blocks(batch, order[some], objects, begin[some], begin[some] + counts[some])]
+        areas = batch.areas[regions], batch.object_areas[partners]
+        iou, ioa = overlaps_of_mask_pairs(np.concatenate(blocks), *areas)
+    else:
+        boxes, others = batch.boxes[regions], batch.object_boxes[partners]
+        iou, ioa = overlaps_of_box_pairs(boxes, others), overlaps_of_box_pairs(boxes, others, over_first_area=True)
+    single, group = np.flatnonzero(~is_group), np.flatnonzero(is_group)
+    return (
+        Pairs(detections[single], partners[single], iou[single]),
+        Pairs(detections[group], partners[group], ioa[group]),
+    )
+
+
+def _blocks(
+    batch: ImageBatch, detections: IntArray, objects: IntArray, begin: IntArray, end: IntArray
+) -> Iterator[FloatArray]:
+    """Intersections over the detection's area of all masks of one key after another, (detections × objects,) each.
+
+    Args:
+        batch: The images.
+        detections: (D,) int64, by ascending key; each has an object of its key.
+        objects: (J,) int64, by ascending key.
+        begin: (D,) int64; where the objects of the detection's key begin.
+        end: (D,) int64; where they end.
+    """
+    regions = batch.regions[detections]
+    images = batch.keys[detections] // batch.num_labels
+    missing = ~batch.has_masks[regions]
+    if missing.any() or any(batch.sizes[image] is None for image in np.unique(images).tolist()):
+        raise EvaluationError('masks are compared but not given', fix="Give masks, or use iou_type='bbox'.")
+    first = np.flatnonzero(np.diff(begin, prepend=-1))
+    of_detections = [batch.masks[region] for region in regions.tolist()]
+    of_objects = [batch.object_masks[index] for index in objects.tolist()]
+    rows = zip(images[first].tolist(), begin[first].tolist(), end[first].tolist(), strict=True)
+    for (image, low, high), (top, bottom) in zip(rows, pairwise([*first.tolist(), len(detections)]), strict=True):
+        size = batch.sizes[image]
+        yield over_first_area(as_coco(of_detections[top:bottom], size), as_coco(of_objects[low:high], size)).ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """Objects and detections of B images, in the order of the images.
+
+    A key stands for a class on an image: the image times ``num_labels`` plus the label.
+
+    Attributes:
+        num_labels: Above every label.
+        num_images: B.
+        object_keys: (I,) int64.
+        object_boxes: (I, 4) float64 xyxy.
+        object_masks: I run lengths; ``b''`` for a box-only object.
+        object_areas: (I,) int64, pixels; 0 for a box-only object.
+        group_of: (I,) bool.
+        verified_keys: int64; classes verified on an image.
+        keys: (D,) int64.
+        labels: (D,) int64.
+        scores: (D,) float64.
+        regions: (D,) int64; index of the detection's box and mask.
+        boxes: (R, 4) float64 xyxy.
+        masks: R run lengths; ``b''`` where the image's detections have none.
+        areas: (R,) int64, pixels; 0 likewise.
+        has_masks: (R,) bool; the image's detections have masks.
+        sizes: Height and width of the masks of each image, None for an image without any.
+    """
+
+    num_labels: int
+    num_images: int
+    object_keys: IntArray
+    object_boxes: FloatArray
+    object_masks: Sequence[bytes]
+    object_areas: IntArray
+    group_of: BoolArray
+    verified_keys: IntArray
+    keys: IntArray
+    labels: IntArray
+    scores: FloatArray
+    regions: IntArray
+    boxes: FloatArray
+    masks: Sequence[bytes]
+    areas: IntArray
+    has_masks: BoolArray
+    sizes: Sequence[tuple[int, int] | None]
+
+    @classmethod
+    def of(cls, ground_truths: Sequence[ImageGroundTruth], detections: Sequence[ImageDetections]) -> ImageBatch:
+        """The images in their order; one of each for every image, at least one image."""
+        object_labels, verified = ([getattr(one, name) for one in ground_truths] for name in ('labels', 'verified'))
+        labels = [one.labels for one in detections]
+        num_labels = 1 + max(int(part.max(initial=0)) for part in chain(object_labels, verified, labels))
+        num_regions = [len(one.boxes) for one in detections]
+        first_region = np.cumsum([0, *num_regions[:-1]])
+        areas = [
+            np.zeros(count, dtype=np.int64) if one.mask_areas is None else one.mask_areas
+            for one, count in zip(detections, num_regions, strict=True)
+        ]
+        blank = [b'']
+        masks = [
+            blank * count if one.mask_areas is None else one.masks
+            for one, count in zip(detections, num_regions, strict=True)
+        ]
+        return cls(
+            num_labels=num_labels,
+            num_images=len(ground_truths),
+            object_keys=_keys(object_labels, num_labels),
+            object_boxes=np.concatenate([one.boxes for one in ground_truths]),
+            object_masks=list(chain.from_iterable(one.masks for one in ground_truths)),
+            object_areas=np.concatenate([one.mask_areas for one in ground_truths]),
+            group_of=np.concatenate([one.group_of for one in ground_truths]),
+            verified_keys=_keys(verified, num_labels),
+            keys=_keys(labels, num_labels),
+            labels=np.concatenate(labels),
+            scores=np.concatenate([one.scores for one in detections]),
+            regions=np.concatenate([one.regions for one in detections])
+            + np.repeat(first_region, [len(part) for part in labels]),
+            boxes=np.concatenate([one.boxes for one in detections]),
+            masks=list(chain.from_iterable(masks)),
+            areas=np.concatenate(areas),
+            has_masks=np.repeat([one.mask_areas is not None for one in detections], num_regions),
+            sizes=[one.size for one in ground_truths],
+        )
+
+    def bounds(self, keys: IntArray) -> list[int]:
+        """Where the keys of each image begin among ascending ones, and the end of all; B + 1 numbers."""
+        first: list[int] = np.searchsorted(keys, np.arange(self.num_images + 1) * self.num_labels).tolist()
+        return first
+
+
+def _keys(labels: Sequence[IntArray], num_labels: int) -> IntArray:
+    """Keys of the labels of each image, end to end."""
+    images = np.repeat(np.arange(len(labels)), [len(part) for part in labels])
+    return images * num_labels + np.concatenate(labels)
+
 
 SCORE_FLOOR = -10.0  # the reference ignores what scores no better,
 MAX_DETECTIONS = 10_000  # and what comes after this many of one class on one image

@@ -16,8 +16,6 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from hierseg.annotations import Store
-from hierseg.annotations.frequency import count_classes
 from hierseg.errors import ConfigError
 from hierseg.functional import (
     Relations,
@@ -28,6 +26,8 @@ from hierseg.functional import (
     log_prior_offsets,
     seesaw_offsets,
 )
+from hierseg.store import Store
+from hierseg.store.frequency import count_classes
 from hierseg.taxonomy import Taxonomy
 
 

@@ -16,11 +16,11 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from hierseg.annotations.layer_classes import LayerClasses
 from hierseg.errors import ConfigError
 from hierseg.models.merge import LayerInstances, MergedInstances, merge_layers
 from hierseg.registry import MODELS
 from hierseg.seeding import from_the_start
+from hierseg.store.layers import LayerClasses
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 LAYERS = ('layer0', 'layer1')

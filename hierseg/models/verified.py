@@ -18,9 +18,9 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hierseg.annotations import Store
-from hierseg.annotations.frequency import count_classes
 from hierseg.errors import ConfigError
+from hierseg.store import Store
+from hierseg.store.frequency import count_classes
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.compare import require_same_taxonomy
 

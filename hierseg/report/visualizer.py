@@ -16,10 +16,16 @@ from mmengine.structures import InstanceData
 
 from hierseg.errors import ConfigError
 from hierseg.registry import VISUALIZERS
-from hierseg.report.canvas import DrawnInstance, Picture, draw_instances
-from hierseg.report.labels import label_variants, path_steps
-from hierseg.report.palette import class_colors
-from hierseg.report.panels import Panel, side_by_side
+from hierseg.report.drawing import (
+    DrawnInstance,
+    Panel,
+    Picture,
+    class_colors,
+    draw_instances,
+    label_variants,
+    path_steps,
+    side_by_side,
+)
 from hierseg.taxonomy import Taxonomy
 
 GROUP, BOX_ONLY = '(group)', '(box only)'

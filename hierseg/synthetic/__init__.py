@@ -1,8 +1,13 @@
 """Synthetic Open Images: scenes for any taxonomy, written as the official files."""
 
-from hierseg.synthetic.counts import read_counts
-from hierseg.synthetic.options import VALIDATION_RATES, AnnotationRates, SplitOptions, SynthesisOptions
-from hierseg.synthetic.taxonomies import default_taxonomy
+from hierseg.synthetic.options import (
+    VALIDATION_RATES,
+    AnnotationRates,
+    SplitOptions,
+    SynthesisOptions,
+    default_taxonomy,
+    read_counts,
+)
 from hierseg.synthetic.writer import SplitSummary, synthesize
 
 __all__ = [

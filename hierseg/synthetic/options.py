@@ -1,10 +1,100 @@
-"""What to generate: the options of a synthetic data set, checked."""
+"""What to generate: the options of a synthetic data set, checked.
+
+How often each class occurs in a real data set, read from a CSV.
+
+The built-in taxonomy: what a generated data set contains unless the user brings classes.
+"""
 
 from __future__ import annotations
 
+import csv
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
-from hierseg.errors import ConfigError
+import numpy as np
+
+from hierseg.errors import AnnotationError, ConfigError
+from hierseg.formats import FloatArray
+from hierseg.taxonomy import Taxonomy
+
+
+def read_counts(path: Path, taxonomy: Taxonomy) -> FloatArray:
+    """Objects per class, (C,) float64, from a CSV with the columns ``class`` and ``count``.
+
+    Classes that the file leaves out have 0.
+
+    Raises:
+        AnnotationError: If the file is missing, lacks a column, repeats a class or has no number.
+        TaxonomyError: If the taxonomy has no such class.
+    """
+    counts = np.zeros(taxonomy.num_classes)
+    seen: set[int] = set()
+    try:
+        file = path.open(newline='', encoding='utf-8-sig')
+    except OSError as error:
+        raise AnnotationError(f'cannot be read ({error.strerror})', where=str(path)) from None
+    with file:
+        reader = csv.DictReader(file)
+        missing = sorted({'class', 'count'} - set(reader.fieldnames or ()))
+        if missing:
+            raise AnnotationError(f'no column {missing[0]!r}', where=str(path), fix='The header is "class,count".')
+        for row in reader:
+            where = f'{path}, line {reader.line_num}'
+            label = taxonomy.label(row['class'], where=where)
+            if label in seen:
+                raise AnnotationError(f'class {row["class"]} occurs twice', where=where, fix='Give it one row.')
+            seen.add(label)
+            counts[label] = _number(row['count'], where)
+    return counts
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        value = float(text or '')
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise AnnotationError(f'the count is {text!r}', where=where, fix='It is a number, 0 or more.')
+    return value
+
+
+# Name → parents, the preferred one first; parents come before their children.
+_PARENTS: dict[str, tuple[str, ...]] = {
+    'Person': (),
+    'Man': ('Person',),
+    'Woman': ('Person',),
+    'Child': ('Person',),
+    'Vehicle': (),
+    'Car': ('Vehicle',),
+    'Taxi': ('Car',),
+    'Van': ('Car',),
+    'Bicycle': ('Vehicle',),
+    'Boat': ('Vehicle',),
+    'Toy': (),
+    'Doll': ('Toy',),
+    'Animal': (),
+    'Bird': ('Animal',),
+    'Bear': ('Animal',),
+    'Brown bear': ('Bear',),
+    'Polar bear': ('Bear',),
+    'Teddy bear': ('Toy', 'Bear'),
+    'Tree': (),
+    'Lamp': (),
+    'Guitar': (),
+    'Drum': (),
+}
+
+
+def default_taxonomy() -> Taxonomy:
+    """Twenty-two classes in three levels, with one class under two parents and four childless root classes.
+
+    The identifiers look like Open Images' MIDs and are none of them.
+    """
+    id_of = {name: f'/m/0syn{index:02d}' for index, name in enumerate(_PARENTS)}
+    edges = [(id_of[name], id_of[parent]) for name, parents in _PARENTS.items() for parent in parents]
+    return Taxonomy.from_edges(list(id_of.values()), edges, names=list(id_of))
+
 
 MIN_SIZE = 64
 MAX_SIZE = 4096

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
-import numpy.typing as npt
 
 from hierseg.errors import ConfigError
+from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.synthetic.options import AnnotationRates
-from hierseg.synthetic.outlines import FloatArray
 from hierseg.taxonomy import Taxonomy
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 RARE = 10
 """Classes of fewer objects are always verified: annotators go and look for them."""

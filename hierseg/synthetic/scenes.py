@@ -1,25 +1,464 @@
 """Pictures of objects: overlapping, lit, casting shadows, with the visible part of each one known.
 
 Shape letters: H and W image size in pixels, I objects of an image, P outline points.
+
+Silhouettes as polar outlines: one radius for each of A fixed angles.
+
+A polar outline is star-shaped about its centre, so that blending two of them (a class with two
+parents), rippling or stretching one always gives a sensible silhouette again. The y axis points down,
+as in images; "up" is the angle −π/2. Shape letters: A angles, P corner points.
+
+What a class looks like: traits that follow from its path in the taxonomy.
+
+A root class sets silhouette, colours and pattern. Every step down keeps what the parent has and adds
+detail: it bends the silhouette a little, shifts the colours a little, changes the pattern and, further
+down, adds a marking. Siblings therefore look more alike than strangers. A class with several parents
+blends their silhouettes, wears the first one's colour and the second one's pattern and colour on top.
+
+Which variant a class takes follows from its rank among its siblings by id, through additive recurrences
+(golden ratio and kin) that spread any number of siblings evenly; it depends neither on the label order
+nor on a seed, so a class looks the same in every split and every run. Shape letters: A angles, T texture pixels.
+
+Textured backgrounds, light and sensor noise, cheap enough for hundreds of images a second.
+
+Expensive noise is drawn once into a pool of tiles; an image takes random crops of them. Shape letters:
+H and W image size in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hierseg.synthetic.backgrounds import BackgroundPainter, lit
-from hierseg.synthetic.looks import EXTENT, Look, UInt8Array, class_traits
-from hierseg.synthetic.outlines import ANGLES, DIRECTIONS, FloatArray
+from hierseg.formats import BoolArray, FloatArray
 from hierseg.taxonomy import Taxonomy
 
+NUM_ANGLES = 128
+ANGLES: FloatArray = np.arange(NUM_ANGLES, dtype=np.float64) * (2 * np.pi / NUM_ANGLES)
+DIRECTIONS: FloatArray = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+
+
+def _convex(points: Sequence[tuple[float, float]]) -> FloatArray:
+    """Radii of a convex polygon around the origin; points (P, 2) clockwise on the screen."""
+    corners = np.array(points)
+    edges = np.roll(corners, -1, axis=0) - corners
+    normals = np.stack([edges[:, 1], -edges[:, 0]], axis=1)
+    offsets = (normals * corners).sum(axis=1)
+    towards = DIRECTIONS @ normals.T
+    distances = np.where(towards > 1e-9, offsets / np.maximum(towards, 1e-9), np.inf)
+    radii: FloatArray = distances.min(axis=1)
+    return radii
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> FloatArray:
+    """Radii of an upright box around the origin; the four numbers are distances from it."""
+    return _convex([(-left, -top), (right, -top), (right, bottom), (-left, bottom)])
+
+
+def _circle(x: float, y: float, radius: float) -> FloatArray:
+    """Radii of a circle that contains the origin."""
+    along = DIRECTIONS @ np.array([x, y])
+    radii: FloatArray = along + np.sqrt(along**2 - x**2 - y**2 + radius**2)
+    return radii
+
+
+def _regular(corners: int) -> FloatArray:
+    """Radii of a regular polygon that stands on an edge or a corner, pointing up."""
+    angles = -np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
+    return _convex([(float(np.cos(a)), float(np.sin(a))) for a in angles])
+
+
+def _waves(count: int, depth: float, *, sharpness: float = 1.0) -> FloatArray:
+    """Radii with ``count`` lobes, one of them up; sharpness below 1 squares them off."""
+    wave = np.cos(count * (ANGLES + np.pi / 2))
+    radii: FloatArray = 1 + depth * np.sign(wave) * np.abs(wave) ** sharpness
+    return radii
+
+
+def _star(points: int, depth: float) -> FloatArray:
+    """Radii of a star with straight edges, one point up."""
+    phase = np.abs(((ANGLES + np.pi / 2) * points / (2 * np.pi) + 0.5) % 1 - 0.5) * 2
+    inner = 1 - depth
+    tip, turn = np.pi / points, phase * np.pi / points
+    # Straight edge from the point (1, 0) to the notch inner·(cos tip, sin tip), in polar form.
+    radii: FloatArray = (
+        inner * np.sin(tip) / (inner * np.sin(tip) * np.cos(turn) + (1 - inner * np.cos(tip)) * np.sin(turn))
+    )
+    return radii
+
+
+def _union(*parts: FloatArray) -> FloatArray:
+    radii: FloatArray = np.max(parts, axis=0)
+    return radii
+
+
+def _heart() -> FloatArray:
+    return _union(_circle(-0.38, -0.3, 0.55), _circle(0.38, -0.3, 0.55), _convex([(-0.9, -0.1), (0.9, -0.1), (0, 1)]))
+
+
+def _fish() -> FloatArray:
+    body, tail = [(0.2, -0.55), (1, 0), (0.2, 0.55), (-0.1, 0)], [(-1, -0.5), (0.5, 0), (-1, 0.5)]
+    return _union(_convex(body), _convex(tail))
+
+
+def _mushroom() -> FloatArray:
+    return _union(_convex([(-1, 0.1), (-0.6, -0.75), (0.6, -0.75), (1, 0.1)]), _box(0.3, 0.3, 0.3, 1))
+
+
+# Ordered so that neighbours differ much: root classes take them in turn. (outline, radius of the hole)
+FAMILIES: tuple[tuple[Callable[[], FloatArray], float], ...] = (
+    (lambda: _circle(0, 0, 1), 0.0),
+    (lambda: _star(5, 0.5), 0.0),
+    (lambda: _union(_box(0.62, 0.25, 0.62, 1), _box(0.22, 1, 0.22, 1)), 0.0),  # bottle
+    (lambda: _box(1, 0.62, 1, 0.62), 0.0),
+    (lambda: _waves(5, 0.2), 0.0),  # flower
+    (lambda: _regular(3), 0.0),
+    (lambda: _circle(0, 0, 1), 0.5),  # ring
+    (lambda: _union(_box(1, 0.3, 1, 0.3), _box(0.3, 1, 0.3, 1)), 0.0),  # cross
+    (lambda: _union(_circle(0, 0.3, 0.7), _convex([(0, -1), (0.64, 0.1), (0, 0.6), (-0.64, 0.1)])), 0.0),  # drop
+    (lambda: _waves(9, 0.13, sharpness=0.3), 0.25),  # gear
+    (lambda: _union(_box(1, 0.85, 1, 0.25), _box(0.28, 0.3, 0.28, 1)), 0.0),  # table
+    (lambda: 1 + 0.45 * np.cos(2 * ANGLES), 0.0),  # peanut
+    (lambda: _convex([(-0.75, -0.25), (0, -1), (0.75, -0.25), (0.75, 0.9), (-0.75, 0.9)]), 0.0),  # house
+    (_heart, 0.0),
+    (_fish, 0.0),
+    (lambda: _box(0.9, 0.9, 0.9, 0.9), 0.45),  # frame
+    (_mushroom, 0.0),
+)
+
+
+def normalised(radii: FloatArray) -> FloatArray:
+    """Radii (A,) scaled to a longest one of 1."""
+    scaled: FloatArray = radii / radii.max()
+    return scaled
+
+
+def family_outline(index: int) -> tuple[FloatArray, float]:
+    """Outline (A,) and radius of the hole (0 for none) of a silhouette family, taken in turn."""
+    outline, hole = FAMILIES[index % len(FAMILIES)]
+    return normalised(outline()), hole
+
+
+def rippled(radii: FloatArray, *, waves: int, amplitude: float) -> FloatArray:
+    """Radii (A,) with that many bumps around the outline; amplitude as a share of the radius."""
+    return normalised(radii * (1 + amplitude * np.cos(waves * (ANGLES + np.pi / 2))))
+
+
+def stretched(radii: FloatArray, factor: float) -> FloatArray:
+    """Radii (A,) of the outline made wider by ``factor`` and lower by the same."""
+    points = radii[:, None] * DIRECTIONS * np.array([np.sqrt(factor), 1 / np.sqrt(factor)])
+    angles = np.arctan2(points[:, 1], points[:, 0])
+    return normalised(np.interp(ANGLES, angles % (2 * np.pi), np.hypot(points[:, 0], points[:, 1]), period=2 * np.pi))
+
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+Hsv = tuple[float, float, float]
+
+EXTENT = 1.2
+"""A texture covers the square [−EXTENT, EXTENT]² around an outline of radius 1."""
+
+# Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
+# len(FAMILIES) ranks apart, and that many steps come to the golden ratio.
+_HUE_STEP = (10 + 0.61803) / len(FAMILIES)
+
+NUM_PATTERNS = 7
+NUM_MARKINGS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """Looks before they are painted.
+
+    Attributes:
+        outline: (A,) float64; radii, the longest 1.
+        hole: Radius of the hole in the middle; 0 for none.
+        body: Hue, saturation and value of the body, each in [0, 1].
+        accent: The same of the pattern.
+        pattern: Which pattern, 0 to NUM_PATTERNS − 1.
+        frequency: Periods of the pattern across the object.
+        angle: Direction of the pattern, radians.
+        marking: Which marking, −1 for none, 0 to NUM_MARKINGS − 1.
+        marking_colour: Hue, saturation and value of the marking.
+    """
+
+    outline: FloatArray
+    hole: float
+    body: Hsv
+    accent: Hsv
+    pattern: int
+    frequency: float
+    angle: float
+    marking: int
+    marking_colour: Hsv
+
+
+def _sequence(rank: int, step: float, *, start: float = 0.5) -> float:
+    """Term ``rank`` of the additive recurrence start + rank·step modulo 1, evenly spread in [0, 1)."""
+    return (start + rank * step) % 1.0
+
+
+def _shifted(colour: Hsv, *, hue: float = 0.0, value: float = 0.0) -> Hsv:
+    return (colour[0] + hue) % 1.0, colour[1], float(np.clip(colour[2] + value, 0.25, 1.0))
+
+
+def root_traits(rank: int) -> Traits:
+    """Traits of the root class of that rank."""
+    outline, hole = family_outline(rank)
+    hue = _sequence(rank, _HUE_STEP, start=0.02)
+    body = (hue, 0.5 + 0.45 * _sequence(rank, 0.75488), 0.55 + 0.4 * _sequence(rank, 0.56984))
+    accent_value = 0.25 if body[2] > 0.75 else 0.98
+    return Traits(
+        outline=stretched(outline, 0.8 + 0.45 * _sequence(rank, 0.81917)),
+        hole=hole,
+        body=body,
+        accent=((hue + 0.3 + 0.4 * _sequence(rank, 0.67104)) % 1.0, 0.65, accent_value),
+        pattern=(rank + rank // len(FAMILIES)) % NUM_PATTERNS,
+        frequency=2.0 + 2.0 * _sequence(rank, 0.54970),
+        angle=np.pi * _sequence(rank, 0.45026),
+        marking=-1,
+        marking_colour=((hue + 0.5) % 1.0, 0.25, 0.95 if body[2] < 0.8 else 0.3),
+    )
+
+
+def blended_traits(first: Traits, second: Traits) -> Traits:
+    """Traits between those of two parents: mean silhouette, colours and pattern of both."""
+    return replace(
+        first,
+        outline=normalised((first.outline + second.outline) / 2),
+        hole=(first.hole + second.hole) / 2,
+        accent=second.body,
+        pattern=second.pattern,
+        frequency=second.frequency,
+        marking_colour=second.accent,
+    )
+
+
+def child_traits(parent: Traits, rank: int, *, depth: int) -> Traits:
+    """Traits of the child of that rank, ``depth`` edges below a root class: the parent's with more detail."""
+    scale = 0.75 ** (depth - 1)
+    outline = stretched(parent.outline, float(np.exp(scale * 0.7 * (_sequence(rank, 0.61803) - 0.5))))
+    outline = rippled(outline, waves=2 + (rank * 2 + depth) % 5, amplitude=scale * 0.12 * _sequence(rank, 0.75488))
+    marking = parent.marking
+    if depth > 1 or rank >= NUM_PATTERNS:
+        marking = (parent.marking + 1 + rank + rank // NUM_PATTERNS) % NUM_MARKINGS
+    return replace(
+        parent,
+        outline=outline,
+        body=_shifted(
+            parent.body,
+            hue=scale * 0.12 * (_sequence(rank, 0.61803, start=0.0) - 0.5),
+            value=scale * 0.3 * (_sequence(rank, 0.56984, start=0.2) - 0.5),
+        ),
+        pattern=(parent.pattern + 1 + rank) % NUM_PATTERNS if depth == 1 else parent.pattern,
+        frequency=parent.frequency * float(np.exp(0.5 * (_sequence(rank, 0.67104) - 0.5))),
+        angle=parent.angle + np.pi * _sequence(rank, 0.38197, start=0.0),
+        marking=marking,
+    )
+
+
+def class_traits(taxonomy: Taxonomy) -> tuple[Traits, ...]:
+    """Traits of every class, in label order."""
+    arrays = taxonomy.arrays
+    traits: dict[int, Traits] = {}
+    roots = sorted(taxonomy.root_classes, key=taxonomy.ids.__getitem__)
+    rank_of = {label: rank for rank, label in enumerate(roots)}
+    for label in np.argsort(arrays.depths, kind='stable').tolist():
+        parents = taxonomy.parents[label]
+        if not parents:
+            traits[label] = root_traits(rank_of[label])
+            continue
+        siblings = sorted(taxonomy.children[parents[0]], key=taxonomy.ids.__getitem__)
+        origin = traits[parents[0]]
+        for parent in parents[1:]:
+            origin = blended_traits(origin, traits[parent])
+        traits[label] = child_traits(origin, siblings.index(label), depth=len(taxonomy.preferred_path(label)) - 1)
+    return tuple(traits[label] for label in range(taxonomy.num_classes))
+
+
+def _bgr(colour: Hsv) -> FloatArray:
+    return np.array(colorsys.hsv_to_rgb(*colour)[::-1]) * 255
+
+
+def _pattern(kind: int, x: FloatArray, y: FloatArray, frequency: float) -> FloatArray:
+    """Strength of a pattern in [0, 1] at points (T, T) of the object's own frame."""
+    turn = 2 * np.pi * frequency / 2
+    radius, polar = np.hypot(x, y), np.arctan2(y, x)
+    waves = (
+        lambda: np.cos(turn * x),  # stripes
+        lambda: 1.6 * np.cos(turn * x) * np.cos(turn * y),  # checks
+        lambda: np.sin(turn * x) + np.sin(turn * y) - 0.6,  # dots
+        lambda: np.cos(1.6 * turn * radius),  # rings
+        lambda: np.full_like(x, -1.0),  # plain
+        lambda: np.cos(2 * round(frequency) * polar),  # rays
+        lambda: np.cos(turn * (x + 0.25 * np.abs((y * frequency) % 2 - 1))),  # zigzag
+    )[kind]()
+    strength: FloatArray = np.clip(0.5 + 2.0 * waves, 0, 1)
+    return strength
+
+
+def _marking(kind: int, x: FloatArray, y: FloatArray, rho: FloatArray) -> FloatArray:
+    """Strength of a marking in [0, 1]; rho (T, T) is the distance from the centre in outline radii."""
+    inside = (
+        lambda: -0.3 - y,  # cap
+        lambda: 0.17 - np.abs(y),  # belt
+        lambda: rho - 0.78,  # rim
+        lambda: 0.36 - rho,  # core
+        lambda: y - 0.3,  # foot
+        lambda: 0.15 - np.abs(x),  # ridge
+    )[kind]()
+    strength: FloatArray = np.clip(0.5 + 20 * inside, 0, 1)
+    return strength
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Traits painted as a square of T × T texture pixels in the object's own frame, upright.
+
+    Attributes:
+        traits: What it was painted from.
+        pixels: T, the side of the textures.
+    """
+
+    traits: Traits
+    pixels: int
+
+    @cached_property
+    def _grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        line = ((np.arange(self.pixels) + 0.5) / self.pixels * 2 - 1) * EXTENT
+        x, y = np.meshgrid(line, line)
+        radii = np.interp(np.arctan2(y, x), ANGLES, self.traits.outline, period=2 * np.pi)
+        return x, y, np.hypot(x, y) / radii
+
+    @cached_property
+    def texture(self) -> UInt8Array:
+        """(T, T, 3) uint8, BGR: body, pattern and marking without light."""
+        traits = self.traits
+        x, y, rho = self._grid
+        cosine, sine = np.cos(traits.angle), np.sin(traits.angle)
+        strength = 0.85 * _pattern(traits.pattern, cosine * x + sine * y, cosine * y - sine * x, traits.frequency)
+        colours = _bgr(traits.body) + strength[..., None] * (_bgr(traits.accent) - _bgr(traits.body))
+        if traits.marking >= 0:
+            mark = _marking(traits.marking, x, y, rho)[..., None]
+            colours += mark * (_bgr(traits.marking_colour) - colours)
+        return np.clip(colours, 0, 255).astype(np.uint8)
+
+    @cached_property
+    def relief(self) -> Float32Array:
+        """(T, T, 2) float32: slope of a cushion-like surface to the right and down, about [−1, 1]."""
+        rho = self._grid[2]
+        inner = self.traits.hole
+        across = np.abs(rho - (1 + inner) / 2) / ((1 - inner) / 2) if inner else rho
+        height = np.sqrt(np.clip(1.08 - np.clip(across, 0, 1) ** 3, 0.02, None))
+        slope_y, slope_x = np.gradient(height * self.pixels / (2 * EXTENT))
+        return np.clip(-np.stack([slope_x, slope_y], axis=-1) * 0.55, -1, 1).astype(np.float32)
+
+
+TILE_PIXELS = 256
+NUM_TILES = 24
+
+
+def _fractal_tile(generator: np.random.Generator) -> UInt8Array:
+    """One tile (256, 256) uint8 of noise over several octaves, some of it drawn out like grain of wood."""
+    grain = 1 if generator.random() < 0.6 else int(generator.integers(3, 9))
+    persistence = generator.uniform(0.4, 0.75)
+    tile = np.zeros((TILE_PIXELS, TILE_PIXELS), dtype=np.float32)
+    for octave in range(2, 8):
+        cells = 2**octave
+        noise = generator.standard_normal((max(2, cells // grain), cells)).astype(np.float32)
+        tile += persistence**octave * cv2.resize(noise, (TILE_PIXELS, TILE_PIXELS), interpolation=cv2.INTER_CUBIC)
+    low, high = np.quantile(tile, [0.01, 0.99])
+    scaled: UInt8Array = np.clip((tile - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    return scaled
+
+
+def lit(colours: UInt8Array, gain: Float32Array) -> UInt8Array:
+    """Colours (H, W, 3) times a gain (H, W, 3) in [0, 2], in steps of 1/127: OpenCV is 100 times faster in bytes."""
+    steps = np.clip(gain * 127, 0, 255).astype(np.uint8)
+    return cv2.multiply(colours, steps, scale=1 / 127).astype(np.uint8, copy=False)
+
+
+class BackgroundPainter:
+    """Paints backgrounds and finishes images. The pool of noise is always the same one."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(2019)
+        self._tiles = [_fractal_tile(generator) for _ in range(NUM_TILES)]
+        self._tiles += [np.ascontiguousarray(tile.T) for tile in self._tiles]
+        grain = generator.normal(128, 3.5, (2 * TILE_PIXELS, 2 * TILE_PIXELS, 3))
+        self._sensor_noise = np.clip(grain, 0, 255).astype(np.uint8)
+
+    def noise(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W) uint8 of smooth noise around 128."""
+        tile = self._tiles[int(generator.integers(len(self._tiles)))]
+        side = int(generator.integers(TILE_PIXELS // 3, TILE_PIXELS))
+        rows, columns = (
+            (side, max(2, side * width // height)) if width < height else (max(2, side * height // width), side)
+        )
+        top = int(generator.integers(TILE_PIXELS - rows + 1))
+        left = int(generator.integers(TILE_PIXELS - columns + 1))
+        return cv2.resize(tile[top : top + rows, left : left + columns], (width, height)).astype(np.uint8, copy=False)
+
+    def _surface(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8 of one material: noise between two muted colours."""
+        hue, saturation, value = generator.random(), generator.uniform(0.03, 0.38), generator.uniform(0.25, 0.9)
+        spread = generator.uniform(0.08, 0.3)
+        ends = [
+            colorsys.hsv_to_rgb((hue + shift) % 1, saturation, float(np.clip(value + sign * spread, 0.05, 1)))[::-1]
+            for sign, shift in ((-1, 0.0), (1, float(generator.uniform(-0.08, 0.08))))
+        ]
+        ramp = np.linspace(ends[0], ends[1], 256) * 255
+        colour_map = ramp.astype(np.uint8)[:, None, :]
+        return cv2.applyColorMap(self.noise(width, height, generator), colour_map).astype(np.uint8, copy=False)
+
+    def paint(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8, BGR: a wall, mostly with a floor, and up to three flat things in between."""
+        image = self._surface(width, height, generator)
+        if generator.random() < 0.75:
+            horizon = height * generator.uniform(0.3, 0.8)
+            tilt = height * generator.normal(0, 0.05)
+            corners = [(0, horizon + tilt), (width, horizon - tilt), (width, height), (0, height)]
+            self._lay(image, np.array(corners), generator)
+        for _ in range(int(generator.integers(0, 4))):
+            centre = generator.random(2) * (width, height)
+            angles = np.sort(generator.random(4)) * 2 * np.pi
+            reach = generator.uniform(0.1, 0.35) * max(width, height)
+            self._lay(image, centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1), generator)
+        return image
+
+    def _lay(self, image: UInt8Array, corners: npt.NDArray[np.float64], generator: np.random.Generator) -> None:
+        height, width = image.shape[:2]
+        region = np.zeros((height, width), dtype=np.uint8)
+        cv2.fillPoly(region, [np.round(corners * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
+        weight = region.astype(np.float32) / 255
+        image[:] = cv2.blendLinear(self._surface(width, height, generator), image, weight, 1 - weight)
+
+    def finish(self, image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8 under uneven light of some tint, slightly blurred at times, with sensor noise."""
+        height, width = image.shape[:2]
+        slope_x, slope_y = generator.normal(0, 0.13, 2)
+        light = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
+        tint = generator.uniform(0.82, 1.12) * generator.normal(1, 0.04, 3)
+        image = lit(image, (np.clip(light, 0.5, 1.5)[..., None] * tint).astype(np.float32))
+        if generator.random() < 0.25:
+            image = cv2.GaussianBlur(image, (3, 3), generator.uniform(0.4, 0.9)).astype(np.uint8, copy=False)
+        noise = self._sensor_noise
+        rows, columns = min(height, noise.shape[0]), min(width, noise.shape[1])
+        top = int(generator.integers(noise.shape[0] - rows + 1))
+        left = int(generator.integers(noise.shape[1] - columns + 1))
+        grain = noise[top : top + rows, left : left + columns]
+        if (rows, columns) != (height, width):
+            grain = np.tile(grain, (-(-height // rows), -(-width // columns), 1))[:height, :width]
+        return cv2.addWeighted(image, 1.0, np.ascontiguousarray(grain), 1.0, -128.0).astype(np.uint8, copy=False)
+
+
 Int16Array = npt.NDArray[np.int16]
-BoolArray = npt.NDArray[np.bool_]
 
 MIN_VISIBLE = 0.35
 """The least part of an object (of what lies inside the image) that later objects leave visible."""

@@ -12,7 +12,12 @@ from hierseg.errors import TaxonomyError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.taxonomy.draft import TaxonomyDraft
 from hierseg.taxonomy.graph import Taxonomy
-from hierseg.taxonomy.lint import LintReport, describe, lint, summary
+from hierseg.taxonomy.lint import (
+    LintReport,
+    describe,
+    lint,
+    summary,
+)
 from hierseg.taxonomy.readers import read_draft
 
 

@@ -10,7 +10,12 @@ from hierseg.errors import TaxonomyError
 from hierseg.taxonomy.class_list import ClassList, parse_class_list
 from hierseg.taxonomy.coco import coco_draft
 from hierseg.taxonomy.draft import TaxonomyDraft
-from hierseg.taxonomy.edge_list import Edge, edge_list_draft, parse_csv, parse_yaml
+from hierseg.taxonomy.edge_list import (
+    Edge,
+    edge_list_draft,
+    parse_csv,
+    parse_yaml,
+)
 from hierseg.taxonomy.files import AnyPath, parse_json_text, read_text
 from hierseg.taxonomy.graph import Taxonomy, parse_json
 from hierseg.taxonomy.open_images import open_images_draft

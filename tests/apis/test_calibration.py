@@ -16,11 +16,10 @@ from PIL import Image
 from tiny_runs import ROOT, tiny, train_here
 
 from hierseg.apis import calibrate, evaluate
-from hierseg.apis.calibration import calibrate_pairs
+from hierseg.apis.calibrate import Calibration, calibrate_pairs, draw_calibration
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.metrics import ImagePairs, LocalisedPairs
 from hierseg.report import HierLocalVisualizer
-from hierseg.report.calibration import Calibration, draw_calibration
 from hierseg.taxonomy import Taxonomy
 
 __all__ = ['tiny']

@@ -14,16 +14,21 @@ from open_images_samples import instances, sample, write_store
 from taxonomies import BEAR, CAR, TEDDY, TOY
 from tiny_runs import ROOT, tiny, train_here
 
-from hierseg.annotations import Store
 from hierseg.apis import evaluate
-from hierseg.apis.comparison import comparison_of
-from hierseg.apis.comparison_pictures import choose_images, compared_images, image_score
-from hierseg.apis.sources import EvaluatedSystem, loss_curves
+from hierseg.apis.compare import (
+    EvaluatedSystem,
+    choose_images,
+    compared_images,
+    comparison_of,
+    image_score,
+    loss_curves,
+)
 from hierseg.errors import ConfigError
 from hierseg.evaluation import SystemMetric
 from hierseg.metrics import ErrorKind, ImageErrors
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.comparison import Head
+from hierseg.store import Store
 
 __all__ = ['tiny']
 TOOL = ROOT / 'tools/compare.py'

@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from hierseg.apis.costs import WARM_UP, PeakMemory, count_parameters, measure_steps, training_seconds
+from hierseg.apis.costs import (
+    WARM_UP,
+    PeakMemory,
+    count_parameters,
+    measure_steps,
+    training_seconds,
+)
 
 
 class Products(nn.Module):

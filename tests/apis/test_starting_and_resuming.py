@@ -31,7 +31,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found.update(resume=config.get('resume', False), load_from=config.load_from)
         return SimpleNamespace(train=lambda: None)
 
-    monkeypatch.setattr('hierseg.apis.training.build_runner', build)
+    monkeypatch.setattr('hierseg.apis.runner.build_runner', build)
     return found
 
 

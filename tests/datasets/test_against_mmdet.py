@@ -9,7 +9,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.registry import init_default_scope
 
-from hierseg.annotations.coco import convert_coco
+from hierseg.converters.coco import convert_coco
 from hierseg.datasets import StoreDataset
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.browse import browse_dataset

@@ -16,7 +16,12 @@ from layer_stores import BEAR, CAR, CARNIVORE, MAN, PERSON, TEDDY, TOY, Picture,
 from mmengine.dataset import ConcatDataset, DefaultSampler
 from mmengine.registry import DATA_SAMPLERS, init_default_scope
 
-from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StoreDataset, StreamBatchSampler
+from hierseg.datasets import (
+    ClassAwareStreamSampler,
+    RepeatFactorSampler,
+    StoreDataset,
+    StreamBatchSampler,
+)
 from hierseg.datasets.balanced_samplers import BalancedSampler
 from hierseg.errors import ConfigError
 

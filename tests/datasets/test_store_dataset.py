@@ -14,9 +14,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
-from hierseg.annotations import ImageRow, Instances, StoreWriter
 from hierseg.datasets import StoreDataset
 from hierseg.errors import AnnotationError, ConfigError, StoreError
+from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 META_KEYS = (

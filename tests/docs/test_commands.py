@@ -22,11 +22,11 @@ from documented import PAGES, ROOT, Command, all_commands, blocks
 from mmengine.config import Config
 from workshop import CLASSES, HIERARCHY, IMAGE, OFFICIAL, Workshop, make_farm, make_openimages, yaml_of_the_page
 
-from hierseg.annotations import Store
 from hierseg.datasets import StoreDataset
 from hierseg.functional import SCHEMES
 from hierseg.models.balance import BALANCES
 from hierseg.registry import DATA_SAMPLERS, METRICS
+from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ RULES = {
         more=('--overwrite', '--workers', '1'),
     ),
     'python tools/dataset_converters/merge_shards.py': Rule(more=('--overwrite',)),
-    'python -m hierseg.annotations': Rule(),
+    'python -m hierseg.store': Rule(),
     'python tools/dataset_converters/coco.py': Rule(words={'STORE': 'data/farm/store/again'}, more=('--overwrite',)),
     'python tools/analysis_tools/browse_dataset.py': Rule(),
     'python tools/analysis_tools/calibrate.py': Rule(may_refuse='no name of them can be judged'),

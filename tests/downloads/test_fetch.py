@@ -12,7 +12,12 @@ from mirror import HURRIED, Fault, PlainMeter, google_hash
 from hierseg.downloads.fetch import Stopped
 from hierseg.downloads.partial import PartialFile
 from hierseg.downloads.patience import Patience
-from hierseg.downloads.remote import Corrupt, Failure, Transient, Unreachable
+from hierseg.downloads.remote import (
+    Corrupt,
+    Failure,
+    Transient,
+    Unreachable,
+)
 from hierseg.errors import DownloadError
 
 

@@ -12,7 +12,12 @@ from open_images_mirror import ARCHIVES, CLASSES, IMAGE_IDS, IMAGES, TABLES, arc
 from hierseg.downloads import DownloadOptions, OpenImagesDownload
 from hierseg.downloads.catalogue import split_files
 from hierseg.downloads.pool import Outcome
-from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
+from hierseg.errors import (
+    AnnotationError,
+    ConfigError,
+    DownloadError,
+    TaxonomyError,
+)
 
 
 @pytest.fixture

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hierseg.engine.checkpoint_fit import Fate, as_csv, fit_tensors, fitted, summary
+from hierseg.engine.checkpoint_fit import (
+    Fate,
+    as_csv,
+    fit_tensors,
+    fitted,
+    summary,
+)
 
 PARTS = ('layer0', 'layer1')
 

@@ -238,7 +238,7 @@ def test_mixed_precision_is_each_optimisers_own(
 ) -> None:
     built: list[Config] = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr('hierseg.apis.training.build_runner', lambda config: built.append(config) or StubRunner())
+    monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: built.append(config) or StubRunner())
     train(ROOT / f'configs/{name}.py', amp=True)
     for path in wrappers:
         settings = built[0].optim_wrapper

@@ -11,9 +11,9 @@ import pytest
 from open_images_files import GOLDENS
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations import ImageRow, Instances, StoreWriter
 from hierseg.evaluation import OpenImagesInstanceMetric
 from hierseg.metrics import decode_masks, evaluate_files
+from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 AP_KEY = '_PerformanceByCategory/AP@0.5IOU/'

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from hierseg.annotations import ImageRow, Instances
-from hierseg.annotations.openimages import OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import OpenImagesFiles, convert_openimages
 from hierseg.evaluation import OpenImagesInstanceMetric
 from hierseg.metrics import evaluate_files
-from hierseg.synthetic import VALIDATION_RATES, SplitOptions, SynthesisOptions, default_taxonomy, synthesize
+from hierseg.store import ImageRow, Instances
+from hierseg.synthetic import (
+    VALIDATION_RATES,
+    SplitOptions,
+    SynthesisOptions,
+    default_taxonomy,
+    synthesize,
+)
 from hierseg.taxonomy import read_taxonomy
 
 

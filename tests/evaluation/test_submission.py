@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from open_images_files import counts_of, rectangle
 
-from hierseg.annotations import ImageRow
 from hierseg.errors import EvaluationError
-from hierseg.evaluation.submission import Span, SubmissionWriter, submission_rows
+from hierseg.evaluation.predictions import Span, SubmissionWriter, submission_rows
 from hierseg.metrics import ImageDetections, decode_masks
+from hierseg.store import ImageRow
 
 IMAGE = ImageRow('a,1', 'a.jpg', 8, 6)
 MASKS = [counts_of(rectangle(*place, size=(6, 8))) for place in ((0, 0, 4, 4), (0, 0, 0, 0), (2, 2, 3, 5))]

@@ -9,7 +9,6 @@ import pytest
 from open_images_samples import instances, sample, write_store
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
-from hierseg.annotations import Store
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import (
     LocalisedPairsMetric,
@@ -19,6 +18,7 @@ from hierseg.evaluation import (
     evaluate_system,
 )
 from hierseg.evaluation.predictions import read_predictions
+from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
 
 LEFT, RIGHT, BELOW = (0, 0, 4, 4), (4, 0, 8, 4), (0, 4, 8, 8)

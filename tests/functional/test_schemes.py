@@ -14,7 +14,12 @@ from taxonomies import ANIMAL, BEAR, TEDDY, random_taxonomies, teddy_taxonomy, t
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hierseg.errors import ConfigError, TaxonomyError
-from hierseg.functional import SCHEMES, Relations, complete_options, find_scheme
+from hierseg.functional import (
+    SCHEMES,
+    Relations,
+    complete_options,
+    find_scheme,
+)
 from hierseg.taxonomy import Taxonomy
 
 every_scheme = pytest.mark.parametrize('name', SCHEMES)

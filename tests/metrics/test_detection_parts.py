@@ -12,8 +12,14 @@ from open_images_files import GOLDENS, rectangle, write_case
 from taxonomies import teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import csv_tables, detection_parts, evaluate_files, match_images, open_images, read_ground_truth
-from hierseg.metrics.detection_rows import detection_rows
+from hierseg.metrics import (
+    csv_tables,
+    evaluate_files,
+    match_images,
+    open_images,
+    read_ground_truth,
+)
+from hierseg.metrics.open_images import detection_rows
 from hierseg.taxonomy import Taxonomy
 
 FIELDS = ('average_precision', 'num_ground_truth', 'num_scored', 'num_true_positives')
@@ -51,7 +57,7 @@ def assert_same(found, expected) -> None:
 @pytest.fixture
 def tiny_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of a few images, and blocks of some ten rows, of which each touches several parts."""
-    monkeypatch.setattr(detection_parts, 'IMAGES_PER_PART', 3)
+    monkeypatch.setattr(open_images, 'IMAGES_PER_PART', 3)
     monkeypatch.setattr(csv_tables, 'BLOCK_BYTES', 2000)
 
 
@@ -94,9 +100,7 @@ def test_every_image_is_in_one_part(files, tiny_parts, tmp_path):
     taxonomy = teddy_taxonomy()
     truth = read_ground_truth(files['boxes'], files['labels'], files['masks'], taxonomy=taxonomy)
     rows = detection_rows(files['predictions'], truth.image_ids, taxonomy=taxonomy, iou_type='segm')
-    parts = detection_parts.split_by_image(
-        rows, truth, predictions=files['predictions'], iou_type='segm', folder=tmp_path
-    )
+    parts = open_images.split_by_image(rows, truth, predictions=files['predictions'], iou_type='segm', folder=tmp_path)
     assert len(parts) == 40 // 3
     assert [image for part in parts for image in part.ground_truth.image_ids] == truth.image_ids
     for part in parts:

@@ -8,7 +8,13 @@ from strips import detections_of, objects_of
 from taxonomies import random_taxonomies
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import ErrorKind, ImageDetections, ImageErrors, count_kinds, error_kinds
+from hierseg.metrics import (
+    ErrorKind,
+    ImageDetections,
+    ImageErrors,
+    count_kinds,
+    error_kinds,
+)
 from hierseg.taxonomy import Taxonomy
 
 # toy > ball; animal > bear > polar; animal > cat; teddy under toy (preferred) and bear; car.

@@ -10,9 +10,13 @@ from plain_open_images import tight_box
 from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import ImageDetections, ImageGroundTruth, match_image, summarise
-from hierseg.metrics.matching import MAX_DETECTIONS
-from hierseg.metrics.overlaps import box_overlaps, mask_overlaps
+from hierseg.metrics import (
+    ImageDetections,
+    ImageGroundTruth,
+    match_image,
+    summarise,
+)
+from hierseg.metrics.matching import MAX_DETECTIONS, box_overlaps, mask_overlaps
 
 NAN = float('nan')
 ONE = (0, 0, 4, 4)  # 16 pixels

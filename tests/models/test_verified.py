@@ -17,7 +17,12 @@ from tiny_models import losses, sample, tiny_model
 
 from hierseg.errors import ConfigError, StoreError
 from hierseg.models import HierarchicalLoss
-from hierseg.models.verified import KnownClasses, hand_over, known_classes, weighted_draw
+from hierseg.models.verified import (
+    KnownClasses,
+    hand_over,
+    known_classes,
+    weighted_draw,
+)
 from hierseg.registry import MODELS
 from hierseg.synthetic import AnnotationRates, default_taxonomy
 from hierseg.synthetic.population import long_tail_shares, plan_population, verified_labels

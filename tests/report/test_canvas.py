@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hierseg.report.canvas import DrawnInstance, draw_instances, enlargement, font, font_size
-from hierseg.report.panels import BACKGROUND, GAP, Panel, line_height, shortened, side_by_side
+from hierseg.report.drawing import (
+    BACKGROUND,
+    GAP,
+    DrawnInstance,
+    Panel,
+    draw_instances,
+    enlargement,
+    font,
+    font_size,
+    line_height,
+    shortened,
+    side_by_side,
+)
 
 RED = np.array([255, 0, 0], dtype=np.uint8)
 

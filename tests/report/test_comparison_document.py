@@ -8,7 +8,14 @@ import pytest
 from comparison_documents import made_up
 
 from hierseg.errors import EvaluationError
-from hierseg.report.comparison import ClassCounts, Comparison, Estimate, NamedPath, Panel, PrecisionRecall
+from hierseg.report.comparison import (
+    ClassCounts,
+    Comparison,
+    Estimate,
+    NamedPath,
+    Panel,
+    PrecisionRecall,
+)
 
 
 @pytest.fixture(scope='module')

@@ -9,10 +9,24 @@ from comparison_documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hierseg.report.comparison import Comparison, Costs, Estimate, Metric
-from hierseg.report.comparison.answer import answer, leading, winners
-from hierseg.report.comparison.numbers import duration, formatted, interval, large, times
-from hierseg.report.comparison.scores import cost_rows, score_groups
+from hierseg.report.comparison import (
+    Comparison,
+    Costs,
+    Estimate,
+    Metric,
+)
+from hierseg.report.comparison.scores import (
+    answer,
+    cost_rows,
+    duration,
+    formatted,
+    interval,
+    large,
+    leading,
+    score_groups,
+    times,
+    winners,
+)
 
 HIGHER = Metric('map', 'mAP', 'scores', 'Mean average precision.')
 LOWER = Metric('distance', 'distance', 'names', 'In edges.', unit='edges', format='.2f', higher_is_better=False)

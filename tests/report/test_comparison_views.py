@@ -14,21 +14,36 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.report.comparison import ClassCounts, Comparison, PanelInstance, draw_panel
+from hierseg.report.comparison import (
+    ClassCounts,
+    Comparison,
+    PanelInstance,
+    draw_panel,
+)
 from hierseg.report.comparison.charts import (
     MOST_POINTS,
     Scale,
     Series,
     averaged,
+    class_tree,
+    frequency_chart,
     line_chart,
     thinned,
     x_scale,
     y_scale,
 )
-from hierseg.report.comparison.classes import class_tree, frequency_chart
-from hierseg.report.comparison.confusion import LOST, POSSIBLE, RIGHT, SHALLOW, WRONG, collapsed, confusion, levels
-from hierseg.report.comparison.pictures import LONG_SIDE
-from hierseg.report.palette import class_colors
+from hierseg.report.comparison.confusion import (
+    LOST,
+    POSSIBLE,
+    RIGHT,
+    SHALLOW,
+    WRONG,
+    collapsed,
+    confusion,
+    levels,
+)
+from hierseg.report.comparison.page import LONG_SIDE
+from hierseg.report.drawing import class_colors
 from hierseg.taxonomy import Taxonomy
 
 # 0 Toy, 1 Animal, 2 Bear (an Animal), 3 Teddy (a Toy before a Bear), 4 Dog (an Animal), 5 Lamp.

@@ -11,8 +11,7 @@ from mmengine.structures import InstanceData
 from taxonomies import ANIMAL, BEAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.models.merge import LayerInstances, merge_layers
-from hierseg.report.flow import Flow, flow_rows
-from hierseg.report.flow_picture import draw_flow
+from hierseg.report.flow import Flow, draw_flow, flow_rows
 from hierseg.taxonomy import Taxonomy
 
 Box = tuple[int, int, int, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hierseg.report.labels import label_variants, path_steps
+from hierseg.report.drawing import label_variants, path_steps
 from hierseg.taxonomy import Taxonomy
 
 

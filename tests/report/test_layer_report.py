@@ -12,7 +12,7 @@ import pytest
 from layer_stores import BEAR, CAR, MAN, PERSON, TEDDY, Picture, Row, write_store
 from PIL import Image
 
-from hierseg.report.layer_plot import plot_layer_report
+from hierseg.report.class_plots import plot_layer_report
 from hierseg.report.layer_report import layer_reports
 from hierseg.taxonomy import Taxonomy
 

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from hierseg.report.palette import class_colors, text_color
+from hierseg.report.drawing import class_colors, text_color
 from hierseg.taxonomy import Taxonomy
 
 

@@ -15,11 +15,15 @@ from mmdet.datasets.samplers import ClassAwareSampler
 from mmengine.dataset import DefaultSampler
 from PIL import Image
 
-from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StoreDataset, StreamSampler
+from hierseg.datasets import (
+    ClassAwareStreamSampler,
+    RepeatFactorSampler,
+    StoreDataset,
+    StreamSampler,
+)
 from hierseg.errors import ConfigError
-from hierseg.report.sampling import sampling_report
-from hierseg.report.sampling_plot import plot_sampling_report
-from hierseg.report.sampling_tables import report_document, report_text, write_csv
+from hierseg.report.class_plots import plot_sampling_report
+from hierseg.report.sampling import report_document, report_text, sampling_report, write_csv
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'sampling_report.py'
 BOX = (20, 20, 60, 60)

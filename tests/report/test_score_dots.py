@@ -7,7 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from hierseg.report.score_dots import plot_score_dots
+from hierseg.report.class_plots import plot_score_dots
 
 SCORES = {
     'without': {'mAP': [0.4, 0.6], 'rare': [0.1, 0.2], 'common': [0.5, 0.5]},

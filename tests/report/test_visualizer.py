@@ -18,8 +18,7 @@ from PIL import ExifTags, Image
 
 from hierseg.errors import ConfigError
 from hierseg.report import HierLocalVisualizer
-from hierseg.report.canvas import DrawnInstance
-from hierseg.report.panels import GAP, line_height
+from hierseg.report.drawing import GAP, DrawnInstance, line_height
 from hierseg.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_edges(['animal', 'dog', 'toy'], [('dog', 'animal')], names=['Animal', 'Dog', 'Toy'])

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hierseg.synthetic.looks import Look, class_traits
-from hierseg.synthetic.scenes import ScenePainter
-from hierseg.synthetic.taxonomies import default_taxonomy
+from hierseg.synthetic.options import default_taxonomy
+from hierseg.synthetic.scenes import Look, ScenePainter, class_traits
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 TAXONOMY = default_taxonomy()

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hierseg.synthetic.outlines import ANGLES, FAMILIES, family_outline, rippled, stretched
+from hierseg.synthetic.scenes import (
+    ANGLES,
+    FAMILIES,
+    family_outline,
+    rippled,
+    stretched,
+)
 
 
 @pytest.mark.parametrize('index', range(len(FAMILIES)))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hierseg.synthetic.options import default_taxonomy
 from hierseg.synthetic.scenes import ScenePainter
-from hierseg.synthetic.taxonomies import default_taxonomy
 
 TAXONOMY = default_taxonomy()
 LEAVES = TAXONOMY.leaves

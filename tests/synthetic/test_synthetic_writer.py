@@ -26,8 +26,7 @@ from hierseg.synthetic import (
     read_counts,
     synthesize,
 )
-from hierseg.synthetic.encoding import image_id
-from hierseg.synthetic.writer import split_shares
+from hierseg.synthetic.writer import image_id, split_shares
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 TAXONOMY = default_taxonomy()

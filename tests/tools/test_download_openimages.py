@@ -16,7 +16,7 @@ import pytest
 from mirror import Fault, serving
 from open_images_mirror import CLASSES, HIERARCHY, IMAGE_IDS, IMAGES, TABLE, TABLES, archive, open_images_mirror
 
-from hierseg.annotations import Store
+from hierseg.store import Store
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 TOOL = TOOLS / 'download_openimages.py'

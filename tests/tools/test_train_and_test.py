@@ -234,7 +234,7 @@ class TestAugmentation:
             configs.append(config)
             return _Done()
 
-        monkeypatch.setattr('hierseg.apis.evaluation.build_runner', build)
+        monkeypatch.setattr('hierseg.apis.runner.build_runner', build)
         return configs
 
     def test_of_masks_needs_a_model_that_merges_them(self, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ class TestAugmentation:
 
 
 def test_scores_that_are_no_number_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('hierseg.apis.evaluation.build_runner', lambda config: _Done())
+    monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: _Done())
     evaluate(CONFIG, str(CONFIG), work_dir=tmp_path)
     assert json.loads((tmp_path / 'results.json').read_text()) == {'mAP': 0.25, 'mAP_layer1': None}
 
@@ -274,7 +274,7 @@ class TestCheckpointsOfStrangers:
         return tmp_path / 'hostile.pth'
 
     def test_cannot_run_code(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr('hierseg.apis.evaluation.build_runner', lambda config: _Loading(config.load_from))
+        monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: _Loading(config.load_from))
         monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
         with pytest.raises(ConfigError, match=r'hostile\.pth: the checkpoint cannot be loaded safely'):
             evaluate(CONFIG, str(hostile))

@@ -12,9 +12,9 @@ import argparse
 from mmengine.config import DictAction
 
 from hierseg.apis import calibrate
+from hierseg.apis.calibrate import draw_calibration
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_atomically, write_json
-from hierseg.report.calibration import draw_calibration
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,8 +10,7 @@ from mmengine.config import DictAction
 
 from hierseg.apis import explain_ensemble
 from hierseg.errors import exits_cleanly
-from hierseg.report.flow import flow_rows
-from hierseg.report.flow_picture import draw_flow
+from hierseg.report.flow import draw_flow, flow_rows
 
 
 def parse_args() -> argparse.Namespace:

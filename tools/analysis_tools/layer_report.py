@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hierseg.annotations import Store
 from hierseg.errors import exits_cleanly
-from hierseg.report.layer_plot import plot_layer_report
+from hierseg.report.class_plots import plot_layer_report
 from hierseg.report.layer_report import layer_reports
+from hierseg.store import Store
 
 
 def parse_args() -> argparse.Namespace:

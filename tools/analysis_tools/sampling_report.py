@@ -11,9 +11,8 @@ from mmengine.registry import init_default_scope
 from hierseg.apis import read_config
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
-from hierseg.report.sampling import configured_samplers, sampling_report
-from hierseg.report.sampling_plot import plot_sampling_report
-from hierseg.report.sampling_tables import report_document, report_text, write_csv
+from hierseg.report.class_plots import plot_sampling_report
+from hierseg.report.sampling import configured_samplers, report_document, report_text, sampling_report, write_csv
 
 
 def parse_args() -> argparse.Namespace:

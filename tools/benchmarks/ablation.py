@@ -29,15 +29,14 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from terminaltables import GithubFlavoredMarkdownTable
 from tqdm import tqdm
 
-from hierseg.annotations import Store
-from hierseg.annotations.frequency import count_classes
 from hierseg.apis import read_config
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_json
+from hierseg.files import describe_machine, write_json
 from hierseg.functional import SCHEMES
-from hierseg.machine import describe_machine
 from hierseg.metrics import FREQUENCY_BANDS, frequency_bands, mean_over_classes
-from hierseg.report.score_dots import plot_score_dots
+from hierseg.report.class_plots import plot_score_dots
+from hierseg.store import Store
+from hierseg.store.frequency import count_classes
 
 ROOT = Path(__file__).parents[2]
 DATA = {

@@ -24,12 +24,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hierseg.annotations import rle
-from hierseg.annotations.openimages import OpenImagesFiles, convert_openimages
-from hierseg.annotations.png_masks import read_mask
+from hierseg.converters.open_images import OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images_masks import read_mask
 from hierseg.errors import exits_cleanly
-from hierseg.files import write_json
-from hierseg.machine import describe_machine
+from hierseg.files import describe_machine, write_json
+from hierseg.formats import rle
 from hierseg.taxonomy import Taxonomy
 
 DEPTHS = {'1-bit': '1', '8-bit': 'L'}

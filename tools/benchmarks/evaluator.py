@@ -28,8 +28,7 @@ from pycocotools import mask as coco_mask
 from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_json
-from hierseg.machine import describe_machine
+from hierseg.files import describe_machine, write_json
 from hierseg.metrics import encode_mask, evaluate_files
 from hierseg.taxonomy import Taxonomy
 

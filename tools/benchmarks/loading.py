@@ -25,14 +25,19 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
-from hierseg.annotations import Store
-from hierseg.annotations.coco_export import write_coco
-from hierseg.annotations.openimages import ConversionOptions, OpenImagesFiles, convert_openimages
+from hierseg.converters.coco import write_coco
+from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_openimages
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_json
-from hierseg.machine import describe_machine
-from hierseg.synthetic import AnnotationRates, SplitOptions, SynthesisOptions, default_taxonomy, synthesize
+from hierseg.files import describe_machine, write_json
+from hierseg.store import Store
+from hierseg.synthetic import (
+    AnnotationRates,
+    SplitOptions,
+    SynthesisOptions,
+    default_taxonomy,
+    synthesize,
+)
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'openimages_instance.py'
 # Every object has a mask, and none stands for several: mmdet's reader fails on boxes without a mask.

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import trange
 
-from hierseg.annotations import ImageRow, Instances, StoreWriter
 from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_json
-from hierseg.machine import describe_machine
+from hierseg.files import describe_machine, write_json
+from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 ROOT_CLASSES, DEEPER_CLASSES = 213, 87

@@ -23,12 +23,17 @@ from typing import Any
 import numpy as np
 from tqdm import trange
 
-# OpenCV, matplotlib and pycocotools are imported where they are needed: memory is to be that of a store alone.
-from hierseg.annotations import ImageRow, Instances, Store, StoreWriter
-from hierseg.annotations.frequency import TrainingLabels, repeat_factors
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_json
-from hierseg.machine import describe_machine
+from hierseg.files import describe_machine, write_json
+
+# OpenCV, matplotlib and pycocotools are imported where they are needed: memory is to be that of a store alone.
+from hierseg.store import (
+    ImageRow,
+    Instances,
+    Store,
+    StoreWriter,
+)
+from hierseg.store.frequency import TrainingLabels, repeat_factors
 from hierseg.taxonomy import Taxonomy
 
 ROOT_CLASSES, DEEPER_CLASSES = 213, 87
@@ -64,7 +69,7 @@ def draw_masks(seed: int) -> tuple[list[bytes], np.ndarray, np.ndarray]:
     """Masks with wavy outlines, their boxes (xyxy) and their areas."""
     import cv2
 
-    from hierseg.annotations.rle import encode_mask
+    from hierseg.formats.rle import encode_mask
 
     generator = np.random.default_rng(seed)
     masks, boxes, areas = [], [], []
@@ -214,7 +219,7 @@ def size_of(path: Path) -> float:
 
 def measure_size(folder: Path, images: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Figures of the store of so many images, and of COCO where that is asked for."""
-    from hierseg.annotations.coco_export import write_coco
+    from hierseg.converters.coco import write_coco
 
     paths = {'store': folder / 'store'}
     write_store(paths['store'], images=images, seed=args.seed)

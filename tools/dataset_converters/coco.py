@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hierseg.annotations import Store
-from hierseg.annotations.coco import convert_coco
-from hierseg.annotations.coco_export import write_coco
+from hierseg.converters.coco import convert_coco, write_coco
 from hierseg.errors import exits_cleanly
+from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 

@@ -15,7 +15,12 @@ import argparse
 import sys
 
 from hierseg.downloads import DownloadOptions, OpenImagesDownload, Patience
-from hierseg.downloads.catalogue import BASE_URL, IMAGES_URL, RELEASES, SPLITS
+from hierseg.downloads.catalogue import (
+    BASE_URL,
+    IMAGES_URL,
+    RELEASES,
+    SPLITS,
+)
 from hierseg.downloads.open_images import IMAGES_WITH
 from hierseg.downloads.plan import in_words
 from hierseg.downloads.pool import Outcome

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hierseg.annotations.openimages_merge import merge_shards
+from hierseg.converters.open_images_progress import merge_shards
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 

@@ -19,14 +19,14 @@ import argparse
 import os
 from pathlib import Path
 
-from hierseg.annotations.openimages import (
+from hierseg.converters.open_images import (
     ConversionOptions,
     OpenImagesFiles,
     ShardNumber,
     convert_openimages,
     convert_shard,
 )
-from hierseg.annotations.openimages_join import BOX_TOLERANCE
+from hierseg.converters.open_images_tables import BOX_TOLERANCE
 from hierseg.errors import AnnotationError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.taxonomy import read_taxonomy

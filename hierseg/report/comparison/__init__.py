@@ -15,8 +15,7 @@ from hierseg.report.comparison.document import (
     PrecisionRecall,
     System,
 )
-from hierseg.report.comparison.pictures import PanelInstance, draw_panel
-from hierseg.report.comparison.writing import write_comparison
+from hierseg.report.comparison.page import PanelInstance, draw_panel, write_comparison
 
 __all__ = [
     'ClassCounts',

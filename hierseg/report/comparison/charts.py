@@ -1,6 +1,10 @@
 """Where lines and dots of a chart stand; the template draws them as SVG.
 
 Coordinates are those of the drawing, x to the right and y downwards.
+
+Average precision by class along the tree of preferred parents, and by how frequent classes are in training.
+
+Shape letters: C classes.
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
+
+from hierseg.report.comparison.document import Comparison
+from hierseg.report.comparison.scores import NONE, formatted
 
 WIDTH, HEIGHT = 400, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 38
@@ -168,3 +175,170 @@ def _tick_text(value: float) -> str:
     if abs(value) >= 1000:
         return f'{value / 1e6:g}M' if abs(value) >= 1e6 else f'{value / 1e3:g}k'
     return f'{round(value, 9):g}'.replace('-', '−')
+
+
+SMALLEST_EXTENT = 0.05
+"""The scale of differences reaches at least this far, so that tiny ones look tiny."""
+OPEN_UP_TO = 60
+"""A tree of up to this many classes stands open at first."""
+
+
+@dataclass(frozen=True)
+class ClassValue:
+    """The average precision of a system as text and in percent; None where there is none."""
+
+    text: str
+    bar: float | None
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """A further system's average precision minus the first one's.
+
+    Attributes:
+        value: None where one of them has none.
+        text: Of it.
+        winner: Position of the better system; None where there is none.
+        start: Left end of its bar in percent; 50 is no difference.
+        width: Of its bar, in percent.
+        below: Where the classes below it stand, in percent.
+    """
+
+    value: float | None
+    text: str
+    winner: int | None
+    start: float
+    width: float
+    below: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class with those below it."""
+
+    label: int
+    name: str
+    path: str
+    depth: int
+    also_under: tuple[str, ...]
+    objects: int
+    train_images: int | None
+    values: tuple[ClassValue, ...]
+    differences: tuple[ClassDifference, ...]
+    children: tuple[ClassRow, ...]
+
+
+@dataclass(frozen=True)
+class ClassTree:
+    """The root classes with all below them, and the difference at the ends of the scale."""
+
+    rows: tuple[ClassRow, ...]
+    extent: float
+    is_open: bool
+
+
+def class_tree(document: Comparison) -> ClassTree:
+    """Every class stands once, below its preferred parent; root classes without children come last."""
+    differences = [_differences(document, position) for position in range(1, len(document.systems))]
+    known = [abs(value) for values in differences for value in values if value is not None]
+    extent = max([SMALLEST_EXTENT, *known])
+    taxonomy = document.taxonomy
+
+    def row(label: int, depth: int) -> ClassRow:
+        children = [child for child in taxonomy.children[label] if taxonomy.parents[child][0] == label]
+        below = sorted(taxonomy.descendants(label))
+        counts = document.counts
+        return ClassRow(
+            label=label,
+            name=taxonomy.names[label],
+            path=taxonomy.path_name(label),
+            depth=depth,
+            also_under=tuple(taxonomy.path_name(parent) for parent in taxonomy.parents[label][1:]),
+            objects=int(counts.objects[label]),
+            train_images=None if counts.train_images is None else int(counts.train_images[label]),
+            values=tuple(_value(system.class_ap[label]) for system in document.systems),
+            differences=tuple(
+                _difference(values, label, below, position=position, extent=extent)
+                for position, values in enumerate(differences, start=1)
+            ),
+            children=tuple(row(child, depth + 1) for child in children),
+        )
+
+    roots = sorted((row(label, 0) for label in taxonomy.root_classes), key=lambda root: not root.children)
+    return ClassTree(tuple(roots), extent, taxonomy.num_classes <= OPEN_UP_TO)
+
+
+def frequency_chart(document: Comparison) -> Chart | None:
+    """A dot for every class: each further system's difference by training images; None where those are unknown."""
+    if document.counts.train_images is None or len(document.systems) < 2:
+        return None
+    points = [
+        (int(images), value, label, position)
+        for position in range(1, len(document.systems))
+        for label, (images, value) in enumerate(
+            zip(document.counts.train_images, _differences(document, position), strict=True)
+        )
+        if value is not None
+    ]
+    if not points:
+        return None
+    images = [point[0] for point in points]
+    extent = max([SMALLEST_EXTENT, *(abs(point[1]) for point in points)])
+    x, y = x_scale(min(images), max(images), logarithmic=True), y_scale(-extent, extent)
+    dots = tuple(
+        Dot(
+            x.place(count),
+            y.place(value),
+            _winner(value, position),
+            f'{document.taxonomy.names[label]}: {_signed(value)}, {count:,} training images',
+        )
+        for count, value, label, position in points
+    )
+    ahead = sum(point[1] > 0 for point in points)
+    return Chart(
+        title='Difference by how frequent a class is in training',
+        x=x,
+        y=y,
+        x_label='training images',
+        y_label='difference in average precision',
+        dots=dots,
+        summary=f'A dot for each class. {ahead} of {len(points)} differences are above 0.',
+    )
+
+
+def _differences(document: Comparison, position: int) -> list[float | None]:
+    """(C,) of a further system."""
+    first, further = document.systems[0].class_ap, document.systems[position].class_ap
+    return [
+        None if before is None or after is None else after - before
+        for before, after in zip(first, further, strict=True)
+    ]
+
+
+def _value(value: float | None) -> ClassValue:
+    return ClassValue(NONE, None) if value is None else ClassValue(f'{value:.2f}', round(100 * value, 1))
+
+
+def _difference(
+    values: Sequence[float | None], label: int, below: Sequence[int], *, position: int, extent: float
+) -> ClassDifference:
+    value = values[label]
+    places = tuple(sorted(_place(entry, extent) for entry in (values[child] for child in below) if entry is not None))
+    if value is None:
+        return ClassDifference(None, NONE, None, 50.0, 0.0, places)
+    ends = sorted((50.0, _place(value, extent)))
+    return ClassDifference(
+        value, _signed(value), _winner(value, position), ends[0], round(ends[1] - ends[0], 1), places
+    )
+
+
+def _winner(value: float, position: int) -> int | None:
+    return None if value == 0 else position if value > 0 else 0
+
+
+def _place(value: float, extent: float) -> float:
+    return round(50 + 50 * value / extent, 1)
+
+
+def _signed(value: float) -> str:
+    return formatted(value, '.2f', signed=True)

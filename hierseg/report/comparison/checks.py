@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from hierseg.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from hierseg.report.comparison.document import ComparedImage, Comparison, Metric, Panel, System
+    from hierseg.report.comparison.document import (
+        ComparedImage,
+        Comparison,
+        Metric,
+        Panel,
+        System,
+    )
 
 JPEG_START = b'\xff\xd8\xff'
 COLOR = re.compile('#[0-9a-f]{6}')

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hierseg.metrics.confusion import MISSED, labels_at_depth
+from hierseg.metrics.names import MISSED, labels_at_depth
 from hierseg.report.comparison.document import Comparison, System
 from hierseg.taxonomy import Taxonomy
 

@@ -165,7 +165,7 @@ class System:
         precision_recall: Curves by group of classes.
         operating_curve: None where names have no probabilities.
         errors: Counts by the key of the error kind.
-        confusion: (true label, named label or ``hierseg.metrics.confusion.MISSED``, count), each pair of labels once.
+        confusion: (true label, named label or ``hierseg.metrics.names.MISSED``, count), each pair of labels once.
         training_curves: (epoch, loss) by the curve's name.
     """
 

@@ -1,13 +1,208 @@
-"""The scores and costs of the systems as rows and as big numbers."""
+"""The scores and costs of the systems as rows and as big numbers.
+
+Numbers as text, for the page and the table alike.
+
+What the numbers say, in a sentence or two that claims no more than they do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hierseg.report.comparison.answer import leading, winners
-from hierseg.report.comparison.document import Comparison, Estimate, Metric, System
-from hierseg.report.comparison.numbers import COSTS, NONE, CostKind, cost, interval, number, times
+from hierseg.report.comparison.document import (
+    Comparison,
+    Costs,
+    Estimate,
+    Metric,
+    System,
+)
+
+NONE = '–'
+MINUS = '−'
+
+
+def number(value: float | None, metric: Metric, *, signed: bool = False) -> str:
+    """A score in the metric's format, with a typographic minus; a dash for None."""
+    return NONE if value is None else formatted(value, metric.format, signed=signed)
+
+
+def formatted(value: float, spec: str, *, signed: bool = False) -> str:
+    """A number in a format, with a typographic minus, and without a sign where nothing but zeros is left."""
+    text = f'{value:{"+" if signed else ""}{spec}}'
+    if not any(digit in text for digit in '123456789'):
+        text = text.lstrip('+-')
+    return text.replace('-', MINUS)
+
+
+def interval(estimate: Estimate, metric: Metric, *, signed: bool = False) -> str:
+    """Such as ``0.310 to 0.358``; '' where there is none."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ''
+    return f'{number(estimate.low, metric, signed=signed)} to {number(estimate.high, metric, signed=signed)}'
+
+
+def large(value: float) -> str:
+    """Three digits and a power of a thousand, such as ``3.98 M``."""
+    for size, letter in ((1e12, ' T'), (1e9, ' G'), (1e6, ' M'), (1e3, ' k')):
+        if value >= size * 0.9995:
+            return f'{value / size:#.3g}'.rstrip('.') + letter
+    return f'{value:.3g}'
+
+
+def duration(seconds: float) -> str:
+    """Such as ``4 min 56 s``, ``3 h 20 min`` or ``2 d 4 h``: the two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f'{seconds:.3g} s'
+    units = ((86400, 'd'), (3600, 'h'), (60, 'min'), (1, 's'))
+    first = next(index for index, (size, _) in enumerate(units) if whole >= size)
+    parts = []
+    for size, letter in units[first : first + 2]:
+        amount, whole = divmod(whole, size)
+        parts.append(f'{amount} {letter}')
+    return ' '.join(parts)
+
+
+def times(ratio: float) -> str:
+    """Such as ``0.50 ×``."""
+    return f'{ratio:.2f} ×' if ratio < 9.995 else f'{ratio:.0f} ×'
+
+
+@dataclass(frozen=True)
+class CostKind:
+    """How a cost is shown: its label, what an answer calls it, its text."""
+
+    label: str
+    phrase: str
+    text: Callable[[float], str]
+
+
+COSTS: Mapping[str, CostKind] = {
+    'parameters': CostKind('Parameters', 'the parameters', large),
+    'flops': CostKind('Floating-point operations per image', 'the operations per image', large),
+    'latency_ms': CostKind('Time per image', 'the time per image', '{:.3g} ms'.format),
+    'peak_memory_mb': CostKind('Peak memory', 'the memory', '{:,.0f} MB'.format),
+    'training_seconds': CostKind('Training time', 'the training time', duration),
+}
+"""By the field of :class:`Costs`."""
+
+
+def cost(costs: Costs, kind: str) -> float | None:
+    """A cost by its field."""
+    value: float | None = getattr(costs, kind)
+    return value
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a comparison.
+
+    Attributes:
+        headline: One sentence about the first metric.
+        sentences: What stands behind it, and what else to know.
+    """
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def leading(difference: Estimate, metric: Metric) -> int:
+    """1 if the further system is better than the first, -1 if worse, 0 if the interval leaves it open."""
+    return difference.sign if metric.higher_is_better else -difference.sign
+
+
+def winners(document: Comparison, metric: Metric) -> frozenset[int]:
+    """Positions of the systems that a metric marks.
+
+    A further system is marked where it is better than the first; the first where it is better than all others.
+    Further systems are not compared with each other.
+    """
+    leads = [leading(document.difference(system, metric), metric) for system in document.systems[1:]]
+    if leads and all(lead < 0 for lead in leads):
+        return frozenset([0])
+    return frozenset(position for position, lead in enumerate(leads, start=1) if lead > 0)
+
+
+def answer(document: Comparison) -> Answer:
+    """Answers by the first metric; the others are counted."""
+    metric, first = document.metrics[0], document.systems[0]
+    others = document.systems[1:]
+    if not others:
+        return _of_one(document, metric, first)
+    sentences = []
+    for system in others:
+        sentences.append(_difference(document, metric, system))
+        sentences += filter(None, [_counts(document, system), _costs(first, system) if len(others) == 1 else ''])
+    return Answer(_headline(document, metric), tuple(sentences))
+
+
+def _of_one(document: Comparison, metric: Metric, system: System) -> Answer:
+    score = system.scores.get(metric.key, Estimate())
+    if score.value is None:
+        return Answer(f'{system.name} has no value of {metric.label}.', ())
+    within = interval(score, metric)
+    sentences = (f'The {document.head.confidence:.0%} interval is {within}.',) if within else ()
+    return Answer(f'{system.name} reaches {number(score.value, metric)} in {metric.label}.', sentences)
+
+
+def _headline(document: Comparison, metric: Metric) -> str:
+    first, others = document.systems[0], document.systems[1:]
+    leads = [leading(document.difference(system, metric), metric) for system in others]
+    better = [system.name for system, lead in zip(others, leads, strict=True) if lead > 0]
+    worse = [system.name for system, lead in zip(others, leads, strict=True) if lead < 0]
+    if better:
+        return f'{_listed(better)} {"is" if len(better) == 1 else "are"} better than {first.name} in {metric.label}.'
+    if len(worse) == len(others):
+        return f'{first.name} is better than {_listed(worse)} in {metric.label}.'
+    if worse:
+        return f'{first.name} is better than {_listed(worse)} in {metric.label}, but not clearly better than the rest.'
+    return f'No clear difference in {metric.label}.'
+
+
+def _difference(document: Comparison, metric: Metric, system: System) -> str:
+    first, difference = document.systems[0], document.difference(system, metric)
+    values = [other.scores.get(metric.key, Estimate()).value for other in (system, first)]
+    if None in values:
+        missing = first if values[1] is None else system
+        return f'{missing.name} has no value of {metric.label}.'
+    text = (
+        f'{system.name} has {number(values[0], metric)} {metric.unit}'.rstrip()
+        + f' against {number(values[1], metric)} of {first.name}'
+    )
+    within = interval(difference, metric, signed=True)
+    if not within:
+        return f'{text}; no interval of the difference was computed.'
+    text += f': {number(difference.value, metric, signed=True)}, {document.head.confidence:.0%} interval {within}'
+    return f'{text}.' if difference.sign else f'{text}, which includes 0.'
+
+
+def _counts(document: Comparison, system: System) -> str:
+    """How many metrics are clear, and in whose favour."""
+    first = document.systems[0]
+    differences = [(document.difference(system, metric), metric) for metric in document.metrics]
+    known = [leading(estimate, metric) for estimate, metric in differences if interval(estimate, metric)]
+    if len(known) < 2:
+        return ''
+    better, worse, unclear = known.count(1), known.count(-1), known.count(0)
+    text = f'Of {len(known)} scores, {system.name} is clearly better in {better or "none"}'
+    text += f' and {first.name} in {worse or "none"}'
+    return f'{text}; {unclear} {"is" if unclear == 1 else "are"} open.' if unclear else f'{text}.'
+
+
+def _costs(first: System, system: System) -> str:
+    """Ratios of what is known of both systems."""
+    ratios = []
+    for name, kind in COSTS.items():
+        before, after = cost(first.costs, name), cost(system.costs, name)
+        if before and after is not None:
+            ratios.append(f'{times(after / before)} {kind.phrase}')
+    return f'{system.name} costs {_listed(ratios)} of {first.name}.' if ratios else ''
+
+
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f'{", ".join(texts[:-1])} and {texts[-1]}'
+
 
 BIG_NUMBERS = 4
 """The first metrics are shown large."""

@@ -1,0 +1,380 @@
+"""Calibration of the threshold by which the end-to-end model backs off to a parent.
+
+Shape letters: P pairs, C classes.
+
+What calibrating the threshold of the back-off rule finds: the record, its table and its picture.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from terminaltables import AsciiTable
+
+from hierseg.apis.runner import (
+    build_runner,
+    check_checkpoint,
+    load_config,
+    running,
+    stores_in,
+)
+from hierseg.errors import ConfigError, EvaluationError
+from hierseg.evaluation import LocalisedPairsMetric
+from hierseg.metrics import (
+    LocalisedPairs,
+    OperatingPoint,
+    Resampling,
+    correctness_interval,
+    operating_curve,
+    operating_point,
+)
+from hierseg.models import HierarchicalRoIHead
+from hierseg.models.decision import Decision
+from hierseg.taxonomy import TaxonomyArrays
+
+CURVE, INFORMATION, WANTED, CHOSEN = '#2563eb', '#a1a1aa', '#71717a', '#dc2626'
+MARKERS = 'sD^v'
+KEY = 'model.test_cfg.rcnn.decision'
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How the names of localised pairs change with the threshold, and the threshold that was wanted.
+
+    Attributes:
+        store: The store whose images were used.
+        is_training_data: Whether the config trains on that store, whose threshold would be too low for other images.
+        num_images: Images.
+        num_objects: Objects that could have been found.
+        num_pairs: Objects that were.
+        relative: Whether thresholds are parts of the root class's probability.
+        wanted: The correctness to reach.
+        thresholds: Ascending.
+        points: What each gives.
+        other_rules: What the rules without a threshold give on the same pairs.
+        threshold: The smallest one whose correctness reaches the wanted one; None if none does.
+        interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, by bootstrap
+            over images.
+    """
+
+    store: str
+    is_training_data: bool
+    num_images: int
+    num_objects: int
+    num_pairs: int
+    relative: bool
+    wanted: float
+    thresholds: Sequence[float]
+    points: Sequence[OperatingPoint]
+    other_rules: Mapping[str, OperatingPoint]
+    threshold: float | None
+    interval: tuple[float, float]
+
+    @property
+    def shown(self) -> int:
+        """Position of the threshold; the smallest of the best correctness if none reaches the wanted one."""
+        if self.threshold is not None:
+            return list(self.thresholds).index(self.threshold)
+        return most_correct(self.points)
+
+    @property
+    def options(self) -> str | None:
+        """The threshold as command-line text; None without one."""
+        if self.threshold is None:
+            return None
+        settings = {'rule': 'back_off', 'threshold': f'{self.threshold:g}', 'relative': self.relative}
+        return '--cfg-options ' + ' '.join(f'{KEY}.{name}={value}' for name, value in settings.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for ``calibration.json``; values that do not exist are None."""
+        return {
+            'store': self.store,
+            'is_training_data': self.is_training_data,
+            'images': self.num_images,
+            'objects': self.num_objects,
+            'pairs': self.num_pairs,
+            'match_rate': self.num_pairs / self.num_objects,
+            'relative': self.relative,
+            'wanted_correctness': self.wanted,
+            'threshold': self.threshold,
+            'options': self.options,
+            'best_threshold': self.thresholds[most_correct(self.points)],
+            'correctness_interval_95': list(self.interval),
+            'back_off': [
+                {'threshold': threshold, **_finite(point)}
+                for threshold, point in zip(self.thresholds, self.points, strict=True)
+            ],
+            **{rule: _finite(point) for rule, point in self.other_rules.items()},
+        }
+
+    def __str__(self) -> str:
+        """The table of every tenth threshold, the other rules and the result."""
+        position = self.shown
+        of_root = " of its root class's probability" if self.relative else ''
+        rows = [
+            _row(f'back_off {threshold:g}' + (' ←' if at == position else ''), point)
+            for at, (threshold, point) in enumerate(zip(self.thresholds, self.points, strict=True))
+            if at == position or math.isclose(threshold * 10, round(threshold * 10))
+        ]
+        rows += [_row(rule, point) for rule, point in self.other_rules.items()]
+        table = AsciiTable([['rule', 'correctness', 'exact', 'distance', 'information', 'unknown'], *rows])
+        table.inner_footing_row_border = False
+        table.justify_columns.update(dict.fromkeys(range(1, 6), 'right'))
+        point, interval = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
+        if self.threshold is None:
+            result = (
+                f'No threshold reaches a correctness of {self.wanted:g}: the best is {point.correctness:.3f} '
+                f'({interval}), at {self.thresholds[position]:g}.'
+            )
+        else:
+            result = (
+                f'A correctness of {self.wanted:g} takes {self.threshold:g}{of_root}: '
+                f'{point.correctness:.3f} ({interval}).\n{self.options}'
+            )
+        return '\n'.join([*self._heading(), str(table.table), result])
+
+    def _heading(self) -> list[str]:
+        lines = [
+            f'{self.store}: {self.num_images:,} images; {self.num_pairs:,} of {self.num_objects:,} objects found '
+            f'({self.num_pairs / self.num_objects:.1%}), whose names are judged'
+        ]
+        if self.is_training_data:
+            lines.append('WARNING: the config trains on these images; on others the correctness will be lower.')
+        return lines
+
+
+def most_correct(points: Sequence[OperatingPoint]) -> int:
+    """Position of the first of the most correct points."""
+    return max(range(len(points)), key=lambda at: (_known(points[at].correctness), -at))
+
+
+def draw_calibration(calibration: Calibration) -> bytes:
+    """A PNG: correctness against information, one dot for each threshold, and both against the threshold."""
+    figure = Figure(figsize=(11.5, 4.6), layout='constrained')
+    trade_off, by_threshold = figure.subplots(1, 2)
+    chosen = calibration.shown
+    label = f'threshold {calibration.thresholds[chosen]:g}' + ('' if calibration.threshold else ', the most correct')
+    _draw_trade_off(trade_off, calibration)
+    point = calibration.points[chosen]
+    trade_off.plot(point.information, point.correctness, 'o', color=CHOSEN, markersize=9, label=label, zorder=4)
+    thresholds = calibration.thresholds
+    correctness = [point.correctness for point in calibration.points]
+    by_threshold.plot(thresholds, correctness, color=CURVE, label='correctness')
+    by_threshold.plot(
+        thresholds, [point.information for point in calibration.points], color=INFORMATION, label='information'
+    )
+    by_threshold.axvline(thresholds[chosen], color=CHOSEN, linewidth=1.2, label=label)
+    low, high = calibration.interval
+    ends = [thresholds[chosen]] * 2, [low, high]
+    by_threshold.plot(
+        *ends, color=CHOSEN, linewidth=5, alpha=0.4, solid_capstyle='butt', label='95 % interval of its correctness'
+    )
+    by_threshold.set_xlabel("threshold, part of the root class's probability" if calibration.relative else 'threshold')
+    by_threshold.set_xlim(0, 1)
+    for axes in (trade_off, by_threshold):
+        axes.axhline(calibration.wanted, color=WANTED, linewidth=1, linestyle='--', label='wanted', zorder=1)
+        axes.grid(color='#e4e4e7', linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.legend(frameon=False)
+    figure.suptitle(_title(calibration), x=0.01, ha='left', fontsize=11)
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=110)
+    return content.getvalue()
+
+
+def _draw_trade_off(axes: Axes, calibration: Calibration) -> None:
+    known = [(point.information, point.correctness) for point in calibration.points]
+    axes.plot(*zip(*known, strict=True), color=CURVE, marker='.', markersize=4, linewidth=1.6, label='back_off')
+    for marker, (rule, point) in zip(MARKERS, calibration.other_rules.items(), strict=False):
+        axes.plot(point.information, point.correctness, marker, color='#3f3f46', markersize=7, label=rule)
+    axes.set_xlabel('information: how much is said (1: a leaf)')
+    axes.set_ylabel('correctness: how much of it is true')
+
+
+def _title(calibration: Calibration) -> str:
+    found = f'{calibration.num_pairs:,} of {calibration.num_objects:,} objects found'
+    warning = ' – TRAINING DATA' if calibration.is_training_data else ''
+    return f'Back-off by threshold on {calibration.store}: {found}{warning}'
+
+
+def _row(name: str, point: OperatingPoint) -> list[str]:
+    values = (point.correctness, point.exact, point.distance, point.information, point.unknown)
+    return [name, *(f'{value:.3f}' for value in values)]
+
+
+def _finite(point: OperatingPoint) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in asdict(point).items()}
+
+
+def _known(correctness: float) -> float:
+    return correctness if math.isfinite(correctness) else -1.0
+
+
+THRESHOLDS = tuple(step / 100 for step in range(1, 101))
+CHUNK = 4096
+"""Pairs that are decided at once."""
+
+
+def calibrate(
+    config: str | Path,
+    checkpoint: str,
+    *,
+    correctness: float = 0.9,
+    score_thr: float = 0.0,
+    work_dir: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Calibration, Path]:
+    """Finds the threshold at which the names that a model gives are as right as wanted.
+
+    The model runs once over the config's validation data, or its test data where it has no other. Pairs of
+    detections and objects are judged for every threshold; see ``docs/decisions.md``.
+
+    Args:
+        config: The config file of an end-to-end model.
+        checkpoint: The weights.
+        correctness: How many of the names shall be the true class or an ancestor of it, in (0, 1].
+        score_thr: Detections whose most probable class is less probable do not count.
+        work_dir: Where the log goes; `./work_dirs/<config name>` unless the config says otherwise.
+        options: Values by dotted key that override the config's.
+
+    Returns:
+        What was found, and the work directory.
+
+    Raises:
+        ConfigError: A file does not exist, the model has no such threshold, or the data are not of one store.
+        EvaluationError: The model finds no object whose name is known to be right or wrong.
+    """
+    for name, value, lowest in (('correctness', correctness, 0.0), ('score_thr', score_thr, -1.0)):
+        if not lowest < value <= 1:
+            raise ConfigError(f'{name}={value}', fix='It is a part of 1, such as 0.9.')
+    settled = load_config(config, options=options, work_dir=work_dir)
+    settled.load_from = check_checkpoint(checkpoint)
+    store = _use_validation_data(settled, where=str(config))
+    settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_thr)
+    with running(checkpoint):
+        runner = build_runner(settled)
+        decision = _decision_of(runner.model, where=str(config))
+        runner.test()
+    metric: LocalisedPairsMetric = runner.test_evaluator.metrics[0]
+    trained_on = {Path(path).resolve() for path in stores_in(settled.get('train_dataloader'))}
+    calibration = calibrate_pairs(
+        metric.pairs,
+        metric.taxonomy.arrays,
+        store=store,
+        correctness=correctness,
+        relative=decision.relative,
+        is_training_data=Path(store).resolve() in trained_on,
+    )
+    return calibration, Path(settled.work_dir)
+
+
+def calibrate_pairs(
+    pairs: LocalisedPairs,
+    arrays: TaxonomyArrays,
+    *,
+    store: str,
+    correctness: float,
+    relative: bool = True,
+    is_training_data: bool = False,
+    seed: int = 0,
+) -> Calibration:
+    """Judges every threshold on pairs and takes the smallest one that is right enough.
+
+    Args:
+        pairs: P pairs.
+        arrays: The taxonomy.
+        store: Where they come from.
+        correctness: What is wanted.
+        relative: Whether thresholds are parts of the root class's probability.
+        is_training_data: Whether the model was trained on them.
+        seed: Of the bootstrap.
+
+    Raises:
+        EvaluationError: No name is known to be right or wrong.
+    """
+    named = names_by_threshold(pairs.class_scores, arrays, relative=relative)
+    points = operating_curve(pairs, named, arrays, thresholds=THRESHOLDS).points
+    if not any(point.correctness >= 0 for point in points):
+        raise EvaluationError(
+            f'of {pairs.num_objects} objects, {len(pairs)} were found, and no name of them can be judged',
+            where=store,
+            fix='The model must find objects first, with a mask IoU of at least 0.5: train it longer.',
+        )
+    enough = [at for at, point in enumerate(points) if point.correctness >= correctness]
+    shown = enough[0] if enough else most_correct(points)
+    return Calibration(
+        store=store,
+        is_training_data=is_training_data,
+        num_images=pairs.num_images,
+        num_objects=pairs.num_objects,
+        num_pairs=len(pairs),
+        relative=relative,
+        wanted=correctness,
+        thresholds=THRESHOLDS,
+        points=points,
+        other_rules={
+            rule: operating_point(pairs, _named(Decision(arrays, rule=rule), pairs.class_scores), arrays)
+            for rule in ('leaf', 'distance')
+        },
+        threshold=THRESHOLDS[enough[0]] if enough else None,
+        interval=correctness_interval(
+            pairs, named[:, shown], arrays, resampling=Resampling.draw(pairs.image_ids, seed=seed)
+        ),
+    )
+
+
+def names_by_threshold(
+    class_scores: npt.NDArray[np.float32], arrays: TaxonomyArrays, *, relative: bool
+) -> npt.NDArray[np.int64]:
+    """(P, T) int64; what the back-off rule names at each of ``THRESHOLDS``.
+
+    Args:
+        class_scores: (P, C) float32; 0 for classes that are not claimed.
+        arrays: The taxonomy.
+        relative: Whether thresholds are parts of the root class's probability.
+    """
+    decisions = [Decision(arrays, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
+    return np.stack([_named(decision, class_scores) for decision in decisions], axis=1)
+
+
+def _named(decision: Decision, class_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """(P,) int64 labels that a rule names."""
+    parts = torch.from_numpy(class_scores).split(CHUNK)
+    return torch.cat([decision(part) for part in parts]).numpy()
+
+
+def _use_validation_data(config: Config, *, where: str) -> str:
+    """Makes the test loop read the validation data; gives back their store."""
+    if config.get('val_dataloader') is not None:
+        config.test_dataloader = config.val_dataloader
+    stores = sorted(set(stores_in(config.get('test_dataloader'))))
+    if len(stores) != 1:
+        raise ConfigError(
+            f'the validation data are of {len(stores)} stores {stores}',
+            where=where,
+            fix='Calibrate on a hierseg.StoreDataset in val_dataloader, or in test_dataloader without that.',
+        )
+    return stores[0]
+
+
+def _decision_of(model: Any, *, where: str) -> Decision:
+    head = getattr(model, 'roi_head', None)
+    if not isinstance(head, HierarchicalRoIHead):
+        raise ConfigError(
+            f'the {type(model).__name__} has no threshold on class probabilities to calibrate',
+            where=where,
+            fix="Name a config of the end-to-end model; the ensemble's merge.decision_thr is about two models' scores.",
+        )
+    return head.decision

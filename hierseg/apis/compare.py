@@ -1,0 +1,629 @@
+"""Compares systems on the same images: one evaluation each, intervals, paired differences, and a page.
+
+Shape letters: B resamples, P pairs, T thresholds, C classes.
+
+Where the systems of a comparison come from: a trained model, or a submission that any program wrote.
+
+The pictures of a comparison: which images, and what is drawn on them.
+
+Shape letters: S systems, N images, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmengine.config import Config
+
+import hierseg
+from hierseg.apis.calibrate import THRESHOLDS, names_by_threshold
+from hierseg.apis.costs import measure_costs
+from hierseg.apis.runner import (
+    build_runner,
+    check_checkpoint,
+    load_config,
+    running,
+    stores_in,
+)
+from hierseg.apis.score_names import SHOWN_KINDS, shown_metrics
+from hierseg.errors import ConfigError, EvaluationError
+from hierseg.evaluation import (
+    ImagePrediction,
+    SystemEvaluation,
+    SystemMetric,
+    evaluate_system,
+)
+from hierseg.evaluation.predictions import read_predictions
+from hierseg.evaluation.system_evaluation import group_score, train_images_of
+from hierseg.files import describe_machine
+from hierseg.metrics import (
+    OPEN_IMAGES,
+    RECALLS,
+    Confusion,
+    ErrorKind,
+    ImageErrors,
+    Resampling,
+    class_groups,
+    count_kinds,
+    hierarchical_sums,
+    interval,
+    operating_curve,
+    paired_difference,
+    resampled_mean_average_precision,
+)
+from hierseg.metrics import OperatingCurve as NamesCurve
+from hierseg.report.comparison import (
+    ClassCounts,
+    ComparedImage,
+    Comparison,
+    Costs,
+    Estimate,
+    Head,
+    OperatingCurve,
+    PanelInstance,
+    PrecisionRecall,
+    System,
+    draw_panel,
+    write_comparison,
+)
+from hierseg.report.curves import read_losses
+from hierseg.report.drawing import Picture
+from hierseg.store import Store
+
+Groups = Mapping[str, tuple[int, ...]]
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """A trained model.
+
+    Attributes:
+        name: What the system is called.
+        config: Its config file.
+        checkpoint: Its weights; the folder that they lie in has the log of the training.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+
+    def settled(self, options: Mapping[str, Any] | None, *, work_dir: Path | None = None) -> Config:
+        """The config with overridden values, for the checkpoint.
+
+        Raises:
+            ConfigError: A file does not exist, or the config cannot be read.
+        """
+        config = load_config(self.config, options=options, work_dir=work_dir)
+        config.load_from = check_checkpoint(self.checkpoint)
+        return config
+
+
+@dataclass(frozen=True)
+class PredictionsSource:
+    """A submission CSV.
+
+    Attributes:
+        name: What the system is called.
+        path: The file.
+    """
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedSystem:
+    """A system, what it said and what it costs.
+
+    Attributes:
+        name: What it is called.
+        config: Its config file, '' for a submission.
+        weights: Its checkpoint, or the submission.
+        predictions: One for each image.
+        evaluation: Of these.
+        costs: As far as they are known.
+        training_curves: (epoch, loss) by the curve's name.
+    """
+
+    name: str
+    config: str
+    weights: str
+    predictions: Sequence[ImagePrediction]
+    evaluation: SystemEvaluation
+    costs: Costs = field(default_factory=Costs)
+    training_curves: Curves = field(default_factory=dict)
+
+
+def evaluate_run(
+    source: RunSource,
+    store: Store,
+    *,
+    groups: Groups,
+    score_thr: float,
+    timed_images: int,
+    work_dir: Path,
+    options: Mapping[str, Any] | None = None,
+) -> EvaluatedSystem:
+    """Tests a trained model on its config's test data, and measures what it costs.
+
+    Args:
+        source: The model.
+        store: The ground truth, which has all images of the test data.
+        groups: Groups of classes whose mean AP is told apart.
+        score_thr: Of kinds of errors.
+        timed_images: Images that latency and arithmetic are measured on.
+        work_dir: Where the log of the test goes.
+        options: Values by dotted key that override the config's.
+
+    Raises:
+        ConfigError: A file does not exist, or config and checkpoint do not fit.
+        StoreError: The store does not have an image.
+    """
+    config = source.settled(options, work_dir=work_dir)
+    config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_thr)
+    if 'visualizer' in config:
+        # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
+        config.visualizer.name = str(work_dir)
+    with running(source.checkpoint):
+        costs = measure_costs(config, source.checkpoint, images=timed_images)
+        runner = build_runner(config)
+        runner.test()
+    metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
+    return EvaluatedSystem(
+        name=source.name,
+        config=source.config,
+        weights=source.checkpoint,
+        predictions=metric.predictions,
+        evaluation=replace(metric.evaluation, groups=groups),
+        costs=costs,
+        training_curves=loss_curves(Path(source.checkpoint).parent),
+    )
+
+
+def evaluate_submission(
+    source: PredictionsSource, store: Store, *, groups: Groups, score_thr: float
+) -> EvaluatedSystem:
+    """Evaluates a submission on all images of a store.
+
+    Args:
+        source: The submission.
+        store: The ground truth.
+        groups: Groups of classes whose mean AP is told apart.
+        score_thr: Of kinds of errors.
+
+    Raises:
+        EvaluationError: If the file cannot be used; it names the line.
+    """
+    predictions = read_predictions(source.path, store)
+    return EvaluatedSystem(
+        name=source.name,
+        config='',
+        weights=source.path,
+        predictions=predictions,
+        evaluation=evaluate_system(store, predictions, groups=groups, score_threshold=score_thr, name=source.name),
+    )
+
+
+def loss_curves(work_dir: Path) -> Curves:
+    """Training and validation loss by epoch of the run in a work directory, of each layer; empty without a log."""
+    curves = {}
+    for losses in read_losses(work_dir):
+        for what, values in (('training', losses.training), ('validation', losses.validation)):
+            if values:
+                name = ' '.join(filter(None, [losses.name.replace('layer', 'layer '), what]))
+                curves[name] = [(float(epoch), values[epoch]) for epoch in sorted(values)]
+    return curves
+
+
+RIGHT = {ErrorKind.CORRECT: 1.0, ErrorKind.FINER: 1.0, ErrorKind.COARSER: 0.5}
+NOT_COUNTED = (ErrorKind.IGNORED, ErrorKind.UNVERIFIED)
+NO_ERRORS = (ErrorKind.CORRECT, ErrorKind.FINER)
+SCORE = 'F1 of the detections; a name coarser than the annotated class counts half'
+"""What :func:`image_score` is, for the page."""
+
+
+def image_score(errors: ImageErrors) -> float:
+    """How good a system is on one image: the harmonic mean of precision and recall of its detections.
+
+    A name that is coarser than the annotated class counts half. 1 where there is nothing to find and nothing was said.
+    """
+    right = sum(worth * int((errors.kinds == kind).sum()) for kind, worth in RIGHT.items())
+    found = int(np.isin(errors.kinds, list(RIGHT)).sum())
+    counted = int((~np.isin(errors.kinds, NOT_COUNTED)).sum())
+    objects = found + len(errors.missed)
+    return 2 * right / (counted + objects) if counted + objects else 1.0
+
+
+def choose_images(scores: npt.NDArray[np.float64], count: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """Half of the pictures where systems differ most, or a single one is worst, and half drawn from the others.
+
+    Args:
+        scores: (S, N) of :func:`image_score`.
+        count: How many.
+        seed: Of the draw.
+
+    Returns:
+        (min(count, N),) int64, ascending.
+    """
+    spread = np.ptp(scores, axis=0) if len(scores) > 1 else 1 - scores[0]
+    order = np.argsort(-spread, kind='stable')
+    telling, others = order[: -(-count // 2)], order[-(-count // 2) :]
+    drawn = np.random.default_rng(seed).permutation(others)[: count - len(telling)]
+    return np.sort(np.concatenate([telling, drawn]))
+
+
+def compared_images(
+    systems: Sequence[EvaluatedSystem],
+    store: Store,
+    *,
+    count: int,
+    score_thr: float,
+    seed: int,
+    folder: Path | None = None,
+) -> list[ComparedImage]:
+    """Draws images, each with its ground truth and with what every system found.
+
+    Args:
+        systems: S systems with predictions of the same images in the same order.
+        store: The ground truth.
+        count: How many images.
+        score_thr: Detections whose most probable class is less probable are not drawn.
+        seed: Of the choice.
+        folder: Where the images lie, if the predictions do not know.
+
+    Raises:
+        ConfigError: An image cannot be read.
+    """
+    scores = np.array([[image_score(image.errors) for image in system.evaluation.images] for system in systems])
+    shown = []
+    for position in choose_images(scores, count, seed=seed).tolist():
+        row = store.row_of(systems[0].predictions[position].image_id)
+        path = _path(systems, position, store, row, folder)
+        if path is None:
+            return []
+        picture = _read(path)
+        instances = store.instances(row)
+        annotated = [
+            PanelInstance(label, box, mask if has_mask else None, group_of=group_of)
+            for label, box, mask, has_mask, group_of in zip(
+                instances.labels.tolist(), instances.boxes, instances.masks, instances.has_mask.tolist(),
+                instances.group_of.tolist(), strict=True,
+            )
+        ]  # fmt: skip
+        panels = {}
+        for system, of_images in zip(systems, scores, strict=True):
+            found = _found(system.predictions[position], picture.shape[:2], store.taxonomy.num_classes, score_thr)
+            kinds = _kinds(system.evaluation.images[position].errors)
+            panels[system.name] = draw_panel(
+                picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
+            )
+        shown.append(
+            ComparedImage(
+                image_id=store.image(row).id,
+                classes=np.unique(instances.labels).tolist(),
+                ground_truth=draw_panel(picture, annotated, taxonomy=store.taxonomy),
+                panels=panels,
+            )
+        )
+    return shown
+
+
+def _read(path: Path) -> Picture:
+    try:
+        picture: Picture = mmcv.imread(str(path), flag='color_ignore_orientation', channel_order='rgb')
+    except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
+        raise ConfigError('the image cannot be read', where=str(path), fix='Name the folder with --images.') from error
+    return picture
+
+
+def _path(
+    systems: Sequence[EvaluatedSystem], position: int, store: Store, row: int, folder: Path | None
+) -> Path | None:
+    if folder is not None:
+        return folder / store.image(row).file_name
+    known = (system.predictions[position].image_path for system in systems)
+    return next((Path(path) for path in known if path is not None), None)
+
+
+def _found(
+    prediction: ImagePrediction, size: tuple[int, int], num_classes: int, score_thr: float
+) -> list[PanelInstance]:
+    height, width = size
+    scores = prediction.class_scores(num_classes)
+    boxes = prediction.detections.boxes * np.array([width, height, width, height])
+    drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_thr)
+    return [
+        PanelInstance(
+            int(prediction.named_labels[region]),
+            boxes[region],
+            prediction.detections.masks[region],
+            class_scores=scores[region],
+        )
+        for region in drawn.tolist()
+    ]
+
+
+def _kinds(errors: ImageErrors) -> list[str]:
+    """Keys of what is wrong on the image, in the order in which it is shown."""
+    found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist() if kind not in NO_ERRORS}
+    if len(errors.missed):
+        found.add('missed')
+    return [kind.key for kind in SHOWN_KINDS if kind.key in found]
+
+
+CURVES = {'all': 'all classes', 'layer0': 'root classes', 'layer1': 'deeper classes'}
+"""Groups of classes with a precision-recall curve."""
+
+Resampled = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a comparison was written.
+
+    Attributes:
+        page: The page; ``results.json`` and ``table.md`` lie beside it.
+        table: The scores as Markdown.
+    """
+
+    page: Path
+    table: str
+
+
+def compare(
+    sources: Sequence[RunSource | PredictionsSource],
+    out: str | Path,
+    *,
+    store: str | Path | None = None,
+    train_store: str | Path | None = None,
+    images: str | Path | None = None,
+    title: str = 'Which system is better?',
+    score_thr: float = 0.3,
+    num_pictures: int = 24,
+    resamples: int = 1000,
+    timed_images: int = 20,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    command: str = '',
+) -> Written:
+    """Evaluates systems and writes a page that compares them; see ``docs/comparing.md``.
+
+    Args:
+        sources: The systems; the others are compared with the first.
+        out: Folder of ``index.html``, ``results.json`` and ``table.md``, and of the tests' logs.
+        store: The ground truth; that of the first run's test data when omitted.
+        train_store: The training data, for class frequencies; those of the first run when omitted.
+        images: Folder of the images, for pictures where all systems are submissions.
+        title: Of the page.
+        score_thr: Of pictures and kinds of errors.
+        num_pictures: Images that are shown.
+        resamples: Of the bootstrap.
+        timed_images: Images that latency and arithmetic are measured on.
+        seed: Of bootstrap and choice of pictures.
+        options: Values by dotted key that override those of all configs.
+        command: What to write on the page as its origin.
+
+    Raises:
+        ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
+        EvaluationError: The systems were not tested on the same images.
+    """
+    config = _check_sources(sources, options)
+    truth_path = store or _store_of(config, 'test_dataloader')
+    if truth_path is None:
+        raise ConfigError('no store of the ground truth is named', fix='Give --store, or a run among the systems.')
+    truth, training_path = Store.open(truth_path), train_store or _store_of(config, 'train_dataloader')
+    training = None if training_path is None else Store.open(training_path)
+    train_images = None if training is None else train_images_of(training, truth)
+    groups = class_groups(truth.taxonomy, train_images=train_images)
+    systems = []
+    for position, source in enumerate(sources):
+        if isinstance(source, PredictionsSource):
+            systems.append(evaluate_submission(source, truth, groups=groups, score_thr=score_thr))
+        else:
+            log = Path(out) / 'logs' / str(position)
+            systems.append(
+                evaluate_run(
+                    source, truth, groups=groups, score_thr=score_thr, timed_images=timed_images, work_dir=log,
+                    options=options,
+                )
+            )  # fmt: skip
+    _require_same_images(systems)
+    head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
+    document = comparison_of(systems, truth, head=head, train_images=train_images, resamples=resamples, seed=seed)
+    shown = compared_images(
+        systems,
+        truth,
+        count=num_pictures,
+        score_thr=score_thr,
+        seed=seed,
+        folder=None if images is None else Path(images),
+    )
+    page = write_comparison(replace(document, images=shown, panel_score=SCORE), out)
+    return Written(page, (page.parent / 'table.md').read_text(encoding='utf-8'))
+
+
+def comparison_of(
+    systems: Sequence[EvaluatedSystem],
+    truth: Store,
+    *,
+    head: Head,
+    train_images: npt.NDArray[np.int64] | None,
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    """Everything that the page shows but the pictures.
+
+    Args:
+        systems: Evaluated on the same images.
+        truth: The ground truth.
+        head: Of the page.
+        train_images: (C,) int64; training images of each class.
+        resamples: B.
+        seed: Of the draws.
+    """
+    ids = [prediction.image_id for prediction in systems[0].predictions]
+    resampling = Resampling.draw(ids, resamples=resamples, seed=seed)
+    resampled = [resampled_scores(system, truth, resampling) for system in systems]
+    curves = [names_curve(system, truth) for system in systems]
+    scores = [{**system.evaluation.scores, **recalls_of(curve)} for system, curve in zip(systems, curves, strict=True)]
+    metrics = shown_metrics(key for key, value in scores[0].items() if any(np.isfinite(found[key]) for found in scores))
+    keys = [metric.key for metric in metrics]
+    objects = systems[0].evaluation.open_images.num_ground_truth
+    return Comparison(
+        head=head,
+        taxonomy=truth.taxonomy,
+        counts=ClassCounts(objects.astype(int).tolist(), None if train_images is None else train_images.tolist()),
+        metrics=metrics,
+        systems=[
+            _shown_system(system, truth, values, drawn, curve, keys)
+            for system, values, drawn, curve in zip(systems, scores, resampled, curves, strict=True)
+        ],
+        differences={
+            system.name: {key: _difference(values, scores[0], drawn, resampled[0], key) for key in keys}
+            for system, values, drawn in zip(systems[1:], scores[1:], resampled[1:], strict=True)
+        },
+        error_kinds=SHOWN_KINDS,
+    )
+
+
+def names_curve(system: EvaluatedSystem, truth: Store) -> NamesCurve:
+    """How right the names are, and how much they say, at every threshold on a class's own probability."""
+    pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
+    names = names_by_threshold(pairs.class_scores, arrays, relative=False)
+    return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
+
+
+def recalls_of(curve: NamesCurve) -> dict[str, float]:
+    """Information recall at which 90 and 95 % of the names are right."""
+    return {f'recall_at_{percent}': curve.recall_at_correctness(percent / 100) for percent in (90, 95)}
+
+
+def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
+    """(B,) float64 of each score that is resampled: mean AP of the groups of classes, and all about names."""
+    evaluation = system.evaluation
+    at = evaluation.images[0].matches.criteria.index(OPEN_IMAGES)
+    matches = [image.matches.at(at) for image in evaluation.images]
+    means = resampled_mean_average_precision(matches, resampling, groups=evaluation.groups)
+    sums = hierarchical_sums(evaluation.pairs, evaluation.pairs.named_labels, truth.taxonomy.arrays)
+    return {
+        **{group_score(name): values for name, values in means.items()},
+        **{name: resampling.ratios(of_images) for name, of_images in sums.items()},
+    }
+
+
+def _shown_system(
+    system: EvaluatedSystem,
+    truth: Store,
+    scores: Mapping[str, float],
+    resampled: Resampled,
+    curve: NamesCurve,
+    keys: Sequence[str],
+) -> System:
+    evaluation, arrays = system.evaluation, truth.taxonomy.arrays
+    pairs, result = evaluation.pairs, evaluation.open_images
+    confusion = Confusion.of(pairs, pairs.named_labels, arrays)
+    counts = count_kinds(image.errors for image in evaluation.images)
+    return System(
+        name=system.name,
+        config=system.config,
+        weights=system.weights,
+        scores={key: Estimate(scores[key], *_interval(resampled, key)) for key in keys},
+        class_ap=result.average_precision.tolist(),
+        costs=system.costs,
+        precision_recall={
+            title: PrecisionRecall(RECALLS.tolist(), result.mean_curve(evaluation.groups[group]).tolist())
+            for group, title in CURVES.items()
+            if np.isfinite(result.mean_over(evaluation.groups[group]))
+        },
+        operating_curve=OperatingCurve(curve.thresholds, curve.correctness.tolist(), curve.information.tolist())
+        if len(pairs)
+        else None,
+        errors={kind.key: counts[kind.key] for kind in SHOWN_KINDS},
+        confusion=list(
+            zip(
+                confusion.true_labels.tolist(), confusion.named_labels.tolist(), confusion.counts.tolist(), strict=True
+            )
+        ),
+        training_curves=system.training_curves,
+    )  # fmt: skip
+
+
+def _interval(resampled: Resampled, key: str) -> tuple[float, float] | tuple[None, None]:
+    return interval(resampled[key]) if key in resampled else (None, None)
+
+
+def _difference(
+    scores: Mapping[str, float], first: Mapping[str, float], drawn: Resampled, first_drawn: Resampled, key: str
+) -> Estimate:
+    """A score minus the first system's, with a paired interval where the score is resampled."""
+    value = scores[key] - first[key]
+    if key not in drawn:
+        return Estimate(value)
+    between = paired_difference(drawn[key], first_drawn[key])
+    return Estimate(value, between.low, between.high)
+
+
+def _head(
+    *, title: str, truth: Store, systems: Sequence[EvaluatedSystem], training: Store | None, seed: int, command: str
+) -> Head:
+    machine = describe_machine()
+    gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
+    pairs = systems[0].evaluation.pairs
+    return Head(
+        title=title,
+        date=date.today().isoformat(),
+        store=str(truth.path),
+        images=len(systems[0].predictions),
+        objects=pairs.num_objects,
+        command=command,
+        machine=f'{machine["processor"]}, {machine["cores"]} cores, {machine["memory_gib"]} GiB{gpu}',
+        seed=seed,
+        versions={'hierseg': hierseg.__version__, 'python': machine['python'], **machine['versions']},
+        training_images=None if training is None else len(training),
+    )
+
+
+def _check_sources(
+    sources: Sequence[RunSource | PredictionsSource], options: Mapping[str, Any] | None
+) -> Config | None:
+    """Checks what can be known before the first system is tested; gives back the config of the first run, if any."""
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'the systems are called {", ".join(names)}', fix='Give each a name of its own.')
+    configs = []
+    for source in sources:
+        if isinstance(source, RunSource):
+            configs.append(source.settled(options))
+        elif not Path(source.path).is_file():
+            raise ConfigError('the predictions do not exist', where=source.path, fix='Check the path.')
+    return configs[0] if configs else None
+
+
+def _store_of(config: Config | None, loader: str) -> str | None:
+    """The store that a config names for a data loader, if there is one."""
+    found = sorted(set(stores_in(config.get(loader)))) if config is not None else []
+    if len(found) > 1:
+        raise ConfigError(f'{loader} reads {len(found)} stores', where=config.filename, fix='Name the one that counts.')
+    return found[0] if found else None
+
+
+def _require_same_images(systems: Sequence[EvaluatedSystem]) -> None:
+    first = {prediction.image_id for prediction in systems[0].predictions}
+    for system in systems[1:]:
+        others = {prediction.image_id for prediction in system.predictions}
+        if others != first:
+            example = min(first ^ others)
+            raise EvaluationError(
+                f'{systems[0].name} was tested on {len(first)} images, {system.name} on {len(others)} others',
+                where=f'image {example}',
+                fix='Test all systems on the same images.',
+            )

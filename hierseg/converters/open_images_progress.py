@@ -1,0 +1,327 @@
+"""From finished batches to a store: of one conversion, or of all shards of one.
+
+The folder that a conversion of Open Images keeps its progress in, and that becomes a shard.
+
+It holds what the conversion was told (``begun.json``), the tables by image, and a file for every finished batch. Each
+of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing of it. A
+finished shard has ``shard.json`` and the batches.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from hierseg.converters.open_images_rows import Partition
+from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles, ShardNumber
+from hierseg.errors import AnnotationError, StoreError
+from hierseg.files import write_json
+from hierseg.store.writer import StoreWriter, read_part, remove_leftovers, replace_folder
+from hierseg.taxonomy import Taxonomy
+
+FORMAT, VERSION = 'hierseg-shard', 1
+SHARD_FILE = 'shard.json'
+BLOCK_BYTES = 1 << 24
+
+
+def describe(
+    files: OpenImagesFiles,
+    taxonomy: Taxonomy,
+    options: ConversionOptions,
+    *,
+    shard: ShardNumber,
+    images_per_batch: int,
+    zip_digests: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:
+    """What a conversion is told, by content where that is affordable; equal descriptions give equal results."""
+    folders = {'images': files.images, 'mask_dir': files.mask_dir}
+    return {
+        'format': FORMAT,
+        'version': VERSION,
+        'shard': [shard.index, shard.count],
+        'images_per_batch': images_per_batch,
+        'options': asdict(options),
+        'taxonomy': taxonomy.to_json(),
+        'sources': {
+            **{name: _sha256(path) for name, path in files.tables.items()},
+            'mask_zips': [list(digest) for digest in zip_digests],
+        },
+        'folders': {name: None if path is None else str(Path(path).absolute()) for name, path in folders.items()},
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open('rb') as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise AnnotationError(f'cannot be read ({error.strerror})', where=str(path), fix='Check the path.') from None
+    return digest.hexdigest()
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """In what two descriptions differ, in words."""
+    found = []
+    for name in one:
+        if name in ('options', 'sources', 'folders'):
+            found += [key for key in one[name] if one[name][key] != other.get(name, {}).get(key)]
+        elif one[name] != other.get(name):
+            found.append(name)
+    return found
+
+
+class WorkFolder:
+    """The progress of one conversion; a context manager that keeps a second one out.
+
+    After an exception the folder stays for the next run if it has a finished batch, and goes away if it has none.
+
+    Args:
+        out: The output; the folder is hidden beside it.
+        begun: What :func:`describe` says.
+        overwrite: Start anew, if what is there was begun with something else.
+
+    Raises:
+        StoreError: If a conversion is at work there, or one was begun with something else.
+    """
+
+    def __init__(self, out: Path, begun: dict[str, Any], *, overwrite: bool) -> None:
+        self.out = out.absolute()
+        self.path = self.out.with_name(f'.{out.name}.work')
+        self.begun, self.overwrite = begun, overwrite
+        self._lock: int | None = None
+
+    def __enter__(self) -> WorkFolder:
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.out)
+        try:
+            self._lock = os.open(self.path, os.O_RDONLY)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._lock)
+                self._lock = None
+                raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.') from None
+            self._begin()
+        except BaseException:
+            # Python calls no __exit__ for what goes wrong before the block begins.
+            self._leave(keep=self._lock is None or self._is_worth_keeping())
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(keep=kind is None or self._is_worth_keeping())
+
+    def _is_worth_keeping(self) -> bool:
+        return any(self.path.glob('*.part'))
+
+    def _leave(self, *, keep: bool) -> None:
+        if not keep:
+            self.discard()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _begin(self) -> None:
+        """Goes on with what is there, or begins; what is there without ``begun.json`` is taken for nothing."""
+        file = self.path / 'begun.json'
+        if file.exists():
+            found = differences(self.begun, json.loads(file.read_text(encoding='utf-8')))
+            if not found:
+                return
+            if not self.overwrite and self._is_worth_keeping():
+                raise StoreError(
+                    f'holds an unfinished conversion that was begun with other {", ".join(found)}',
+                    where=str(self.path),
+                    fix='Go on with the same input and options, or start anew with --overwrite.',
+                )
+        file.unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        write_json(self.begun, file, error=StoreError)
+
+    def discard(self) -> None:
+        """Removes the folder."""
+        (self.path / 'begun.json').unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the tables by image."""
+        return self.path / 'tables'
+
+    def partition(self) -> tuple[Partition, ConversionSummary] | None:
+        """What :meth:`keep_partition` kept, or None."""
+        file = self.tables / 'whole.json'
+        if not file.exists():
+            return None
+        document = json.loads(file.read_text(encoding='utf-8'))
+        return Partition.from_json(document['partition']), ConversionSummary.from_json(document['summary'])
+
+    def keep_partition(self, partition: Partition, summary: ConversionSummary) -> None:
+        """Says that the tables by image are whole."""
+        document = {'partition': partition.to_json(), 'summary': summary.to_json()}
+        write_json(document, self.tables / 'whole.json', error=StoreError)
+
+    def forget_partition(self) -> None:
+        """Removes the tables by image."""
+        (self.tables / 'whole.json').unlink(missing_ok=True)
+        shutil.rmtree(self.tables, ignore_errors=True)
+
+    def finish(self, num_images: int, summary: ConversionSummary) -> None:
+        """Makes the output, a shard, of a folder that has all its batches.
+
+        Args:
+            num_images: Of all shards together.
+            summary: What was counted in the tables.
+        """
+        document = {**self.begun, 'num_images': num_images, 'tables': summary.to_json()}
+        write_json(document, self.path / SHARD_FILE, error=StoreError)
+        self.forget_partition()
+        (self.path / 'zips.npy').unlink(missing_ok=True)
+        replace_folder(self.path, self.out, overwrite=self.overwrite, marker=SHARD_FILE)
+
+
+def part_path(folder: Path, first: int, last: int) -> Path:
+    """The file of a batch of images ``first`` to ``last - 1``."""
+    return folder / f'{first:08}-{last:08}.part'
+
+
+# Of one conversion these differ from shard to shard: machines have folders of their own.
+OF_ONE_SHARD = ('shard', 'folders')
+
+
+def merge_shards(
+    shards: Sequence[str | PathLike[str]], *, out: str | PathLike[str], overwrite: bool = False, progress: bool = False
+) -> ConversionSummary:
+    """Writes the store that one conversion would have written.
+
+    Args:
+        shards: Folders that ``convert_shard`` wrote, in any order.
+        out: The store's folder; it appears when it is whole.
+        overwrite: Replace a store that is there.
+        progress: Show a bar on stderr.
+
+    Raises:
+        StoreError: If they are not all shards of one conversion, each once, or if one is damaged.
+        AnnotationError: If none of the images could be read.
+    """
+    documents = [(path, _read(path)) for path in map(Path, shards)]
+    if not documents:
+        raise StoreError('there are no shards to merge', fix='Name the folders of all shards.')
+    path, first = documents[0]
+    for other, document in documents[1:]:
+        found = differences(_shared(first), _shared(document))
+        if found or document['shard'][1] != first['shard'][1]:
+            raise StoreError(
+                f'is of another conversion than {path}: other {", ".join(found) or "number of shards"}',
+                where=str(other),
+                fix='Merge shards of the same files, converted with the same options.',
+            )
+    count = first['shard'][1]
+    folders = _in_order(documents, count)
+    parts = [
+        part_path(folders[index], *span)
+        for index in range(count)
+        for span in ShardNumber(index, count).batches(first['num_images'], first['images_per_batch'])
+    ]
+    summary = ConversionSummary.from_json(first['tables'])
+    taxonomy = Taxonomy.from_json(first['taxonomy'], where=str(folders[0] / SHARD_FILE))
+    return write_store(
+        parts, taxonomy, summary, out=out, num_images=first['num_images'], overwrite=overwrite, progress=progress
+    )
+
+
+def _shared(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in OF_ONE_SHARD}
+
+
+def _in_order(documents: Iterable[tuple[Path, dict[str, Any]]], count: int) -> list[Path]:
+    """The folders by the number of their shard; each is there once."""
+    folders: dict[int, Path] = {}
+    for path, document in documents:
+        index = document['shard'][0]
+        if index in folders:
+            what = f'is shard {index} of {count}, as is {folders[index]}'
+            raise StoreError(what, where=str(path), fix='Give each shard once.')
+        folders[index] = path
+    missing = [str(index) for index in range(count) if index not in folders]
+    if missing:
+        raise StoreError(f'of {count} shards, these are not there: {", ".join(missing)}', fix='Name all shards.')
+    return [folders[index] for index in range(count)]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    file = folder / SHARD_FILE
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
+    except OSError:
+        raise StoreError(
+            f'no {SHARD_FILE} here, so this is no finished shard',
+            where=str(folder),
+            fix='Let tools/dataset_converters/openimages.py --shard come to its end.',
+        ) from None
+    except ValueError as error:
+        raise StoreError(f'is not JSON ({error})', where=str(file), fix='Copy the shard again.') from None
+    if (document.get('format'), document.get('version')) != (FORMAT, VERSION):
+        raise StoreError(
+            f'is not {FORMAT!r} version {VERSION}', where=str(file), fix='Convert with this version of hierseg.'
+        )
+    return document
+
+
+def write_store(
+    parts: Iterable[Path],
+    taxonomy: Taxonomy,
+    summary: ConversionSummary,
+    *,
+    out: str | PathLike[str],
+    num_images: int,
+    overwrite: bool,
+    progress: bool,
+) -> ConversionSummary:
+    """Writes a store of finished batches, one in memory at a time.
+
+    Args:
+        parts: Their files, in the order of images.
+        taxonomy: The classes.
+        summary: What was counted in the tables; what was counted in batches is added.
+        out: The store's folder.
+        num_images: Images of all batches, for the bar.
+        overwrite: Replace a store that is there.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The summary.
+
+    Raises:
+        StoreError: If a part is damaged, or ``out`` cannot be written.
+        AnnotationError: If there are no images.
+    """
+    with (
+        StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
+        tqdm(desc='writing the store', total=num_images, unit='image', disable=not progress) as bar,
+    ):
+        for path in parts:
+            part, counts = read_part(path)
+            writer.extend(part)
+            summary.add(ConversionSummary.from_json(counts))
+            bar.update(part.images.num_rows)
+        if summary.images == 0:
+            raise AnnotationError('none of the images can be read', fix='Check the folder.')
+        writer.summary = summary.to_json()
+    return summary

@@ -1,0 +1,208 @@
+"""What a conversion read, and what it left out and why.
+
+What a conversion of Open Images is told: its files, what to do about imperfect input, which share is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hierseg.converters.open_images_masks import Trouble
+from hierseg.errors import AnnotationError
+from hierseg.formats import IntArray
+from hierseg.store.store import Instances
+
+# As a fraction of the image: about one pixel of the released images. Rounding to three decimals stays
+# below it; two boxes of one class in one image closer than that on all four sides are the same object.
+BOX_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class OpenImagesFiles:
+    """The official files of one split.
+
+    Attributes:
+        boxes: ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf``.
+        labels: ``ImageID, LabelName, Confidence``.
+        masks: ``MaskPath, ImageID, LabelName, BoxXMin, …`` or ``ImageID, LabelName, …, Mask``.
+        images: Folder of ``<ImageID>.jpg``.
+        mask_dir: Folder of the PNG files that ``masks`` names; None if it holds encoded masks or they are in archives.
+        mask_zips: Archives of these PNG files, or folders of archives.
+    """
+
+    boxes: str | PathLike[str]
+    labels: str | PathLike[str]
+    masks: str | PathLike[str]
+    images: str | PathLike[str]
+    mask_dir: str | PathLike[str] | None = None
+    mask_zips: Sequence[str | PathLike[str]] = ()
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """The CSV files by what they hold."""
+        return {'masks': Path(self.masks), 'boxes': Path(self.boxes), 'labels': Path(self.labels)}
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What to do about imperfect input.
+
+    Attributes:
+        skip_unknown_classes: Leave out rows of classes that the taxonomy does not have.
+        skip_bad_rows: Leave out rows that make no sense, such as a box outside its image.
+        skip_broken: Leave out images without a readable file, and unreadable masks (their boxes stay).
+        strict: A mask PNG that is named but not there is an error; otherwise its box stays, without a mask.
+        box_tolerance: Largest difference, as a fraction of the image, of coordinates of one box in two files.
+    """
+
+    skip_unknown_classes: bool = False
+    skip_bad_rows: bool = False
+    skip_broken: bool = False
+    strict: bool = False
+    box_tolerance: float = BOX_TOLERANCE
+
+    def tolerates(self, trouble: Trouble) -> bool:
+        """Whether it goes into the summary instead of ending the conversion."""
+        if trouble is Trouble.MASK_EMPTY:
+            return True
+        return not self.strict if trouble is Trouble.MASK_MISSING else self.skip_broken
+
+
+@dataclass(frozen=True)
+class ShardNumber:
+    """One of several equal shares of the images, in the order of their ids.
+
+    Attributes:
+        index: From 0.
+        count: How many shares there are.
+
+    Raises:
+        AnnotationError: If there is no such share.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise AnnotationError(
+                f'there is no shard {self.index} of {self.count}', fix=f'They are numbered 0 to {self.count - 1}.'
+            )
+
+    def span(self, num_images: int) -> tuple[int, int]:
+        """The first image of the share, and the first behind it.
+
+        Example:
+            >>> [ShardNumber(index, 3).span(10) for index in range(3)]
+            [(0, 3), (3, 6), (6, 10)]
+        """
+        return self.index * num_images // self.count, (self.index + 1) * num_images // self.count
+
+    def batches(self, num_images: int, images_per_batch: int) -> list[tuple[int, int]]:
+        """The share cut into batches: first image of each, and the first behind it."""
+        first, last = self.span(num_images)
+        return [(start, min(start + images_per_batch, last)) for start in range(first, last, images_per_batch)]
+
+
+EXAMPLES = 5
+
+
+@dataclass
+class Skipped:
+    """Things left out for one reason: how many, and the first few by name."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ConversionSummary:
+    """Counts of one conversion, printed at its end and kept in ``store.json``.
+
+    Attributes:
+        images: Images written.
+        box_rows: Rows of the box table (annotations in COCO).
+        mask_rows: Rows of the mask table (annotations with a segmentation in COCO).
+        masks_joined: Mask rows that found their box row.
+        masks_without_box: Mask rows that became instances of their own.
+        instances: Instances written.
+        instances_with_mask: Those of them with a mask.
+        instances_group_of: Those of them that are group-of boxes.
+        masks_resized: Masks of another size than their image, resized.
+        verified_positive: Image-level labels verified as present.
+        verified_negative: Image-level labels verified as absent.
+        skipped: Reason → what was left out for it.
+    """
+
+    images: int = 0
+    box_rows: int = 0
+    mask_rows: int = 0
+    masks_joined: int = 0
+    masks_without_box: int = 0
+    instances: int = 0
+    instances_with_mask: int = 0
+    instances_group_of: int = 0
+    masks_resized: int = 0
+    verified_positive: int = 0
+    verified_negative: int = 0
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+
+    def skip(self, reason: str, examples: Iterable[str], *, count: int = 1) -> None:
+        """Counts things left out for a reason; the first few examples are kept, each once."""
+        skipped = self.skipped.setdefault(reason, Skipped())
+        skipped.count += count
+        for example in examples:
+            if len(skipped.examples) == EXAMPLES:
+                break
+            if example not in skipped.examples:
+                skipped.examples.append(example)
+
+    def add(self, other: ConversionSummary) -> None:
+        """Adds the counts of a later part of the same conversion."""
+        for counted in fields(self):
+            if counted.name != 'skipped':
+                setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
+        for reason, skipped in other.skipped.items():
+            self.skip(reason, skipped.examples, count=skipped.count)
+
+    def count_image(self, instances: Instances, positive: IntArray, negative: IntArray) -> None:
+        """Counts an image that is written, with its instances and verified labels."""
+        self.images += 1
+        self.instances += len(instances)
+        self.instances_with_mask += int(instances.has_mask.sum())
+        self.instances_group_of += int(instances.group_of.sum())
+        self.verified_positive += len(np.unique(positive))
+        self.verified_negative += len(np.unique(negative))
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``store.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ConversionSummary:
+        """Reads what :meth:`to_json` gave."""
+        skipped = {reason: Skipped(**found) for reason, found in document['skipped'].items()}
+        return cls(**{**document, 'skipped': skipped})
+
+    def __str__(self) -> str:
+        rows = [
+            ('images', self.images, ''),
+            ('instances', self.instances, f'{self.instances_group_of:,} of them group-of'),
+            ('  with mask', self.instances_with_mask, f'{self.masks_resized:,} resized to their image'),
+            ('  box only', self.instances - self.instances_with_mask, ''),
+            ('box rows', self.box_rows, ''),
+            ('mask rows', self.mask_rows, f'{self.masks_joined:,} with a box row, {self.masks_without_box:,} without'),
+            ('verified present', self.verified_positive, ''),
+            ('verified absent', self.verified_negative, ''),
+        ]
+        lines = [f'{name:<17}{count:>12,}' + (f'  ({note})' if note else '') for name, count, note in rows]
+        for reason, skipped in self.skipped.items():
+            examples = ', '.join(skipped.examples) + (', …' if skipped.count > len(skipped.examples) else '')
+            lines.append(f'skipped: {reason}: {skipped.count:,} ({examples})')
+        return '\n'.join(lines)

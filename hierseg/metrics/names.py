@@ -1,0 +1,443 @@
+"""Which class is called which: counts of (true class, name) on localised pairs, and of missed objects.
+
+Counts are of annotations as they are. A coarse label has a row of its own, and a name below it, such as Man for what
+was annotated as Person, is unknown rather than wrong; at the depth of the coarse label both are one class.
+
+Shape letters: K cells that are not empty, P pairs, C classes.
+
+How right and how deep the names of localised pairs are, by the threshold at which a system goes deeper.
+
+Shape letters: P pairs, C classes, T thresholds.
+
+Everything about the names of localised pairs in one record: whether, how far and how deep they are right.
+
+Three kinds of pairs, because objects may be annotated coarsely (a Person who is a Man):
+
+- *known*: the name is right or wrong for all that is known; see :meth:`LocalisedPairs.judged`. Most numbers are means
+  over these.
+- *settled*: the object can be nothing but its class and what is above it, because that is a leaf or because everything
+  else was verified as absent. Which pairs are settled does not depend on what is named.
+- all.
+
+Ancestors of a class are always those by every path, the class itself included and the virtual root left out. Two
+classes have many common ancestors in a DAG; the lowest is the one of
+:attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`, of several the one that says most.
+
+Shape letters: P pairs, N detections, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hierseg.errors import EvaluationError
+from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.metrics.bootstrap import ImageSums, Resampling, interval
+from hierseg.metrics.localised_pairs import LocalisedPairs, ScoreArray
+from hierseg.taxonomy import TaxonomyArrays
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How good the names are, on the pairs whose name is known to be right or wrong; nan where there is none.
+
+    Attributes:
+        correctness: Part of the names that are the true class or an ancestor of it.
+        exact: Part of the names that are the true class: top-1.
+        distance: Mean number of edges between the name and the true class, the virtual root included.
+        information: Mean over all pairs of how much the name says; see :func:`information`.
+        information_recall: Mean part of what the true class says that the name says rightly; see
+            :func:`information_shares`.
+        unknown: Part of all pairs whose name is neither right nor wrong for all that is known, such as Man for what
+            was annotated as Person.
+    """
+
+    correctness: float
+    exact: float
+    distance: float
+    information: float
+    information_recall: float
+    unknown: float
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingCurve:
+    """Operating points by threshold.
+
+    Attributes:
+        thresholds: T numbers.
+        points: What each gives.
+    """
+
+    thresholds: tuple[float, ...]
+    points: tuple[OperatingPoint, ...]
+
+    @property
+    def correctness(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.correctness for point in self.points], dtype=np.float64)
+
+    @property
+    def information(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.information for point in self.points], dtype=np.float64)
+
+    @property
+    def information_recall(self) -> FloatArray:
+        """(T,) float64."""
+        return np.array([point.information_recall for point in self.points], dtype=np.float64)
+
+    def recall_at_correctness(self, correctness: float) -> float:
+        """The largest information recall at which names are at least that correct.
+
+        Where no threshold gets there it is 0, for to say nothing is always right; nan if no name can be judged.
+        Source: R@90C and R@95C in Valmadre, NeurIPS 2022.
+        """
+        known = self.correctness[~np.isnan(self.correctness)]
+        if not len(known):
+            return float('nan')
+        return float(self.information_recall[self.correctness >= correctness].max(initial=0))
+
+
+def information(arrays: TaxonomyArrays) -> FloatArray:
+    """(C,) how much naming a class says: log(leaves / leaves at or below it) / log(leaves).
+
+    A leaf says 1, the virtual root would say 0. Source: Valmadre, "Hierarchical classification at multiple operating
+    points", NeurIPS 2022, divided by what a leaf says. With a single leaf no name says anything.
+    """
+    num_leaves = int((arrays.ancestor_mask.sum(axis=0) == 1).sum())
+    said: FloatArray = np.log(num_leaves / arrays.leaf_counts) / max(np.log(num_leaves), np.finfo(np.float64).tiny)
+    return said
+
+
+def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays) -> tuple[FloatArray, FloatArray]:
+    """What the lowest common ancestor of name and true class says, as a part of what each of them says.
+
+    It is the one of :attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`; the virtual root says nothing.
+    The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
+
+    Args:
+        labels: (P,) int64; the true classes.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+
+    Returns:
+        (P,) float64 precision, of what the name says, and (P,) float64 recall, of what the true class says.
+    """
+    said = information(arrays)
+    shared = np.append(said, 0.0)[arrays.lowest_common_ancestors[labels, named]]  # -1, the virtual root, is the last
+    precision, recall = (
+        np.divide(shared, of, out=np.ones_like(shared), where=of > 0) for of in (said[named], said[labels])
+    )
+    return precision, recall
+
+
+def operating_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> dict[str, ImageSums]:
+    """The numbers of an :class:`OperatingPoint` as sums over images, for :meth:`Resampling.ratios`.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+    """
+    correct, known = pairs.judged(named, arrays)
+    every: BoolArray = np.ones(len(pairs), dtype=bool)
+    return {
+        'correctness': pairs.image_sums(correct, known),
+        'exact': pairs.image_sums(named == pairs.true_labels, known),
+        'distance': pairs.image_sums(arrays.distances[named, pairs.true_labels], known),
+        'information': pairs.image_sums(information(arrays)[named], every),
+        'information_recall': pairs.image_sums(information_shares(pairs.true_labels, named, arrays)[1], known),
+        'unknown': pairs.image_sums(~known, every),
+    }
+
+
+def operating_point(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> OperatingPoint:
+    """Judges a name for every pair.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+    """
+    return OperatingPoint(**{name: sums.ratio for name, sums in operating_sums(pairs, named, arrays).items()})
+
+
+def operating_curve(
+    pairs: LocalisedPairs, names: npt.NDArray[np.int64], arrays: TaxonomyArrays, *, thresholds: Sequence[float]
+) -> OperatingCurve:
+    """Judges the names that a system gives at each of several thresholds.
+
+    Args:
+        pairs: P pairs.
+        names: (P, T) int64 labels; for the back-off rule, the deepest class that reaches the threshold.
+        arrays: The taxonomy.
+        thresholds: T numbers.
+
+    Raises:
+        EvaluationError: If there is not one name for each pair and threshold.
+    """
+    if names.shape != (len(pairs), len(thresholds)):
+        raise EvaluationError(
+            f'names have the shape {names.shape}',
+            fix=f'Give one for each of {len(pairs)} pairs and {len(thresholds)} thresholds.',
+        )
+    return OperatingCurve(tuple(thresholds), tuple(operating_point(pairs, column, arrays) for column in names.T))
+
+
+def correctness_interval(
+    pairs: LocalisedPairs,
+    named: IntArray,
+    arrays: TaxonomyArrays,
+    *,
+    resampling: Resampling,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of the correctness by bootstrap over images.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+        resampling: Over their images.
+        confidence: Of the interval.
+
+    Returns:
+        Its ends; nan where no name is known to be right or wrong.
+
+    Raises:
+        EvaluationError: If the resampling is of other images.
+    """
+    correct, known = pairs.judged(named, arrays)
+    return interval(resampling.ratios(pairs.image_sums(correct, known)), confidence=confidence)
+
+
+CANDIDATES = (1, 5, 20)
+"""Numbers of most probable classes whose distance is averaged."""
+
+ROUNDING = 1e-5
+"""A part by which a parent may be less probable than its child: what sums in float32 leave."""
+
+
+@dataclass(frozen=True)
+class HierarchicalResult(OperatingPoint):
+    """An operating point and everything beyond; nan where nothing counts.
+
+    Attributes:
+        match_rate: Part of the objects that were found; the others speak of these alone.
+        severity: Mean height of the lowest common ancestor over the known names that are not exact; a coarser name
+            has the height of the name, two classes with nothing in common one more than the highest class has.
+            Source: Bertinetto et al., "Making better mistakes", CVPR 2020. Read it beside ``exact``: a system that
+            makes more errors, but slight ones, has the lower severity.
+        hierarchical_precision: Mean part of the name's ancestors that are the true class's, over known pairs.
+        hierarchical_recall: Mean part of the true class's ancestors that are the name's, over known pairs.
+        hierarchical_f: Mean over known pairs of the harmonic mean of both.
+        information_precision: Mean part of what the name says that is right; see :func:`information_shares`.
+        distance_at_1: Mean distance of the most probable candidate over settled pairs; see :func:`distances_at`.
+        distance_at_5: Of the five most probable ones.
+        distance_at_20: Of the twenty most probable ones.
+        path_consistency: Part of all pairs whose name is claimed with a consistent path; see
+            :func:`consistent_paths`.
+    """
+
+    match_rate: float
+    severity: float
+    hierarchical_precision: float
+    hierarchical_recall: float
+    hierarchical_f: float
+    information_precision: float
+    distance_at_1: float
+    distance_at_5: float
+    distance_at_20: float
+    path_consistency: float
+
+
+def hierarchical_result(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> HierarchicalResult:
+    """Judges a name for every pair.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+    """
+    return HierarchicalResult(**{name: sums.ratio for name, sums in hierarchical_sums(pairs, named, arrays).items()})
+
+
+def hierarchical_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> dict[str, ImageSums]:
+    """The numbers of a :class:`HierarchicalResult` as sums over images, for :meth:`Resampling.ratios`.
+
+    Args:
+        pairs: P pairs.
+        named: (P,) int64 labels.
+        arrays: The taxonomy.
+    """
+    true = pairs.true_labels
+    _, known = pairs.judged(named, arrays)
+    every: BoolArray = np.ones(len(pairs), dtype=bool)
+    settled = ~(pairs.possible & ~arrays.ancestor_mask[true]).any(axis=1)
+    guessed: BoolArray = np.asarray(settled & pairs.class_scores.any(axis=1))
+    above_name, above_true = arrays.ancestor_mask[named].sum(axis=1), arrays.ancestor_mask[true].sum(axis=1)
+    shared = (arrays.ancestor_mask[named] & arrays.ancestor_mask[true]).sum(axis=1)
+    # -1, the virtual root, is the last.
+    heights = np.append(arrays.heights, arrays.heights.max() + 1)[arrays.lowest_common_ancestors[true, named]]
+    distances = distances_at(pairs.class_scores, true, arrays)
+    return {
+        **operating_sums(pairs, named, arrays),
+        'match_rate': _match_sums(pairs),
+        'severity': pairs.image_sums(heights, known & (named != true)),
+        'hierarchical_precision': pairs.image_sums(shared / above_name, known),
+        'hierarchical_recall': pairs.image_sums(shared / above_true, known),
+        'hierarchical_f': pairs.image_sums(2 * shared / (above_name + above_true), known),
+        'information_precision': pairs.image_sums(information_shares(true, named, arrays)[0], known),
+        **{f'distance_at_{k}': pairs.image_sums(values, guessed) for k, values in distances.items()},
+        'path_consistency': pairs.image_sums(consistent_paths(pairs.class_scores, named, arrays), every),
+    }
+
+
+def distances_at(class_scores: ScoreArray, labels: IntArray, arrays: TaxonomyArrays) -> dict[int, FloatArray]:
+    """Mean distance to the true class over the k most probable candidates, for each k of :data:`CANDIDATES`.
+
+    Candidates are the most specific classes that a detection claims, those below which it claims nothing: leaves, or
+    where a system stops before. A class above a candidate is no further guess. What is not claimed has no order, so
+    that k is at most the number of candidates, and two systems are comparable at k > 1 only if they claim about as
+    many. Of equal probabilities the first label comes first. Source: average hierarchical distance in Bertinetto et
+    al., CVPR 2020, with edges for distance.
+
+    Args:
+        class_scores: (P, C) float32; 0 for classes that are not claimed.
+        labels: (P,) int64; the true classes.
+        arrays: The taxonomy.
+
+    Returns:
+        (P,) float64 by k; 0 for a detection that claims nothing.
+    """
+    claimed = class_scores > 0
+    # Counts the class itself: nothing else at or below it is claimed.
+    specific = claimed & (claimed.astype(np.float32) @ arrays.ancestor_mask.astype(np.float32) < 1.5)
+    ranked = np.argsort(-np.where(specific, class_scores, 0), axis=1, kind='stable')[:, : max(CANDIDATES)]
+    counted = np.take_along_axis(specific, ranked, axis=1)
+    distances = arrays.distances[labels[:, None], ranked] * counted
+    return {
+        k: distances[:, :k].sum(axis=1) / np.maximum(counted[:, :k].sum(axis=1), 1).astype(np.float64)
+        for k in CANDIDATES
+    }
+
+
+def consistent_paths(class_scores: ScoreArray, named: IntArray, arrays: TaxonomyArrays) -> BoolArray:
+    """Which names come with a consistent path.
+
+    That is one from a root class down to the name, by any parents, on which the detection claims every class and no
+    parent is less probable than its child. A model whose probabilities are sums over outcomes has no others; of a
+    merged ensemble these are the detections whose layers agree that the parent is the surer one; a Man without his
+    Person has none.
+
+    Args:
+        class_scores: (N, C) float32; 0 for classes that a detection does not claim.
+        named: (N,) int64 labels.
+        arrays: The taxonomy.
+
+    Returns:
+        (N,) bool.
+    """
+    consistent = class_scores > 0
+    # Depth by the longest path: parents come before their children.
+    for label in np.argsort(arrays.depths, kind='stable'):
+        parents = np.flatnonzero(arrays.up_steps[label] == 1)
+        if len(parents):
+            surer = class_scores[:, parents] >= class_scores[:, [label]] * np.float32(1 - ROUNDING)
+            consistent[:, label] &= (consistent[:, parents] & surer).any(axis=1)
+    of_names: BoolArray = consistent[np.arange(len(named)), named]
+    return of_names
+
+
+def _match_sums(pairs: LocalisedPairs) -> ImageSums:
+    found, missed = (
+        np.bincount(image_of, minlength=pairs.num_images).astype(np.float64)
+        for image_of in (pairs.image_of, pairs.missed_image_of)
+    )
+    return ImageSums(pairs.image_ids, found, found + missed)
+
+
+MISSED = -1
+"""Stands for a name where an object was not found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """A sparse confusion matrix, its cells in ascending order of true class, then of name.
+
+    Attributes:
+        true_labels: (K,) int64.
+        named_labels: (K,) int64; :data:`MISSED` for objects that were not found.
+        counts: (K,) int64, positive.
+        num_classes: C.
+    """
+
+    true_labels: IntArray
+    named_labels: IntArray
+    counts: IntArray
+    num_classes: int
+
+    @classmethod
+    def of(cls, pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> Confusion:
+        """Counts the names of pairs, and missed objects.
+
+        Args:
+            pairs: P pairs.
+            named: (P,) int64 labels.
+            arrays: The taxonomy.
+        """
+        true = np.concatenate([pairs.true_labels, pairs.missed_labels])
+        names = np.concatenate([named, np.full(len(pairs.missed_labels), MISSED, dtype=np.int64)])
+        return cls._summed(true, names, np.ones(len(true), dtype=np.int64), len(arrays.depths))
+
+    def collapsed(self, arrays: TaxonomyArrays, *, depth: int) -> Confusion:
+        """The same counts where every class is replaced by its ancestor at a depth.
+
+        Args:
+            arrays: The taxonomy.
+            depth: Edges below the root class; see :func:`labels_at_depth`.
+        """
+        labels = labels_at_depth(arrays, depth=depth)
+        names = np.append(labels, MISSED)[self.named_labels]  # the last stands for MISSED itself
+        return self._summed(labels[self.true_labels], names, self.counts, self.num_classes)
+
+    def dense(self) -> IntArray:
+        """(C, C + 1) int64; rows are true classes, columns names, the last one missed objects."""
+        matrix = np.zeros((self.num_classes, self.num_classes + 1), dtype=np.int64)
+        matrix[self.true_labels, self.named_labels] = self.counts
+        return matrix
+
+    @classmethod
+    def _summed(cls, true: IntArray, names: IntArray, counts: IntArray, num_classes: int) -> Confusion:
+        cells, inverse = np.unique(true * (num_classes + 1) + names + 1, return_inverse=True)
+        totals = np.zeros(len(cells), dtype=np.int64)
+        np.add.at(totals, inverse, counts)
+        return cls(cells // (num_classes + 1), cells % (num_classes + 1) - 1, totals, num_classes)
+
+
+def labels_at_depth(arrays: TaxonomyArrays, *, depth: int) -> IntArray:
+    """(C,) int64; the class on each class's preferred path that is ``depth`` edges below the root class.
+
+    A class that is less deep stands for itself. Depth is counted on the preferred path, which on a DAG may be shorter
+    than the longest.
+
+    Raises:
+        EvaluationError: On a negative depth.
+    """
+    if depth < 0:
+        raise EvaluationError(f'depth={depth}', fix='Root classes have the depth 0.')
+    steps = np.zeros(len(arrays.depths), dtype=np.int64)
+    parents = arrays.preferred_parents
+    # Depth by the longest path: a parent is known before its children.
+    for label in np.argsort(arrays.depths, kind='stable'):
+        if parents[label] >= 0:
+            steps[label] = steps[parents[label]] + 1
+    labels = np.arange(len(parents))
+    while (deeper := steps[labels] > depth).any():
+        labels[deeper] = parents[labels[deeper]]
+    return labels

@@ -1,0 +1,418 @@
+"""Pictures set side by side, each with a heading and remarks below.
+
+A colour for every class: one hue per root class, shades of it below.
+
+Shape letters: C classes.
+
+What is written beside an instance.
+
+Instances drawn on a picture: masks, outlines, boxes and text that finds its place.
+
+OpenCV draws shapes, Pillow writes text. Boxes are xyxy in pixels of the image given; pictures are RGB uint8.
+Shape letters: H, W the image; everything is drawn on it after enlarging by a whole number.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from hierseg.taxonomy import Taxonomy
+
+GOLDEN_RATIO = 0.618033988749895
+"""Steps of this part of a circle keep any number of hues far apart, and never move an earlier one."""
+
+
+def class_colors(taxonomy: Taxonomy) -> npt.NDArray[np.uint8]:
+    """The colours of a taxonomy's classes, the same at every call.
+
+    A class takes the hue of its preferred root, so that siblings and their parent look related. Within a
+    family the shades are spread by position, so that siblings can still be told apart.
+
+    Returns:
+        (C, 3) uint8, RGB.
+    """
+    roots = taxonomy.arrays.preferred_roots
+    family_of = {root: family for family, root in enumerate(taxonomy.root_classes)}
+    colors = np.empty((taxonomy.num_classes, 3), dtype=np.uint8)
+    for root, family in family_of.items():
+        members = np.nonzero(roots == root)[0]
+        members = members[np.argsort(members != root, kind='stable')]  # the root class itself first
+        for position, label in enumerate(members):
+            colors[label] = _shade(family, position)
+    return colors
+
+
+def text_color(background: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Black or white, whichever reads better on an RGB background.
+
+    By relative luminance (WCAG 2). That standard's own border, 0.18, has black text on violet and blue.
+    """
+    linear = (np.asarray(background, dtype=np.float64) / 255) ** 2.2
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
+
+
+def _shade(family: int, position: int) -> tuple[int, int, int]:
+    """RGB of a family's member; position 0 is its root class."""
+    hue = (0.58 + family * GOLDEN_RATIO) % 1
+    if position == 0:
+        saturation, value = 0.78, 0.95
+    else:
+        step = (position * GOLDEN_RATIO) % 1
+        hue = (hue + (step - 0.5) * 0.06) % 1
+        saturation, value = 0.95 - 0.5 * step, 0.72 + 0.28 * ((step * 3) % 1)
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+SEPARATOR = ' › '
+
+
+def path_steps(
+    taxonomy: Taxonomy,
+    label: int,
+    *,
+    class_scores: npt.NDArray[np.floating] | None = None,
+    score: float | None = None,
+) -> tuple[str, ...]:
+    """The preferred path of a class, one text per step, root class first.
+
+    Args:
+        taxonomy: The classes.
+        label: The decided class.
+        class_scores: (C,) probability of every class; a step that the detection does not claim (0) stays bare.
+        score: Probability of the decided class, where only that is known.
+
+    Returns:
+        Such as ``('Animal 0.98', 'Dog 0.71')``, ``('Animal', 'Dog 0.71')`` or ``('Animal', 'Dog')``.
+    """
+    path = taxonomy.preferred_path(label)
+    scores = {label: score} if score is not None else {}
+    if class_scores is not None:
+        scores |= {step: float(class_scores[step]) for step in path if class_scores[step] > 0}
+    return tuple(
+        f'{taxonomy.names[step]} {scores[step]:.2f}' if step in scores else taxonomy.names[step] for step in path
+    )
+
+
+def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]:
+    """A label's text from its longest to its shortest form: root steps give way first.
+
+    Args:
+        steps: From :func:`path_steps`.
+        mark: A remark that every form keeps, such as ``(group)``.
+
+    Example:
+        >>> label_variants(('Animal', 'Carnivore', 'Dog'), mark='(group)')
+        ('Animal › Carnivore › Dog (group)', '… › Carnivore › Dog (group)', 'Dog (group)')
+    """
+    behind = f' {mark}' if mark else ''
+    whole = [SEPARATOR.join(steps)]
+    cut = [SEPARATOR.join(('…', *steps[start:])) for start in range(1, len(steps) - 1)]
+    last = [steps[-1]] if len(steps) > 1 else []
+    return tuple(text + behind for text in (*whole, *cut, *last))
+
+
+Picture = npt.NDArray[np.uint8]
+Rectangle = tuple[int, int, int, int]
+
+FULL_SIZE = 640
+"""Pictures whose longer side is smaller are enlarged to about this, so that text finds room, ..."""
+LARGEST_FACTOR = 6
+"""... by this factor at most."""
+MASK_OPACITY = 0.4
+LABEL_OPACITY = 0.88
+TOLERATED_OVERLAP = 0.35
+"""A label of which a larger part would cover other labels is left out."""
+CROWD = 12
+"""With more instances than this, text is smaller and narrow boxes get the shorter forms of their labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnInstance:
+    """One instance, ready to be drawn.
+
+    Attributes:
+        box: (4,) xyxy, pixels.
+        color: (3,) uint8 RGB.
+        texts: The label from its longest to its shortest form; see ``hierseg.report.drawing``.
+        mask: (H, W) bool or uint8; None or empty for a box without a mask.
+        dashed: Whether the box is dashed, as for a group.
+    """
+
+    box: npt.NDArray[np.floating]
+    color: Picture
+    texts: tuple[str, ...]
+    mask: npt.NDArray[np.bool_ | np.uint8] | None = None
+    dashed: bool = False
+
+
+def enlargement(height: int, width: int) -> int:
+    """The whole number by which a picture of this size is enlarged before anything is drawn."""
+    return int(np.clip(round(FULL_SIZE / max(height, width)), 1, LARGEST_FACTOR))
+
+
+def draw_instances(
+    image: Picture, instances: Sequence[DrawnInstance], *, text_size: int | None = None
+) -> tuple[Picture, int]:
+    """Draws instances on an enlarged copy of an image, large ones first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        instances: What to draw.
+        text_size: Pixels of the labels' text; None for :func:`font_size`.
+
+    Returns:
+        The picture (see :func:`enlargement` for its size) and the number of labels that found no place.
+    """
+    height, width = image.shape[:2]
+    factor = enlargement(height, width)
+    picture = (
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
+    )
+    ordered = sorted(instances, key=lambda instance: -_box_area(instance.box))
+    for instance in ordered:
+        _draw_mask(picture, instance, factor)
+    for instance in ordered:
+        _draw_box(picture, instance, factor)
+    return _draw_labels(picture, ordered, factor, text_size=text_size or font_size(picture))
+
+
+def font_size(picture: Picture) -> int:
+    """Pixels; grows slowly with the picture."""
+    return int(np.clip(round(min(picture.shape[:2]) / 38), 12, 22))
+
+
+@lru_cache(maxsize=64)
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib, so that text looks the same on every machine."""
+    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / name), size)
+
+
+def _box_area(box: npt.NDArray[np.floating]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _has_mask(instance: DrawnInstance) -> bool:
+    return instance.mask is not None and bool(instance.mask.any())
+
+
+def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
+    """Fills the mask and outlines it, working on its own rectangle alone."""
+    if instance.mask is None:
+        return
+    mask = np.ascontiguousarray(instance.mask, dtype=np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        return
+    part = cv2.copyMakeBorder(mask[top : top + height, left : left + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    if factor > 1:
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    part = part[factor:-factor, factor:-factor]
+    left, top = left * factor, top * factor
+    region = picture[top : top + part.shape[0], left : left + part.shape[1]]
+    inside = part > 127
+    tint = instance.color.astype(np.float32) * MASK_OPACITY
+    region[inside] = (region[inside] * np.float32(1 - MASK_OPACITY) + tint).astype(np.uint8)
+    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    color = tuple(int(channel) for channel in instance.color)
+    cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
+
+
+def _draw_box(picture: Picture, instance: DrawnInstance, factor: int) -> None:
+    left, top, right, bottom = (int(side) for side in np.round(np.asarray(instance.box) * factor))
+    color = tuple(int(channel) for channel in instance.color)
+    thickness = 1 if _has_mask(instance) else 2
+    if not instance.dashed:
+        cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
+        return
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    for start, end in pairwise(corners):
+        for dash_start, dash_end in _dashes(start, end):
+            cv2.line(picture, dash_start, dash_end, color, thickness, cv2.LINE_AA)
+
+
+def _dashes(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cuts a line into dashes of 8 pixels with 6 between them."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    direction = (np.asarray(end) - np.asarray(start)) / length
+    dashes = []
+    for offset in range(0, length, 14):
+        first, last = (np.round(start + direction * min(at, length)).astype(int) for at in (offset, offset + 8))
+        dashes.append(((int(first[0]), int(first[1])), (int(last[0]), int(last[1]))))
+    return dashes
+
+
+def _draw_labels(
+    picture: Picture, instances: Sequence[DrawnInstance], factor: int, *, text_size: int
+) -> tuple[Picture, int]:
+    """Writes every label that finds a place; returns the picture and the number of those that did not."""
+    crowded = len(instances) > CROWD
+    letters = font(round(text_size * 0.85) if crowded else text_size)
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas, 'RGBA')
+    line = letters.size * 1.35 + 1
+    boxes = [np.asarray(instance.box) * factor for instance in instances]
+    small = np.array([box for box in boxes if _box_area(box) < (10 * line) ** 2]).reshape(-1, 4)
+    placed: list[Rectangle] = []
+    for box, instance in zip(reversed(boxes), reversed(instances), strict=True):  # small ones have the least choice
+        allowed = max(1.5 * (box[2] - box[0]), picture.shape[1] / (7 if crowded else 3))
+        sizes = [(text, int(letters.getlength(text)) + 8, int(line)) for text in instance.texts]
+        sizes = [size for size in sizes[:-1] if size[1] <= allowed] + sizes[-1:]
+        choice = _place(box, sizes, picture.shape[1::-1], placed, small)
+        if choice is None:
+            continue
+        text, rectangle = choice
+        placed.append(rectangle)
+        background = (*(int(channel) for channel in instance.color), round(255 * LABEL_OPACITY))
+        pen.rounded_rectangle(rectangle, radius=3, fill=background)
+        middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
+        pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
+    return np.asarray(canvas), len(instances) - len(placed)
+
+
+def _place(
+    box: npt.NDArray[np.floating],
+    texts: Sequence[tuple[str, int, int]],
+    size: Sequence[int],
+    labels: Sequence[Rectangle],
+    small: npt.NDArray[np.floating],
+) -> tuple[str, Rectangle] | None:
+    """The longest text with a place near its box where it covers nothing, and that place.
+
+    If there is none, the one that covers least; covering a label counts four times as much as covering a
+    small box.
+
+    Args:
+        box: (4,) xyxy, pixels of the picture.
+        texts: Texts with their width and height, the longest first.
+        size: Width and height of the picture.
+        labels: Labels that stand already.
+        small: (S, 4) boxes of small instances.
+    """
+    best: tuple[float, str, Rectangle] | None = None
+    for text, width, height in texts:
+        for rectangle in _candidates(box, width, height, size):
+            covered = _overlap(rectangle, np.asarray(labels).reshape(-1, 4))
+            if covered > TOLERATED_OVERLAP:
+                continue
+            cost = covered + 0.25 * min(_overlap(rectangle, small), 1)
+            if best is None or cost < best[0]:
+                best = cost, text, rectangle
+        if best is not None and best[0] == 0:
+            break
+    return None if best is None else best[1:]
+
+
+def _candidates(box: npt.NDArray[np.floating], width: int, height: int, size: Sequence[int]) -> list[Rectangle]:
+    """Places for a text at a box, the best first, each moved into the picture."""
+    left, top, right, bottom = (int(side) for side in box)
+    places = [
+        (left, top - height),  # above
+        (left, top),  # inside, at the top
+        (left, bottom),  # below
+        (right - width, top - height),
+        (right - width, bottom),
+        (left, bottom - height),
+        ((left + right - width) // 2, (top + bottom - height) // 2),
+        (right, top),
+        (left - width, top),
+    ]
+    rectangles = []
+    for x, y in places:
+        x, y = int(np.clip(x, 0, max(size[0] - width, 0))), int(np.clip(y, 0, max(size[1] - height, 0)))
+        rectangles.append((x, y, x + width, y + height))
+    return rectangles
+
+
+def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]) -> float:
+    """The part of a rectangle that others (S, 4) cover; counted twice where two do."""
+    widths = np.minimum(others[:, 2], rectangle[2]) - np.maximum(others[:, 0], rectangle[0])
+    heights = np.minimum(others[:, 3], rectangle[3]) - np.maximum(others[:, 1], rectangle[1])
+    area = (rectangle[2] - rectangle[0]) * (rectangle[3] - rectangle[1])
+    return float((np.clip(widths, 0, None) * np.clip(heights, 0, None)).sum()) / area
+
+
+GAP = 8
+"""Pixels between two panels."""
+BACKGROUND = (24, 24, 27)
+PLAIN = (228, 228, 231)
+FAINT = (161, 161, 170)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A picture with its texts.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB.
+        title: Bold, above.
+        subtitle: Behind the title.
+        remarks: Lines below; a line that is too wide ends in an ellipsis.
+    """
+
+    picture: Picture
+    title: str
+    subtitle: str = ''
+    remarks: tuple[str, ...] = ()
+
+
+def side_by_side(panels: Sequence[Panel]) -> Picture:
+    """Sets panels in a row, all tops aligned.
+
+    Returns:
+        RGB uint8; as wide as the pictures and the gaps between them, and higher than the highest of them
+        by the heading and the longest list of remarks (see :func:`line_height`).
+    """
+    line = line_height(panels[0].picture)
+    below = max(len(panel.remarks) for panel in panels) * line
+    heights = [panel.picture.shape[0] for panel in panels]
+    widths = [panel.picture.shape[1] for panel in panels]
+    sheet = Image.new('RGB', (sum(widths) + GAP * (len(panels) - 1), line + max(heights) + below), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    left = 0
+    for panel, height, width in zip(panels, heights, widths, strict=True):
+        size = font_size(panels[0].picture)
+        bold, plain = font(size, bold=True), font(size)
+        pen.text((left + 6, line / 2), panel.title, font=bold, fill=PLAIN, anchor='lm')
+        behind = 6 + bold.getlength(panel.title) + size
+        subtitle = shortened(panel.subtitle, width - behind, size)
+        pen.text((left + behind, line / 2), subtitle, font=plain, fill=FAINT, anchor='lm')
+        sheet.paste(Image.fromarray(panel.picture), (left, line))
+        for row, remark in enumerate(panel.remarks):
+            place = (left + 6, line + height + (row + 0.5) * line)
+            pen.text(place, shortened(remark, width - 12, size), font=plain, fill=PLAIN, anchor='lm')
+        left += width + GAP
+    return np.asarray(sheet)
+
+
+def line_height(picture: Picture) -> int:
+    """Height of a heading and of a remark, in pixels."""
+    return round(font_size(picture) * 1.8)
+
+
+def shortened(text: str, width: float, size: int) -> str:
+    """The text, cut and ended with an ellipsis where it is wider than ``width`` pixels."""
+    letters = font(size)
+    if letters.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if letters.getlength(text[:middle].rstrip() + ' …') <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip(' ,') + ' …' if low else ''

@@ -1,0 +1,188 @@
+"""How often each class occurs in what is trained on, and how often an image is to be repeated for it.
+
+Repeat factor sampling (RFS): Gupta, Dollár and Girshick, "LVIS: A Dataset for Large Vocabulary Instance
+Segmentation", CVPR 2019, appendix. Instance-aware (IRFS): Yaman, Mahmud and Liu, "Instance-Aware Repeat Factor
+Sampling for Long-Tailed Object Detection", 2023, arXiv 2305.08069.
+
+Shape letters: C classes, N images, M instances that train, P pairs of an image and a class on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hierseg.errors import ConfigError
+from hierseg.formats import FloatArray, IntArray
+from hierseg.store.layers import SIDES, LayerView, trainable
+from hierseg.store.store import Store
+from hierseg.taxonomy.graph import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """Counts of the instances that train; group-of boxes and boxes shorter than a pixel train nothing.
+
+    Attributes:
+        images: (C,) int64; images with an instance of the class.
+        instances: (C,) int64.
+    """
+
+    images: IntArray
+    instances: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingLabels:
+    """The instances that train as two columns, and what can be counted in them.
+
+    ``expanded`` says throughout that an instance is one of its class and of all ancestors, by every path: then a
+    class is as frequent as it is in evaluation, and Carnivore is not rare because most of its instances have
+    been annotated as Bear. Without it, an instance is one of its class alone.
+
+    Attributes:
+        images: (M,) int64; the image of each instance, 0 to N - 1, ascending.
+        labels: (M,) int64.
+        num_images: N; images without an instance count.
+        taxonomy: The classes that labels index.
+    """
+
+    images: IntArray
+    labels: IntArray
+    num_images: int
+    taxonomy: Taxonomy
+
+    @classmethod
+    def of(cls, store: Store | LayerView, rows: IntArray | None = None) -> TrainingLabels:
+        """Reads whole columns of a store or a view of it, and no mask.
+
+        Args:
+            store: The store.
+            rows: (N,) the images that count, as rows of the store; None for all.
+        """
+        first, count = store.first_instances, store.num_instances_per_image
+        boxes = np.stack([store.instance_column(side) for side in SIDES], axis=1)
+        trains = trainable(boxes, store.instance_column('group_of'))
+        labels = store.instance_column('label').astype(np.int64)  # not store.labels, which would stay in memory
+        if rows is not None:
+            first, count = first[rows], count[rows]
+            chosen = _ranges(first, count)
+            trains, labels = trains[chosen], labels[chosen]
+        images = np.repeat(np.arange(len(count)), count)
+        return cls(images[trains], labels[trains], len(count), store.taxonomy)
+
+    def distinct(self, *, expanded: bool = True) -> tuple[IntArray, IntArray]:
+        """(P,) int64 each; every class of every image once, by image, then by label."""
+        classes = self.taxonomy.num_classes
+        images, labels = np.divmod(np.unique(self.images * classes + self.labels), classes)
+        if not expanded:
+            return images, labels
+        # Each pair becomes one for each ancestor of its class: at real scale, pairs are few and matrices are not.
+        above, ancestors = np.nonzero(self.taxonomy.arrays.ancestor_mask)
+        count = np.bincount(above, minlength=classes)
+        first = np.cumsum(count) - count
+        images = np.repeat(images, count[labels])
+        labels = ancestors[_ranges(first[labels], count[labels])]
+        images, labels = np.divmod(np.unique(images * classes + labels), classes)
+        return images, labels
+
+    def counts(self, *, expanded: bool = True) -> ClassCounts:
+        """Images and instances of each class."""
+        _, labels = self.distinct(expanded=expanded)
+        classes = self.taxonomy.num_classes
+        instances = np.bincount(self.labels, minlength=classes)
+        if expanded:
+            instances = instances @ self.taxonomy.arrays.ancestor_mask
+        return ClassCounts(np.bincount(labels, minlength=classes), instances)
+
+    def counts_of_draws(self, draws: FloatArray, *, expanded: bool = True) -> tuple[FloatArray, FloatArray]:
+        """What a sampler shows of each class.
+
+        Args:
+            draws: (N,) float64; how often each image is drawn, on average.
+            expanded: As for the class.
+
+        Returns:
+            (C,) float64 each; images and instances drawn, on average.
+        """
+        images, labels = self.distinct(expanded=expanded)
+        classes = self.taxonomy.num_classes
+        drawn = np.bincount(labels, weights=draws[images], minlength=classes).astype(np.float64)
+        instances = np.bincount(self.labels, weights=draws[self.images], minlength=classes).astype(np.float64)
+        return drawn, instances @ self.taxonomy.arrays.ancestor_mask if expanded else instances
+
+    def frequencies(self, *, instance_aware: bool = False, expanded: bool = True) -> FloatArray:
+        """How frequent each class is: f of the published formulas.
+
+        Args:
+            instance_aware: False for the share of images with the class (RFS); True for the geometric mean of
+                that share and the share of instances that are of the class (IRFS).
+            expanded: As for the class.
+
+        Returns:
+            (C,) float64 from 0 to 1.
+        """
+        counts = self.counts(expanded=expanded)
+        of_images = counts.images / max(self.num_images, 1)
+        if not instance_aware:
+            return of_images
+        frequencies: FloatArray = np.sqrt(of_images * (counts.instances / max(len(self.labels), 1)))
+        return frequencies
+
+    def image_factors(self, class_factors: FloatArray) -> FloatArray:
+        """The greatest factor of the classes of each image; 1 where it has none.
+
+        Ancestors need not be looked at: no class is rarer than one below it, so no ancestor has a greater factor.
+
+        Args:
+            class_factors: (C,) float64, at least 1.
+
+        Returns:
+            (N,) float64.
+        """
+        factors = np.ones(self.num_images)
+        np.maximum.at(factors, self.images, class_factors[self.labels])
+        return factors
+
+
+def repeat_factors(frequencies: FloatArray, threshold: float) -> FloatArray:
+    """How often images of each class are to be seen in a pass: r(c) = max(1, √(t / f(c))).
+
+    Args:
+        frequencies: (C,) float64; f. A class that does not occur has the factor 1.
+        threshold: t, above 0 and at most 1. Classes more frequent than that are not repeated.
+
+    Raises:
+        ConfigError: If the threshold is out of range.
+
+    Example:
+        >>> repeat_factors(np.array([0.5, 0.01, 0.0025, 0]), 0.01).tolist()
+        [1.0, 1.0, 2.0, 1.0]
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(
+            f'threshold={threshold} is no frequency',
+            where='repeat factors',
+            fix='Give a share of images, above 0 and at most 1, such as 0.001.',
+        )
+    ratios = np.divide(threshold, frequencies, out=np.ones(len(frequencies)), where=frequencies > 0)
+    factors: FloatArray = np.maximum(1.0, np.sqrt(ratios))
+    return factors
+
+
+def count_classes(store: Store | LayerView, *, expanded: bool = True) -> ClassCounts:
+    """Counts a store in whole columns, without reading a mask.
+
+    Args:
+        store: The store, or a view of it.
+        expanded: An instance counts for its class and all ancestors; else for its class alone.
+    """
+    return TrainingLabels.of(store).counts(expanded=expanded)
+
+
+def _ranges(first: IntArray, count: IntArray) -> IntArray:
+    """first[0], …, first[0] + count[0] - 1, first[1], … in one array."""
+    before = np.cumsum(count) - count
+    ranges: IntArray = np.repeat(first - before, count) + np.arange(int(count.sum()))
+    return ranges

@@ -1,0 +1,289 @@
+"""Whether a store is whole: rows that belong nowhere, labels of no class, masks that are not where their box is.
+
+Tables are checked in whole columns without reading a mask; of masks, some or all are decoded.
+
+Shape letters: N images, M rows of the table that images point into, K masks.
+
+What can be wrong with one mask of a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from hierseg.errors import ConfigError
+from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.formats.rle import MalformedMaskError, check_counts
+from hierseg.store.store import Store
+
+ALLOWED_PIXELS = 2.0
+"""So far a tight box may always be from the annotated one: both were rounded."""
+
+
+class MaskFault(Enum):
+    """Kinds of damage, in the words of a report."""
+
+    MALFORMED = 'masks that cannot be decoded'
+    BLANK = 'masks without a pixel'
+    ELSEWHERE = 'masks that are not where their box is'
+
+
+def mask_fault(
+    counts: bytes, box: FloatArray, size: tuple[int, int], *, tolerance: float
+) -> tuple[MaskFault, str] | None:
+    """What is wrong with a mask, and how; None if nothing is.
+
+    Args:
+        counts: Compressed run lengths.
+        box: (4,) float64; the annotated box, xyxy, pixels.
+        size: Height and width of the image, pixels.
+        tolerance: How far a side of the mask's tight box may be from that side of ``box``, as a share of its width
+            or height; 2 pixels are always allowed.
+
+    Example:
+        >>> square = coco_mask.encode(np.ones((8, 8), dtype=np.uint8, order='F'))['counts']
+        >>> mask_fault(square, np.array([0.0, 0, 8, 8]), (8, 8), tolerance=0) is None
+        True
+        >>> mask_fault(square, np.array([0.0, 3, 8, 8]), (8, 8), tolerance=0)[1]
+        'mask from (0, 0) to (8, 8), box from (0, 3) to (8, 8)'
+    """
+    height, width = size
+    try:
+        pixels = check_counts(counts, height, width)
+    except MalformedMaskError as error:
+        return MaskFault.MALFORMED, str(error)
+    if not pixels:
+        return MaskFault.BLANK, f'{width} x {height} pixels of background'
+    left, top, wide, high = coco_mask.toBbox({'size': [height, width], 'counts': counts}).tolist()
+    tight = np.array([left, top, left + wide, top + high])
+    sides = np.tile(box[2:] - box[:2], 2)
+    if (np.abs(tight - box) <= np.maximum(ALLOWED_PIXELS, tolerance * sides)).all():
+        return None
+    told = ['({:g}, {:g}) to ({:g}, {:g})'.format(*corners.round(1)) for corners in (tight, box)]
+    return MaskFault.ELSEWHERE, f'mask from {told[0]}, box from {told[1]}'
+
+
+EXAMPLES = 5
+"""So many rows are named of each kind of damage."""
+DEFAULT_MASKS = 1000
+DEFAULT_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One kind of damage.
+
+    Attributes:
+        file: The file of the store that it is in.
+        what: What is wrong, of ``count`` rows.
+        count: How many rows.
+        examples: The first few, named.
+    """
+
+    file: str
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = ', …' if self.count > len(self.examples) else ''
+        return f'{self.file}: {self.what}: {self.count:,} ({", ".join(self.examples)}{more})'
+
+
+@dataclass(frozen=True)
+class IntegrityReport:
+    """What is in a store, and what is wrong with it.
+
+    Attributes:
+        store: The folder.
+        counts: Name → number, as the tables have them.
+        masks_checked: Masks that were decoded.
+        damage: What is wrong; empty if the store is whole.
+    """
+
+    store: str
+    counts: dict[str, int]
+    masks_checked: int
+    damage: tuple[Damage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that the command prints."""
+        return {**asdict(self), 'whole': not self.damage}
+
+    def __str__(self) -> str:
+        lines = [self.store]
+        lines += [f'  {name:<18}{count:>14,}' for name, count in self.counts.items()]
+        lines.append(f'  {"masks decoded":<18}{self.masks_checked:>14,}')
+        if not self.damage:
+            return '\n'.join([*lines, 'whole'])
+        return '\n'.join([*lines, 'damaged', *(f'  {damage}' for damage in self.damage)])
+
+
+def check_store(
+    store: Store,
+    *,
+    masks: int | None = DEFAULT_MASKS,
+    tolerance: float = DEFAULT_TOLERANCE,
+    seed: int = 0,
+    progress: bool = False,
+) -> IntegrityReport:
+    """Checks a store that can be opened.
+
+    Args:
+        store: The store.
+        masks: How many masks to decode, chosen at random; None for all. None is decoded where a table is damaged.
+        tolerance: How far a side of a mask's tight box may be from that side of the annotated box, as a share of
+            the annotated width or height; 2 pixels are always allowed.
+        seed: Chooses the masks.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: If ``masks`` or ``tolerance`` is below 0.
+    """
+    if tolerance < 0 or (masks is not None and masks < 0):
+        raise ConfigError(f'masks={masks}, tolerance={tolerance}', where='check_store', fix='Give at least 0.')
+    tables = store.tables()
+    damage = list(_broken_columns(tables))
+    counts: dict[str, int] = {'images': len(store)}
+    checked = 0
+    if not damage:
+        has_mask = store.instance_column('has_mask')
+        counts |= _counts(store, has_mask)
+        damage = [*_damaged_images(store, tables), *_damaged_rows(store, tables, has_mask)]
+        if not damage:
+            chosen = _chosen(has_mask, masks, seed)
+            checked = len(chosen)
+            damage = _damaged_masks(store, chosen, tolerance=tolerance, progress=progress)
+    return IntegrityReport(str(store.path), counts, checked, tuple(damage))
+
+
+def _counts(store: Store, has_mask: BoolArray) -> dict[str, int]:
+    positive = store.verified_column('positive')
+    return {
+        'instances': len(has_mask),
+        'with mask': int(has_mask.sum()),
+        'group-of': int(store.instance_column('group_of').sum()),
+        'verified present': int(positive.sum()),
+        'verified absent': int((~positive).sum()),
+    }
+
+
+def _found(file: str, what: str, bad: BoolArray, name: Callable[[int], str] = 'row {}'.format) -> Iterator[Damage]:
+    """The damage of the rows that are bad, if there are any."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        yield Damage(f'{file}.arrow', what, len(rows), tuple(name(row) for row in rows[:EXAMPLES].tolist()))
+
+
+def _broken_columns(tables: dict[str, pa.Table]) -> Iterator[Damage]:
+    """Columns that Arrow refuses, since offsets run backwards or text is not UTF-8, or that lack values."""
+    for file, table in tables.items():
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                yield Damage(f'{file}.arrow', f'columns that cannot be read ({error})', 1, (name,))
+                continue
+            if column.null_count:
+                yield from _found(file, f'rows without {name}', np.asarray(pc.is_null(column)))
+
+
+def _damaged_images(store: Store, tables: dict[str, pa.Table]) -> Iterator[Damage]:
+    """Images without size, name or an id of their own, and images that point where they should not."""
+
+    def name(row: int) -> str:
+        return f'row {row}, image {store.image(row).id}'
+
+    images = tables['images']
+    no_size = (store.image_column('width') < 1) | (store.image_column('height') < 1)
+    yield from _found('images', 'images without a size', no_size, name)
+    yield from _found('images', 'images without a file name', np.asarray(pc.equal(images['file_name'], '')), name)
+    codes = np.asarray(pc.dictionary_encode(images['id']).combine_chunks().indices)
+    repeated = np.ones(len(codes), dtype=bool)
+    repeated[np.unique(codes, return_index=True)[1]] = False
+    yield from _found('images', 'images whose id came before', repeated, name)
+    for file, kind in (('instances', 'instance'), ('verified', 'verified')):
+        first, last = store.image_column(f'first_{kind}'), store.image_column(f'last_{kind}')
+        yield from _damaged_ranges(file, first, last, tables[file], name)
+
+
+def _damaged_ranges(
+    file: str, first: IntArray, last: IntArray, table: pa.Table, name: Callable[[int], str]
+) -> Iterator[Damage]:
+    """Ranges [first, last) (N,) of the M rows of a table that are no row after another, image after image."""
+    num_rows = len(table)
+    outside = (first < 0) | (last < first) | (last > num_rows)
+    yield from _found('images', f'images whose rows of {file}.arrow do not exist', outside, name)
+    sound = np.flatnonzero(~outside & (last > first))
+    changes = np.bincount(first[sound], minlength=num_rows + 1) - np.bincount(last[sound], minlength=num_rows + 1)
+    owners = np.cumsum(changes)[:num_rows]
+    yield from _found(file, 'rows of no image', owners == 0)
+    yield from _found(file, 'rows of several images', owners > 1)
+    backwards = np.diff(first, prepend=0) < 0
+    yield from _found(
+        'images', f'images whose rows of {file}.arrow begin before those of the image above', backwards, name
+    )
+    ends = np.cumsum([0, *(batch.num_rows for batch in table.to_batches())])
+    spans = np.zeros(len(first), dtype=bool)
+    batches = np.searchsorted(ends, first[sound], side='right')
+    spans[sound] = last[sound] > ends[np.minimum(batches, len(ends) - 1)]
+    yield from _found('images', f'images whose rows of {file}.arrow lie in several record batches', spans, name)
+
+
+def _damaged_rows(store: Store, tables: dict[str, pa.Table], has_mask: BoolArray) -> Iterator[Damage]:
+    """Labels of no class, boxes that are none, and masks that are there and should not be, or the reverse."""
+    num_classes = store.taxonomy.num_classes
+    beyond = f'rows whose label is none of the {num_classes} classes'
+    for file, labels in (('instances', store.instance_column('label')), ('verified', store.verified_column('label'))):
+        yield from _found(file, beyond, (labels < 0) | (labels >= num_classes))
+    x1, y1, x2, y2 = (store.instance_column(side) for side in ('x1', 'y1', 'x2', 'y2'))
+    # Written so that what is not a number is bad, too.
+    bad_box = ~((x1 <= x2) & (y1 <= y2) & (np.abs([x1, y1, x2, y2]) < np.inf).all(axis=0))
+    yield from _found('instances', 'boxes that end before they begin or are not finite', bad_box)
+    area = store.instance_column('area')
+    yield from _found('instances', 'areas that are negative or not finite', ~((area >= 0) & (area < np.inf)))
+    lengths = np.asarray(pc.binary_length(tables['instances']['mask']))
+    yield from _found('instances', 'rows where has_mask contradicts the mask', has_mask != (lengths > 0))
+    if store.num_masks != has_mask.sum():
+        yield Damage('store.json', 'wrong counts of masks', 1, (f'{store.num_masks}, not {has_mask.sum()}',))
+
+
+def _chosen(has_mask: BoolArray, masks: int | None, seed: int) -> IntArray:
+    """(K,) int64; the instances whose masks are decoded, ascending."""
+    rows = np.flatnonzero(has_mask)
+    if masks is None or masks >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, masks, replace=False))
+
+
+def _damaged_masks(store: Store, chosen: IntArray, *, tolerance: float, progress: bool) -> list[Damage]:
+    counts, examples = dict.fromkeys(MaskFault, 0), {fault: list[str]() for fault in MaskFault}
+    # Images without instances begin where the next one does: the last that begins there has the row.
+    images = np.searchsorted(store.first_instances, chosen, side='right') - 1
+    rows = zip(chosen.tolist(), images.tolist(), strict=True)
+    image, instances, read = store.image(0), store.instances(0), 0
+    for row, owner in tqdm(rows, 'decoding', len(chosen), unit='mask', disable=None if progress else True):
+        if owner != read:
+            image, instances, read = store.image(owner), store.instances(owner), owner
+        at = row - int(store.first_instances[owner])
+        size = (image.height, image.width)
+        found = mask_fault(instances.masks[at], instances.boxes[at], size, tolerance=tolerance)
+        if found is not None:
+            fault, detail = found
+            counts[fault] += 1
+            if len(examples[fault]) < EXAMPLES:
+                examples[fault].append(f'row {row}, image {image.id}: {detail}')
+    return [
+        Damage('instances.arrow', fault.value, count, tuple(examples[fault]))
+        for fault, count in counts.items()
+        if count
+    ]

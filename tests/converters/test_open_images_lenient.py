@@ -1,0 +1,121 @@
+"""Lenient conversion: rows without sense are left out and counted, whichever block of the file they are in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hierseg.errors import AnnotationError
+from hierseg.formats import csv_tables
+from hierseg.formats.csv_tables import read_chunks
+
+BOX = (0.0, 0.5, 0.0, 1.0)
+
+
+@pytest.fixture
+def good(split, rectangle):
+    """Images a, b and c with a box and a mask each, and a label."""
+    for image_id in 'abc':
+        split.add_image(image_id)
+        split.add_box(image_id, '/m/car', BOX)
+        split.add_png(image_id, '/m/car', BOX, rectangle(0, 5, 0, 5))
+        split.labels.append((image_id, '/m/car', 1))
+    return split
+
+
+def skipped(summary) -> dict[str, tuple[int, list[str]]]:
+    return {reason: (found.count, found.examples) for reason, found in summary.skipped.items()}
+
+
+def test_bad_rows_are_left_out_and_listed(good):
+    before = good.convert()[0]
+    # Lines 5 to 10 of the boxes; the first two images of each bad kind stay without an instance more.
+    good.add_box('a', '/m/car', (0.0, 1.5, 0.0, 1.0))
+    good.add_box('a', '/m/car', ('left', 0.5, 0.0, 1.0))
+    good.boxes.append(('a', '/m/car', 0.1))
+    good.add_box('a', '/m/car', ('nan', 0.5, 0.0, 1.0))
+    good.add_box('', '/m/car', BOX)
+    good.add_box('b', '/m/car', BOX, group_of=7)
+    good.labels.insert(0, ('a', '/m/man', 0.4))
+    good.masks.append(('', 'a', '/m/car', '', *BOX, 1, ''))
+    store, summary = good.convert(skip_bad_rows=True)
+    assert (summary.box_rows, summary.mask_rows) == (3, 3)
+    boxes = good.path('box')
+    assert skipped(summary) == {
+        'mask rows that cannot be used': (1, [f'{good.path("mask")}, line 5: MaskPath is empty']),
+        'box rows that cannot be used': (
+            6,
+            # Lines that are too short are noticed first, when their block is parsed.
+            [
+                f'{boxes}, line 7: 3 values for 7 columns',
+                f'{boxes}, line 5: the box (XMin 0, YMin 0, XMax 1.5, YMax 1) is outside the image',
+                f"{boxes}, line 6: XMin is 'left'",
+                f'{boxes}, line 8: XMin is nan',
+                f'{boxes}, line 9: ImageID is empty',
+            ],
+        ),
+        'image-label rows that cannot be used': (1, [f'{good.path("label")}, line 2: Confidence is 0.4']),
+    }
+    for name in ('images', 'instances', 'verified'):
+        assert (store.path / f'{name}.arrow').read_bytes() == (before.path / f'{name}.arrow').read_bytes()
+
+
+def test_strict_stops_at_the_first_with_file_line_and_image(good):
+    good.add_box('b', '/m/car', (0.6, 0.5, 0.0, 1.0))
+    good.add_box('a', '/m/car', ('left', 0.5, 0.0, 1.0))
+    with pytest.raises(AnnotationError, match=r'box\.csv, line 5: .* min above its max\..* The row is of image b\.'):
+        good.convert()
+
+
+def test_unknown_classes_of_bad_rows_are_counted_once(good):
+    good.add_box('a', '/m/tree', (0.6, 0.5, 0.0, 1.0))
+    good.add_box('a', '/m/tree', BOX)
+    _, summary = good.convert(skip_bad_rows=True, skip_unknown_classes=True)
+    assert {reason: count for reason, (count, _) in skipped(summary).items()} == {
+        'box rows that cannot be used': 1,
+        'box rows of classes not in the taxonomy': 1,
+    }
+
+
+def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypatch):
+    # 300 lines of about 12 bytes in blocks of 256: bad lines in many blocks, empty lines among them.
+    monkeypatch.setattr(csv_tables, 'BLOCK_BYTES', 256)
+    generator = np.random.default_rng(0)
+    lines, expected, bad = ['A,B'], [], []
+    for row in range(300):
+        if generator.random() < 0.1:
+            lines.append('')
+        if generator.random() < 0.2:
+            bad.append(row)
+            lines.append('x' if row % 2 else 'x,1,2')
+        else:
+            expected.append((row, f'text{row}', float(row)))
+            lines.append(f'text{row},{row}')
+    path = tmp_path / 'x.csv'
+    path.write_text('\n'.join(lines) + '\n')
+    told: list[int] = []
+    columns = {'A': pa.string(), 'B': pa.float64()}
+    chunks = list(read_chunks(path, columns, skip_lines=lambda row, what: told.append(row)))
+    assert len(chunks) > 5
+    assert told == bad
+    found = [
+        (int(row), text, float(value))
+        for chunk in chunks
+        for row, text, value in zip(chunk.rows, chunk.texts['A'].to_pylist(), chunk.numbers['B'], strict=True)
+    ]
+    assert found == expected
+    line = lines.index(f'text{expected[-1][0]},{expected[-1][0]}') + 1
+    assert csv_tables.line_of(path, expected[-1][0]) == line
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'), [(' 5', 5.0), ('1e-3', 0.001), ('-0', 0.0), ('1_0', None), ('0x1', None), ('1,5', None)]
+)
+def test_numbers_with_a_wrong_one_among_them(tmp_path, text, value):
+    path = tmp_path / 'x.csv'
+    path.write_text(f'A\n"{text}"\nwrong\n7\n')
+    [chunk] = read_chunks(path, {'A': pa.float64()})
+    assert chunk.wrong().tolist() == [value is None, True, False]
+    assert chunk.numbers['A'].tolist() == [value or 0.0, 0.0, 7.0]
+    assert chunk.fault_of(1) == "A is 'wrong'"
