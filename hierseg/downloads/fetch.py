@@ -20,7 +20,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -41,6 +41,7 @@ from hierseg.errors import DownloadError
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
+    from obstore.store import ClientConfig
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -57,57 +58,40 @@ HANDLERS = (
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Time limits and retries.
+    """Time limits and retries; times are seconds."""
 
-    Attributes:
-        timeout: Seconds without a byte after which a connection is given up, that of connecting included.
-        min_rate: Bytes a second, over ``rate_window`` seconds, below which a connection is given up.
-        attempts: Times that a file is asked for without getting further; at least 1.
-        backoff: Seconds before the second attempt, doubled before each further one up to ``max_backoff``.
-    """
-
-    timeout: float = 30.0
-    min_rate: float = 1024.0
-    rate_window: float = 60.0
-    attempts: int = 8
-    backoff: float = 1.0
+    timeout: float = 30.0  # without a byte, after which a connection is given up
+    min_rate: float = 1024.0  # bytes a second, below which it is given up
+    rate_window: float = 60.0  # over which that rate is taken
+    attempts: int = 8  # that get no further with a file; at least 1
+    backoff: float = 1.0  # before the second attempt, doubled before each further one
     max_backoff: float = 60.0
 
     def pause(self, failures: int, *, asked_for: float, jitter: random.Random) -> float:
-        """Seconds to wait after some failures in a row; as long as the server asked for, within ``max_backoff``.
-
-        Jitter of up to half keeps workers that failed together from coming back together.
-        """
+        """Seconds to wait after failures in a row; jitter keeps workers that failed together from coming back so."""
         longest = min(self.max_backoff, self.backoff * 2.0 ** min(failures - 1, 64))
         return max(longest * jitter.uniform(0.5, 1.0), min(asked_for, self.max_backoff))
 
 
 class Failure(Exception):
-    """A file that cannot be had; asking again is of no use."""
+    """A file that could not be had.
 
+    Attributes:
+        again: Whether it may work the next time, ``after`` the seconds that the server asks to wait.
+        anew: Whether what is there of the file cannot be gone on from.
+    """
 
-class Transient(Failure):
-    """A failure that may pass, after the seconds that the server asks to wait."""
-
-    def __init__(self, why: str, *, retry_after: float = 0.0) -> None:
+    def __init__(self, why: str, *, again: bool = True, after: float = 0.0, anew: bool = False) -> None:
         super().__init__(why)
-        self.retry_after = retry_after
+        self.again, self.after, self.anew = again, after, anew
 
 
-class Useless(Transient):
-    """A failure after which a part that is there cannot be gone on from."""
-
-
-class Corrupt(Useless):
+class Corrupt(Failure):
     """A whole file that is not the published one."""
 
 
-class Unreachable(Transient):
+class Unreachable(Failure):
     """A server without a connection to it: not the file's fault."""
-
-
-class Stopped(Exception):
-    """The run is to end; nothing is wrong with the file."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +171,8 @@ class RemoteFile:
 class VerifiedFiles:
     """Record of the files that were found whole, so that the next run need not ask for each of a million.
 
-    It grows by a line for each: path, size, time of change, version. A file that was changed since, by whomever, is no
-    longer known; a line that a killed process cut off spoils no other. Of a part that is to be gone on from, there is a
-    line without size and time.
+    It grows by a line for each: path, size, time of change, version; without size and time for a part to go on from.
+    A file that changed since is no longer known. A line that a killed process cut off spoils no other.
     """
 
     def __init__(self, root: Path) -> None:
@@ -222,13 +205,8 @@ class VerifiedFiles:
 class Fetcher:
     """Fetches files into a folder; its methods may run in many threads, each on another file.
 
-    Beside a file to be lies ``.name.partial``, to which bytes are appended as they arrive. At any moment the process
-    may be killed: the file itself appears when it is whole and verified.
-
-    Args:
-        root: The folder.
-        policy: Limits and retries.
-        recheck: Compare what is there with its server, even if it was verified before.
+    Bytes are appended to ``.name.partial`` as they arrive. At any moment the process may be killed: the file itself
+    appears when it is whole and verified. With ``recheck``, even what was verified before is compared with its server.
     """
 
     def __init__(self, root: Path, *, policy: RetryPolicy, recheck: bool = False) -> None:
@@ -254,9 +232,9 @@ class Fetcher:
         except urllib.error.URLError as error:
             raise _no_connection(error.reason) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Transient(f'the connection broke ({str(error) or type(error).__name__})') from None
+            raise Failure(f'the connection broke ({str(error) or type(error).__name__})') from None
         except ValueError as error:
-            raise Transient(f'the server sent a header without sense ({error})') from None
+            raise Failure(f'the server sent a header without sense ({error})') from None
 
     def ask(self, address: str, *, attempts: int | None = None) -> RemoteFile:
         """Asks a server for the description of a file; :class:`Failure` and :class:`DownloadError` as for fetching."""
@@ -287,15 +265,12 @@ class Fetcher:
         return num_bytes if num_bytes <= (remote.size or 0) else 0
 
     def fetch(self, file: Download, count: Callable[[int], None]) -> bool:
-        """Sees to it that a file is there, whole, and tells ``count`` of bytes as they arrive.
-
-        Returns:
-            Whether it had to be fetched.
+        """Sees to it that a file is there, whole, and tells whether it had to come; ``count`` learns of bytes as they do.
 
         Raises:
             Failure: If it cannot be had, after all retries. What has arrived is kept.
             DownloadError: If its server cannot be reached, or the disk cannot be written.
-            Stopped: If ``stop`` is set.
+            CancelledError: If ``stop`` is set.
         """
         if self.is_known(file.name):
             return False
@@ -311,22 +286,23 @@ class Fetcher:
         while not self.stop.is_set():
             try:
                 return action()
-            except Transient as failure:
+            except Failure as failure:
                 if reached() > furthest:
                     failures, furthest = 0, reached()
                 failures += 1
-                if failures >= attempts and isinstance(failure, Unreachable):
+                is_over = failures >= attempts or not failure.again or (was_corrupt and isinstance(failure, Corrupt))
+                if is_over and isinstance(failure, Unreachable):
                     raise DownloadError(
                         f'the server cannot be reached ({failure})',
                         where='{0.scheme}://{0.netloc}'.format(urlsplit(address)),
                         fix='Is there a network? HTTPS_PROXY names a proxy, --base-url and --images-url name mirrors. '
                         'What is there already is kept: the same command goes on from it.',
                     ) from None
-                if failures >= attempts or (was_corrupt and isinstance(failure, Corrupt)):
+                if is_over:
                     raise
                 was_corrupt |= isinstance(failure, Corrupt)
-                self.stop.wait(self._policy.pause(failures, asked_for=failure.retry_after, jitter=self._jitter))
-        raise Stopped
+                self.stop.wait(self._policy.pause(failures, asked_for=failure.after, jitter=self._jitter))
+        raise CancelledError
 
     def _attempt(self, file: Download, count: Callable[[int], None]) -> bool:
         remote, path, part = self._ask(file.address), self._root / file.name, self._root / _part(file.name)
@@ -343,9 +319,10 @@ class Fetcher:
                 if not start or start != remote.size:
                     self._receive(file.address, remote, part, count)
                 if not remote.fits(part):
-                    raise Corrupt(f'its {remote.algorithm} is not the published {remote.digest.hex()}')
-            except Useless:
-                part.unlink()
+                    raise Corrupt(f'its {remote.algorithm} is not the published {remote.digest.hex()}', anew=True)
+            except Failure as failure:
+                if failure.anew:
+                    part.unlink()
                 raise
             with part.open('rb') as data:
                 os.fsync(data.fileno())
@@ -360,18 +337,18 @@ class Fetcher:
             for chunk in self._chunks(address, remote, position):
                 position, arrived = position + len(chunk), arrived + len(chunk)
                 if remote.size is not None and position > remote.size:
-                    raise Useless(f'the body is longer than the {remote.size:,} bytes that were promised')
+                    raise Failure(f'the body is longer than the {remote.size:,} bytes that were promised', anew=True)
                 out.write(chunk)
                 out.flush()  # what the kernel has survives a kill
                 count(len(chunk))
                 if self.stop.is_set():
-                    raise Stopped
+                    raise CancelledError
                 if (seconds := time.monotonic() - began) >= self._policy.rate_window:
                     if arrived < self._policy.min_rate * seconds:
-                        raise Transient(f'slower than {self._policy.min_rate:g} bytes/s for {seconds:.0f} s')
+                        raise Failure(f'slower than {self._policy.min_rate:g} bytes/s for {seconds:.0f} s')
                     began, arrived = time.monotonic(), 0
         if remote.size not in (None, position):
-            raise Transient(f'the body ended after {position:,} of {remote.size:,} bytes')
+            raise Failure(f'the body ended after {position:,} of {remote.size:,} bytes')
 
     def _chunks(self, address: str, remote: RemoteFile, start: int) -> Iterator[bytes]:
         """Gives what comes after the first ``start`` bytes of this version of a file."""
@@ -382,37 +359,26 @@ class Fetcher:
         server = f'{url.scheme}://{url.netloc}'
         try:
             if server not in self._stores:
-                self._stores[server] = HTTPStore.from_url(
-                    server,
-                    client_options={
-                        'allow_http': True,
-                        'connect_timeout': limit,
-                        'read_timeout': limit,
-                        'timeout': timedelta(days=365),  # of the whole body; 30 s if not given
-                        'default_headers': HEADERS,
-                    },
-                    retry_config={'max_retries': 0},
-                )
+                # The limit of 30 s for a whole body must go; the one for silence stands in for it.
+                limits: ClientConfig = {'connect_timeout': limit, 'read_timeout': limit, 'timeout': timedelta(days=365)}
+                client: ClientConfig = {'allow_http': True, 'default_headers': HEADERS, **limits}
+                self._stores[server] = HTTPStore(server, client_options=client, retry_config={'max_retries': 0})
             answer = obstore.get(self._stores[server], unquote(url.path[1:]), options=options)
             if (encoding := answer.attributes.get('Content-Encoding', 'identity')) != 'identity':
-                raise Failure(f'the server sends it compressed ({encoding}), which was not asked for')
+                raise Failure(f'the server sends it compressed ({encoding}), unasked', again=False)
             if not remote.is_described_by(answer.meta):
-                raise Useless('the file changed on the server while it was fetched')
+                raise Failure('the file changed on the server while it was fetched', anew=True)
             yield from answer.stream(min_chunk_size=1)
         except NotSupportedError:
-            raise Useless('the server sends only whole files') from None
+            raise Failure('the server sends only whole files', anew=True) from None
         except (BaseError, OSError, ValueError) as error:  # only its words tell what it was
             if status := re.search(r'status code: (\d{3}) ([^:\n]*)', str(error)):
                 raise _refusal(int(status[1]), status[2]) from None
             why = 'sent nothing for too long' if 'TimedOut' in str(error) else f'failed ({str(error).splitlines()[0]})'
-            raise Transient(f'the server {why}') from None
+            raise Failure(f'the server {why}') from None
 
     def fetch_all(self, files: Mapping[Download, int], outcome: Outcome, *, workers: int, show_progress: bool) -> None:
-        """Fetches files in parallel, in their order, with a bar on stderr.
-
-        ``files`` says about how many bytes are missing of each; ``outcome`` is right also if the run ends early,
-        with a :class:`DownloadError` if a server cannot be reached any more, or the disk cannot be written.
-        """
+        """Fetches files, of which about so many bytes are missing, in parallel; ``outcome`` is right at any moment."""
         lock, arrived = threading.Lock(), dict.fromkeys(files, 0)
 
         def fetch(file: Download) -> None:
@@ -476,20 +442,17 @@ def _part(name: str) -> str:
 
 
 def _refusal(status: int, reason: str, retry_after: str = '') -> Failure:
-    why = f'{status} {reason}'
-    if status in (412, 416):
-        return Useless(why)  # the version that was asked for is no longer there
-    if status in RETRIED:
-        return Transient(why, retry_after=float(retry_after) if re.fullmatch('[0-9]{1,9}', retry_after) else 0.0)
-    return Failure(why)
+    after = float(retry_after) if re.fullmatch('[0-9]{1,9}', retry_after) else 0.0
+    changed = status in (412, 416)  # the version that was asked for is no longer there
+    return Failure(f'{status} {reason}', again=changed or status in RETRIED, after=after, anew=changed)
 
 
 def _no_connection(reason: object) -> Failure:
-    if isinstance(reason, str):
-        return Failure(reason)  # a server sends us to an address that is not of the web
+    if isinstance(reason, str):  # a server sends us to an address that is not of the web
+        return Failure(reason, again=False)
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return Failure(f'the certificate of the server is not valid ({reason.verify_message})')
+        return Failure(f'the certificate of the server is not valid ({reason.verify_message})', again=False)
     # A reset comes from a server that is there; other faults before a request is out are those of the way.
     if isinstance(reason, OSError) and not isinstance(reason, ConnectionResetError | ssl.SSLError):
         return Unreachable(reason.strerror or str(reason) or 'no answer in time')
-    return Transient(f'the connection broke ({reason})')
+    return Failure(f'the connection broke ({reason})')

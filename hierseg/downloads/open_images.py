@@ -63,11 +63,7 @@ RELEASES = tuple(TABLES)
 
 
 def official_files(release: str, split: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths below the base address: of tables by kind, and of zips of mask PNGs by the first hex digit of images.
-
-    Raises:
-        ConfigError: If the release has no annotations of that split.
-    """
+    """Paths below the base address: of tables by kind, and of zips of mask PNGs by the first hex digit of images."""
     if (release, split) == ('challenge-2019', 'test'):
         raise ConfigError(
             'the annotations of the test images of the Challenge 2019 were never published',
@@ -80,15 +76,12 @@ def official_files(release: str, split: str) -> tuple[dict[str, str], dict[str, 
 
 
 def class_ids(names: Sequence[str], *, hierarchy: AnyPath, classes: AnyPath) -> frozenset[str]:
-    """Finds the ids of classes and of all their descendants.
+    """Finds the ids of classes, given by name or id, and of all their descendants; without names of all classes.
 
     Args:
-        names: Names or ids; without any, all classes of the hierarchy.
+        names: Names or ids.
         hierarchy: Any taxonomy file, whose classes are ids or names of the list. Part edges are ignored.
         classes: Class descriptions (``id,name``). It may have classes that the hierarchy lacks.
-
-    Raises:
-        TaxonomyError: If a file is not what it should be, or nobody knows a class of that name.
     """
     taxonomy = read_taxonomy(hierarchy, ignore_parts=True)
     class_list = parse_class_list(read_text(classes), where=str(classes))
@@ -97,12 +90,9 @@ def class_ids(names: Sequence[str], *, hierarchy: AnyPath, classes: AnyPath) -> 
     for name in names:
         found = class_list.find(name, where='--classes') or (name if name in ids else None)
         if found is None:
-            close = difflib.get_close_matches(name, class_list.names, n=3)
-            raise TaxonomyError(
-                f'no class is called {name!r}',
-                where=str(classes),
-                fix=f'Is it {" or ".join(map(repr, close))}?' if close else 'Give names or ids of that list.',
-            )
+            close = ' or '.join(map(repr, difflib.get_close_matches(name, class_list.names, n=3)))
+            fix = f'Is it {close}?' if close else 'Give names or ids of that list.'
+            raise TaxonomyError(f'no class is called {name!r}', where=str(classes), fix=fix)
         wanted.add(found)
         for label in [label for label, class_id in enumerate(ids) if class_id == found]:
             wanted |= {ids[below] for below in taxonomy.descendants(label)}
@@ -110,25 +100,16 @@ def class_ids(names: Sequence[str], *, hierarchy: AnyPath, classes: AnyPath) -> 
 
 
 def image_ids(tables: Iterable[Path], *, classes: Collection[str] | None) -> list[str]:
-    """Finds the images that any of the tables names, ascending.
-
-    Args:
-        tables: CSV files with the columns ImageID and LabelName.
-        classes: Only rows of these classes; None for all rows.
-
-    Raises:
-        AnnotationError: If a file is no such table, or names an image by something other than 16 hex digits.
-    """
+    """Finds the images, ascending, that tables name in rows of some classes, or in all rows without classes."""
     found: set[str] = set()
     for path in tables:
         for ids, labels in _blocks(path):
             chosen = ids if classes is None else ids.filter(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
             found.update(pc.unique(chosen).to_pylist())
-        for image_id in found:  # it becomes a path and an address
-            if not re.fullmatch('[0-9a-f]{16}', image_id):
-                raise AnnotationError(
-                    f'image {image_id!r} is not named by 16 hex digits', where=str(path), fix='Give the official file.'
-                )
+        if odd := [image_id for image_id in found if not re.fullmatch('[0-9a-f]{16}', image_id)]:
+            # It would become a path and an address.
+            why = f'image {odd[0]!r} is not named by 16 hex digits'
+            raise AnnotationError(why, where=str(path), fix='Give the official file.')
     return sorted(found)
 
 
@@ -141,9 +122,8 @@ def _blocks(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
             for batch in reader:
                 yield batch['ImageID'], batch['LabelName']
     except (OSError, pa.ArrowException) as error:
-        raise AnnotationError(
-            f'cannot be read as a table ({error})', where=str(path), fix='Remove it, and it is fetched again.'
-        ) from None
+        why, fix = f'cannot be read as a table ({error})', 'Remove it, and it is fetched again.'
+        raise AnnotationError(why, where=str(path), fix=fix) from None
 
 
 def sample(ids: Sequence[str], count: int, *, seed: int) -> list[str]:
@@ -187,12 +167,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images to have, ascending, and the archives with their masks.
-
-    Attributes:
-        num_named: Images that the tables name for the classes, before ``max_images``.
-        num_bytes: About what is missing of images and archives.
-    """
+    """Images to have, of ``num_named`` that the tables name, archives with their masks, and about what is missing."""
 
     image_ids: tuple[str, ...]
     archives: tuple[str, ...]
@@ -200,31 +175,35 @@ class Selection:
     num_bytes: int
 
 
-@dataclass(frozen=True)
-class DownloadOptions:
-    """What to fetch, and from where.
+@dataclass
+class OpenImagesDownload:
+    """The steps of a download, to be taken in this order: plan, tables, select, fetch.
 
     Attributes:
+        out: The folder. In it paths are as below the official addresses, so that it can serve as a mirror itself.
         classes: Names or ids; only images that have something of them or their descendants. Empty: no such limit.
         hierarchy: Gives the descendants, and the classes if there are none above; None for the official one.
         images_with: The least that an image must have: verified labels, boxes or masks (of the classes). None stands
             for labels without classes, and for boxes with them.
         max_images: At most so many, drawn at random by ``seed``.
         recheck: Compare what is there with its server, even if it was verified before.
+        workers: Connections at a time.
     """
 
+    out: str | PathLike[str]
     split: str
     release: str = RELEASES[0]
-    classes: tuple[str, ...] = ()
+    classes: Sequence[str] = ()
     hierarchy: str | PathLike[str] | None = None
     images_with: str | None = None
     max_images: int | None = None
     seed: int = 0
+    recheck: bool = False
     base_url: str = BASE_URL
     images_url: str = IMAGES_URL
     workers: int = 16
-    recheck: bool = False
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    show_progress: bool = False
 
     def __post_init__(self) -> None:
         for value, known in [(self.split, SPLITS), (self.release, RELEASES), (self.images_with, (None, *IMAGES_WITH))]:
@@ -236,33 +215,14 @@ class DownloadOptions:
         for url in (self.base_url, self.images_url):
             if urlsplit(url).scheme not in ('http', 'https') or not urlsplit(url).netloc:
                 raise ConfigError(f'{url!r} is no address of a mirror', fix='It begins with https:// or http://.')
-
-
-class OpenImagesDownload:
-    """The steps of a download, to be taken in this order: plan, tables, select, fetch.
-
-    Args:
-        out: The folder. In it paths are as below the official addresses, so that it can serve as a mirror itself.
-        options: What to fetch.
-        show_progress: Draw bars on stderr.
-
-    Raises:
-        ConfigError: If the release has no such split.
-    """
-
-    def __init__(self, out: str | PathLike[str], options: DownloadOptions, *, show_progress: bool = False) -> None:
-        self._out, self._options, self._show_progress = Path(out), options, show_progress
-        self._tables, self._archives = official_files(options.release, options.split)
-        self._fetcher = Fetcher(self._out, policy=options.policy, recheck=options.recheck)
+        self._out = Path(self.out)
+        self._tables, self._archives = official_files(self.release, self.split)
+        self._fetcher = Fetcher(self._out, policy=self.policy, recheck=self.recheck)
         self.failures_path = self._out / 'not_fetched.csv'  # file, address, why; if anything could not be had
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder, and keeps other downloads out of it.
-
-        Raises:
-            DownloadError: If another one is at work there, or the folder cannot be made.
-        """
+        """Makes the folder, and keeps other downloads out of it."""
         with disk_faults(self._out):
             self._out.mkdir(parents=True, exist_ok=True)
             lock = (self._out / '.lock').open('w')
@@ -274,11 +234,7 @@ class OpenImagesDownload:
             yield
 
     def plan(self) -> Plan:
-        """Asks for the sizes of tables and archives, and looks what is there.
-
-        Raises:
-            DownloadError: If a server cannot be reached, or lacks a table.
-        """
+        """Asks for the sizes of tables and archives, and looks what is there."""
         planned: dict[str, PlannedFile] = {}
 
         def look(name: str) -> None:
@@ -290,11 +246,11 @@ class OpenImagesDownload:
                 is_whole = self._fetcher.is_whole(name, remote)
                 planned[name] = PlannedFile(name, remote.size, self._fetcher.num_there(name, remote), is_whole)
 
-        for url in (self._options.base_url, self._options.images_url):
+        for url in (self.base_url, self.images_url):
             with suppress(Failure):  # any answer will do
                 self._fetcher.ask(url, attempts=1)
         names = (*self._tables.values(), *self._archives.values())
-        self._fetcher.in_parallel(look, names, workers=self._options.workers)
+        self._fetcher.in_parallel(look, names, workers=self.workers)
         tables = tuple(planned[name] for name in self._tables.values())
         for table in tables:
             if table.problem:
@@ -303,56 +259,44 @@ class OpenImagesDownload:
                     where=self._official(table.name).address,
                     fix='A mirror keeps the official paths; is --base-url right?',
                 )
-        most = min(self._options.max_images or NUM_IMAGES[self._options.split], NUM_IMAGES[self._options.split])
+        most = min(self.max_images or NUM_IMAGES[self.split], NUM_IMAGES[self.split])
         return Plan(tables, tuple(planned[name] for name in self._archives.values()), most)
 
     def tables(self, plan: Plan, outcome: Outcome) -> None:
-        """Fetches the tables.
-
-        Raises:
-            DownloadError: If one of them cannot be had, or does not fit on the disk.
-        """
+        """Fetches the tables, without which nothing goes on."""
         missing = {self._official(table.name): table.num_missing for table in plan.tables if not table.is_whole}
         self._fetch(missing, outcome, what='the tables')
         for file, why in outcome.failed.items():
             raise DownloadError(f'cannot be fetched ({why})', where=file.address)
 
     def select(self, plan: Plan) -> Selection:
-        """Reads in the tables, which are there, what to fetch.
-
-        Raises:
-            AnnotationError: If a table cannot be read, or no image has what is asked for.
-            TaxonomyError: If a class is unknown.
-        """
-        options, tables = self._options, {kind: self._out / name for kind, name in self._tables.items()}
+        """Reads in the tables, which are there, what to fetch."""
+        tables = {kind: self._out / name for kind, name in self._tables.items()}
         classes = None
-        if options.classes or options.hierarchy is not None:
-            hierarchy = tables['hierarchy'] if options.hierarchy is None else options.hierarchy
-            classes = class_ids(options.classes, hierarchy=hierarchy, classes=tables['classes'])
-        least = options.images_with or ('labels' if classes is None else 'boxes')
+        if self.classes or self.hierarchy is not None:
+            hierarchy = tables['hierarchy'] if self.hierarchy is None else self.hierarchy
+            classes = class_ids(self.classes, hierarchy=hierarchy, classes=tables['classes'])
+        least = self.images_with or ('labels' if classes is None else 'boxes')
         asked = [tables[kind] for kind in IMAGES_WITH[IMAGES_WITH.index(least) :]]
         named = image_ids(asked, classes=classes)
         if not named:
             where = ', '.join(map(str, asked))
             raise AnnotationError('no image has anything of these classes', where=where, fix='Ask for other classes.')
-        chosen = named if options.max_images is None else sample(named, options.max_images, seed=options.seed)
+        chosen = named if self.max_images is None else sample(named, self.max_images, seed=self.seed)
         masked = set(image_ids([tables['masks']], classes=None)).intersection(chosen)
         archives = tuple(self._archives[digit] for digit in sorted({image_id[0] for image_id in masked}))
         num_bytes = sum(self._needed(chosen, archives, plan).values())
         return Selection(tuple(chosen), archives, len(named), num_bytes)
 
     def fetch(self, selection: Selection, plan: Plan, outcome: Outcome) -> None:
-        """Fetches images and archives, and writes the list of those that cannot be had.
-
-        Raises:
-            DownloadError: If they do not fit on the disk, or a server cannot be reached any more.
-        """
+        """Fetches images and archives, and lists those that cannot be had in ``failures_path``."""
         try:
             self._fetch(self._needed(selection.image_ids, selection.archives, plan), outcome, what='images and masks')
         finally:
             with disk_faults(self.failures_path):
-                self.failures_path.unlink(missing_ok=True)
-                if outcome.failed:
+                if not outcome.failed:
+                    self.failures_path.unlink(missing_ok=True)
+                else:
                     text = io.StringIO()
                     rows = sorted((file.name, file.address, why) for file, why in outcome.failed.items())
                     csv.writer(text, lineterminator='\n').writerows([('file', 'address', 'why'), *rows])
@@ -366,8 +310,8 @@ class OpenImagesDownload:
             if archive.name in archives and not archive.is_whole
         }
         for image_id in ids:
-            name = f'{self._options.split}/{image_id}.jpg'
-            image = Download(name, f'{self._options.images_url.rstrip("/")}/{name}')
+            name = f'{self.split}/{image_id}.jpg'
+            image = Download(name, f'{self.images_url.rstrip("/")}/{name}')
             needed[image] = 0 if self._fetcher.is_known(name) else IMAGE_BYTES
         return needed
 
@@ -380,7 +324,7 @@ class OpenImagesDownload:
                 where=str(self._out),
                 fix='Make room, name another folder, or ask for less (--classes, --images-with masks, --max-images).',
             )
-        self._fetcher.fetch_all(files, outcome, workers=self._options.workers, show_progress=self._show_progress)
+        self._fetcher.fetch_all(files, outcome, workers=self.workers, show_progress=self.show_progress)
 
     def _official(self, name: str) -> Download:
-        return Download(name, f'{self._options.base_url.rstrip("/")}/{name}')
+        return Download(name, f'{self.base_url.rstrip("/")}/{name}')

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mirror import HURRIED, Mirror, serving
 from open_images_mirror import ARCHIVES, CLASSES, IMAGE_IDS, IMAGES, TABLES, archive, open_images_mirror
 
-from hierseg.downloads import DownloadOptions, OpenImagesDownload, Outcome
+from hierseg.downloads import OpenImagesDownload, Outcome
 from hierseg.downloads.open_images import class_ids, image_ids, in_words, official_files, sample
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
 
@@ -29,9 +29,7 @@ def download(mirror, tmp_path):
 
     def run(**options):
         urls = {'base_url': mirror.url, 'images_url': mirror.url}
-        steps = OpenImagesDownload(
-            tmp_path / 'out', DownloadOptions(**{'split': 'validation', 'policy': HURRIED, **urls, **options})
-        )
+        steps = OpenImagesDownload(tmp_path / 'out', **{'split': 'validation', 'policy': HURRIED, **urls, **options})
         plan, outcome = steps.plan(), Outcome()
         with steps.locked():
             steps.tables(plan, outcome)
@@ -168,12 +166,9 @@ class TestMissing:
             download(base_url='http://mirror.invalid/')
 
     def test_a_network_that_goes_away_ends_the_run(self, mirror, tmp_path):
-        options = DownloadOptions('validation', base_url=mirror.url, policy=HURRIED)
         with serving(open_images_mirror()) as other:
-            options = DownloadOptions(
-                'validation', base_url=mirror.url, images_url=other.url, policy=HURRIED, workers=1
-            )
-            steps = OpenImagesDownload(tmp_path / 'out', options)
+            urls = {'base_url': mirror.url, 'images_url': other.url}
+            steps = OpenImagesDownload(tmp_path / 'out', 'validation', **urls, policy=HURRIED, workers=1)
             plan, outcome = steps.plan(), Outcome()
             with steps.locked():
                 steps.tables(plan, outcome)
@@ -185,8 +180,8 @@ class TestMissing:
 class TestPlan:
     def plan(self, mirror, tmp_path, **options):
         urls = {'base_url': mirror.url, 'images_url': mirror.url}
-        options = DownloadOptions(**{'split': 'validation', 'policy': HURRIED, **urls, **options})
-        return OpenImagesDownload(tmp_path / 'out', options).plan()
+        options = {'split': 'validation', 'policy': HURRIED, **urls, **options}
+        return OpenImagesDownload(tmp_path / 'out', **options).plan()
 
     def test_says_what_there_is(self, mirror, tmp_path):
         del mirror.files[archive('7')]
@@ -234,16 +229,16 @@ class TestOptions:
             {'images_url': 's3://open-images-dataset'},
         ],
     )
-    def test_bad_ones(self, options):
+    def test_bad_ones(self, tmp_path, options):
         with pytest.raises(ConfigError):
-            DownloadOptions(**{'split': 'train', **options})
+            OpenImagesDownload(tmp_path, **{'split': 'train', **options})
 
     def test_the_challenge_has_no_test_annotations(self, tmp_path):
         with pytest.raises(ConfigError, match='were never published'):
-            OpenImagesDownload(tmp_path, DownloadOptions('test'))
+            OpenImagesDownload(tmp_path, 'test')
 
     def test_only_one_at_a_time(self, tmp_path):
-        steps = [OpenImagesDownload(tmp_path, DownloadOptions('train')) for _ in range(2)]
+        steps = [OpenImagesDownload(tmp_path, 'train') for _ in range(2)]
         with steps[0].locked(), pytest.raises(DownloadError, match='another download'), steps[1].locked():
             pass
         with steps[1].locked():

@@ -16,7 +16,7 @@ import sys
 
 from terminaltables import AsciiTable
 
-from hierseg.downloads import DownloadOptions, OpenImagesDownload, Outcome, RetryPolicy
+from hierseg.downloads import OpenImagesDownload, Outcome, RetryPolicy
 from hierseg.downloads.open_images import (
     BASE_URL,
     IMAGE_BYTES,
@@ -76,23 +76,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def options_from(args: argparse.Namespace) -> DownloadOptions:
-    return DownloadOptions(
-        split=args.split,
-        release=args.release,
-        classes=tuple(args.classes),
-        hierarchy=args.hierarchy,
-        images_with=args.images_with,
-        max_images=args.max_images,
-        seed=args.seed,
-        base_url=args.base_url,
-        images_url=args.images_url,
-        workers=args.workers,
-        recheck=args.recheck,
-        policy=RetryPolicy(args.timeout, args.min_rate, args.rate_window, args.attempts, args.backoff),
-    )
-
-
 def plan_in_words(plan: Plan) -> str:
     files, rows = [*plan.tables, *plan.archives], [['file', 'size', 'state']]
     for file in files:
@@ -116,7 +99,22 @@ def selection_in_words(selection: Selection) -> str:
 
 
 def run(args: argparse.Namespace, outcome: Outcome) -> None:
-    download = OpenImagesDownload(args.out, options_from(args), show_progress=True)
+    download = OpenImagesDownload(
+        args.out,
+        args.split,
+        release=args.release,
+        classes=args.classes,
+        hierarchy=args.hierarchy,
+        images_with=args.images_with,
+        max_images=args.max_images,
+        seed=args.seed,
+        recheck=args.recheck,
+        base_url=args.base_url,
+        images_url=args.images_url,
+        workers=args.workers,
+        policy=RetryPolicy(args.timeout, args.min_rate, args.rate_window, args.attempts, args.backoff),
+        show_progress=True,
+    )
     plan = download.plan()
     print(plan_in_words(plan), flush=True)
     if args.dry_run:
