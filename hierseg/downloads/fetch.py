@@ -152,10 +152,10 @@ class RemoteFile:
 
     def is_described_by(self, meta: ObjectMeta) -> bool:
         """Tells whether an answer is of this version; servers may ignore If-Match."""
-        same = meta['e_tag'] in (None, self.etag) if self.etag else meta['e_tag'] is None
-        if not self.etag and self.modified:
-            same &= parsedate_to_datetime(self.modified) == meta['last_modified']
-        return same and self.size in (None, meta['size'])
+        if self.etag and meta['e_tag']:
+            return self.etag == meta['e_tag'] and self.size in (None, meta['size'])
+        same_time = not self.modified or parsedate_to_datetime(self.modified) == meta['last_modified']
+        return same_time and self.size in (None, meta['size'])
 
     def fits(self, path: Path) -> bool:
         """Tells whether a file is there with this size and checksum, as far as they are known."""
@@ -180,7 +180,8 @@ class VerifiedFiles:
         text = self._path.read_text(encoding='utf-8', errors='replace') if self._path.exists() else ''
         self._known = {name: rest for name, *rest in filter(None, csv.reader(io.StringIO(text)))}
         if text and not text.endswith('\n'):
-            self._path.write_text(text + '\n', encoding='utf-8')
+            with self._path.open('a') as file:
+                file.write('\n')
 
     def version(self, name: str) -> str | None:
         """Version of a file when it was recorded; None if it is not there as it was then."""
@@ -230,7 +231,13 @@ class Fetcher:
                 return self._ask(address, 'GET')
             raise _refusal(error.code, error.reason, error.headers.get('Retry-After', '')) from None
         except urllib.error.URLError as error:
-            raise _no_connection(error.reason) from None
+            reason = error.reason
+            if isinstance(reason, str | ssl.SSLCertVerificationError):  # away from the web, or not the server
+                raise Failure(str(reason), again=False) from None
+            # A reset comes from a server that is there; other faults before a request is out are those of the way.
+            if isinstance(reason, ConnectionResetError | ssl.SSLError):
+                raise Failure(f'the connection broke ({reason})') from None
+            raise Unreachable(getattr(reason, 'strerror', None) or str(reason) or 'no answer in time') from None
         except (OSError, http.client.HTTPException) as error:
             raise Failure(f'the connection broke ({str(error) or type(error).__name__})') from None
         except ValueError as error:
@@ -265,7 +272,7 @@ class Fetcher:
         return num_bytes if num_bytes <= (remote.size or 0) else 0
 
     def fetch(self, file: Download, count: Callable[[int], None]) -> bool:
-        """Sees to it that a file is there, whole, and tells whether it had to come; ``count`` learns of bytes as they do.
+        """Sees to it that a file is there, whole; tells whether it had to come, and ``count`` of bytes as they come.
 
         Raises:
             Failure: If it cannot be had, after all retries. What has arrived is kept.
@@ -445,14 +452,3 @@ def _refusal(status: int, reason: str, retry_after: str = '') -> Failure:
     after = float(retry_after) if re.fullmatch('[0-9]{1,9}', retry_after) else 0.0
     changed = status in (412, 416)  # the version that was asked for is no longer there
     return Failure(f'{status} {reason}', again=changed or status in RETRIED, after=after, anew=changed)
-
-
-def _no_connection(reason: object) -> Failure:
-    if isinstance(reason, str):  # a server sends us to an address that is not of the web
-        return Failure(reason, again=False)
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return Failure(f'the certificate of the server is not valid ({reason.verify_message})', again=False)
-    # A reset comes from a server that is there; other faults before a request is out are those of the way.
-    if isinstance(reason, OSError) and not isinstance(reason, ConnectionResetError | ssl.SSLError):
-        return Unreachable(reason.strerror or str(reason) or 'no answer in time')
-    return Failure(f'the connection broke ({reason})')

@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_parts_and_no_traceback(mirror, arguments, tmp_path):
     name = archive('0')
     mirror.files[name] = np.random.default_rng(0).bytes(3_000_000)
     mirror.faults[name] = [Fault(wait_after=2_000_000)]
-    process = start(arguments)
+    process = start([*arguments, '--timeout', '600'])
     partial = (tmp_path / 'out' / name).with_name(f'.{Path(name).name}.partial')
     wait_for(lambda: partial.exists() and partial.stat().st_size == 2_000_000)
     process.send_signal(signal.SIGINT)
