@@ -8,31 +8,17 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from hierseg.downloads.patience import Patience
+from hierseg.downloads import RetryPolicy
 
 PIECE = 1 << 14
-HURRIED = Patience(timeout=0.4, min_rate=1000, rate_window=0.3, attempts=3, backoff=0.01, max_backoff=0.05)
-
-
-class PlainMeter:
-    """Where a file stands, by what a meter is told."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.arrived = 0
-
-    def at(self, position: int) -> None:
-        self.position = position
-
-    def add(self, num_bytes: int) -> None:
-        self.position += num_bytes
-        self.arrived += num_bytes
+NOTHING: Mapping[str, str] = {}
+HURRIED = RetryPolicy(timeout=0.4, min_rate=1000, rate_window=0.3, attempts=3, backoff=0.01, max_backoff=0.05)
 
 
 @dataclass
@@ -47,7 +33,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """How one GET of a path goes wrong.
+    """How one request for a path goes wrong.
 
     Attributes:
         status: Answer with this instead.
@@ -56,6 +42,7 @@ class Fault:
         pause: Seconds before each byte.
         pause_piece: Seconds before each piece of ``PIECE`` bytes.
         wait_after: Bytes of the body after which ``go_on`` is waited for.
+        extra: Bytes of the body beyond the promised ones.
         silent: Send no answer at all until ``go_on``.
     """
 
@@ -65,6 +52,7 @@ class Fault:
     pause: float = 0.0
     pause_piece: float = 0.0
     wait_after: int | None = None
+    extra: int = 0
     silent: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -75,21 +63,25 @@ class Mirror:
     Attributes:
         files: Path without the leading slash → content.
         faults: Path → what goes wrong with the next GETs, one each; then all is well.
+        heads: Path → what goes wrong with the next HEADs.
         always: Path → what goes wrong with every GET.
+        after_head: Path → content that takes the place of a file once a HEAD is answered.
         requests: All of them, in order.
         ranges: Whether Range is honoured.
-        if_range: Whether If-Range is; a server that ignores it sends the rest of whatever is there now.
+        conditions: Whether If-Match is; a server that ignores it sends the rest of whatever is there now.
         etags: Whether ETags are sent.
         head: Whether HEAD is answered.
-        headers: Path, content → headers with a checksum; none by default.
+        headers: Path, content → headers that are added, or take the place of the usual; none by default.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.heads: dict[str, list[Fault]] = defaultdict(list)
         self.always: dict[str, Fault] = {}
+        self.after_head: dict[str, bytes] = {}
         self.requests: list[Request] = []
-        self.ranges = self.if_range = self.etags = self.head = True
+        self.ranges = self.conditions = self.etags = self.head = True
         self.headers: Callable[[str, bytes], dict[str, str]] = lambda path, content: {}
         self.url = ''
 
@@ -143,13 +135,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Keeps quiet."""
 
     def do_HEAD(self) -> None:
-        self._note()
-        if not self.mirror.head:
-            self._refuse(405, {})
+        request = self._note()
+        heads = self.mirror.heads[request.path]
+        fault = heads.pop(0) if heads else Fault()
+        if fault.status or not self.mirror.head:
+            self._refuse(fault.status or 405, fault.headers)
         elif (content := self.mirror.files.get(self.path[1:])) is None:
             self._refuse(404, {})
         else:
             self._answer(200, content, content, '')
+            if request.path in self.mirror.after_head:
+                self.mirror.files[request.path] = self.mirror.after_head.pop(request.path)
 
     def do_GET(self) -> None:
         request = self._note()
@@ -161,14 +157,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault.status or content is None:
             self._refuse(fault.status or 404, fault.headers)
+        elif self.mirror.conditions and self.headers.get('If-Match', self._etag(content)) != self._etag(content):
+            self._refuse(412, {})
         else:
             start = self._start(content)
             if start >= len(content) > 0:
                 self._refuse(416, {})
                 return
             place = f'bytes {start}-{len(content) - 1}/{len(content)}' if start else ''
-            self._answer(206 if start else 200, content, content[start:], place)
-            self._send(content[start:], fault, request)
+            body = content[start:] + bytes(fault.extra)
+            self._answer(206 if start else 200, content, body, place, fault.headers)
+            self._send(body, fault, request)
 
     def _note(self) -> Request:
         request = Request(self.command, self.path[1:], self.headers.get('Range', ''))
@@ -179,18 +178,14 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
         if asked is None or not self.mirror.ranges:
             return 0
-        is_same = self.headers.get('If-Range', self._etag(content)) in (self._etag(content), self._modified(content))
-        return int(asked[1]) if is_same or not self.mirror.if_range else 0
+        return int(asked[1])
 
-    def _answer(self, status: int, content: bytes, body: bytes, place: str) -> None:
+    def _answer(self, status: int, content: bytes, body: bytes, place: str, odd: Mapping[str, str] = NOTHING) -> None:
         self.send_response(status)
-        self.send_header('Content-Length', str(len(body)))
-        self.send_header('Last-Modified', self._modified(content))
-        if self.mirror.etags:
-            self.send_header('ETag', self._etag(content))
-        if place:
-            self.send_header('Content-Range', place)
-        for name, value in self.mirror.headers(self.path[1:], content).items():
+        headers = {'Content-Length': str(len(body)), 'Last-Modified': self._modified(content)}
+        headers |= {'ETag': self._etag(content)} if self.mirror.etags else {}
+        headers |= {'Content-Range': place} if place else {}
+        for name, value in (headers | self.mirror.headers(self.path[1:], content) | odd).items():
             self.send_header(name, value)
         self.end_headers()
 

@@ -1,6 +1,6 @@
-"""Fetching large public files over HTTP: resumed, verified, whole or not there; and what of Open Images to fetch."""
+"""Downloads of Open Images: which official files a split and classes need, and fetching them, verified and resumed."""
 
-from hierseg.downloads.open_images import DownloadOptions, OpenImagesDownload
-from hierseg.downloads.patience import Patience
+from hierseg.downloads.fetch import Outcome, RetryPolicy
+from hierseg.downloads.open_images import OpenImagesDownload
 
-__all__ = ['DownloadOptions', 'OpenImagesDownload', 'Patience']
+__all__ = ['OpenImagesDownload', 'Outcome', 'RetryPolicy']

@@ -1,226 +1,454 @@
-"""One file from its server to the disk, through whatever happens on the way."""
+"""Files from servers to a folder: resumed, verified, whole or not there.
+
+Bytes come by obstore, which keeps connections and checks lengths. It shows neither all headers nor what a server asks
+for when it refuses, so that a HEAD of the standard library goes first: for verdict, version and checksum.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import http.client
+import io
+import os
 import random
+import re
+import ssl
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+import urllib.error
+import urllib.request
+from base64 import b64decode
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from hierseg.downloads.checksums import Hasher, update_from
-from hierseg.downloads.ledger import Ledger
-from hierseg.downloads.partial import RESUMED_FROM_BYTES, PartialFile, disk_faults
-from hierseg.downloads.patience import Patience
-from hierseg.downloads.remote import (
-    Answer,
-    Client,
-    Corrupt,
-    Failure,
-    RemoteFile,
-    Transient,
+import google_crc32c
+import obstore
+from obstore.exceptions import BaseError, NotSupportedError
+from obstore.store import HTTPStore
+from tqdm import tqdm
+
+from hierseg import __version__
+from hierseg.errors import DownloadError
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import ClientConfig
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
+
+HEADERS = {'User-Agent': f'hierseg/{__version__}', 'Accept-Encoding': 'identity'}
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+RESUMED_FROM_BYTES = 1 << 20  # smaller files come in one piece: a line about each would cost more than it saves
+# Those for ftp and local files are missing: no server may send us there.
+HANDLERS = (
+    *('ProxyHandler', 'HTTPHandler', 'HTTPSHandler', 'UnknownHandler'),
+    *('HTTPErrorProcessor', 'HTTPDefaultErrorHandler', 'HTTPRedirectHandler'),
 )
 
-Result = TypeVar('Result')
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Time limits and retries; times are seconds."""
+
+    timeout: float = 30.0  # without a byte, after which a connection is given up
+    min_rate: float = 1024.0  # bytes a second, below which it is given up
+    rate_window: float = 60.0  # over which that rate is taken
+    attempts: int = 8  # that get no further with a file; at least 1
+    backoff: float = 1.0  # before the second attempt, doubled before each further one
+    max_backoff: float = 60.0
+
+    def pause(self, failures: int, *, asked_for: float, jitter: random.Random) -> float:
+        """Seconds to wait after failures in a row; jitter keeps workers that failed together from coming back so."""
+        longest = min(self.max_backoff, self.backoff * 2.0 ** min(failures - 1, 64))
+        return max(longest * jitter.uniform(0.5, 1.0), min(asked_for, self.max_backoff))
+
+
+class Failure(Exception):
+    """A file that could not be had.
+
+    Attributes:
+        again: Whether it may work the next time, ``after`` the seconds that the server asks to wait.
+        anew: Whether what is there of the file cannot be gone on from.
+    """
+
+    def __init__(self, why: str, *, again: bool = True, after: float = 0.0, anew: bool = False) -> None:
+        super().__init__(why)
+        self.again, self.after, self.anew = again, after, anew
+
+
+class Corrupt(Failure):
+    """A whole file that is not the published one."""
+
+
+class Unreachable(Failure):
+    """A server without a connection to it: not the file's fault."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file to have.
-
-    Attributes:
-        name: Path below the root folder, with ``/``.
-        address: Where it is to be had.
-    """
+    """A file to have: its path below the root folder, and its address."""
 
     name: str
     address: str
 
 
-class Meter(Protocol):
-    """What is told of the bytes of one file."""
+@dataclass
+class Outcome:
+    """Numbers of files that came and that were there, of bytes that came, and why other files could not be had."""
 
-    def at(self, position: int) -> None:
-        """So many bytes of the file are there; what comes next comes after them."""
+    num_fetched: int = 0
+    num_there: int = 0
+    num_bytes: int = 0
+    failed: dict[Download, str] = field(default_factory=dict)
 
-    def add(self, num_bytes: int) -> None:
-        """So many bytes more arrived."""
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the headers of its server describe it: '' and None where they say nothing."""
+
+    size: int | None
+    etag: str
+    modified: str
+    algorithm: str = ''
+    digest: bytes = b''
+
+    @classmethod
+    def of(cls, headers: Message) -> RemoteFile:
+        """Reads headers; one without sense is a ValueError.
+
+        - Google Cloud Storage: ``x-goog-hash: crc32c=…,md5=…`` in base64, of the content as stored; it is not of the
+          content as sent if that was stored compressed. Files that were uploaded in parts have no MD5.
+        - Amazon S3 and its like: an ETag of 32 hex digits is the MD5, unless the file was encrypted with keys of a
+          customer; one with a hyphen is of a file uploaded in parts. Other servers make ETags as they please.
+        """
+        length, etag = headers.get('Content-Length'), headers.get('ETag', '')
+        if length is not None and not re.fullmatch('[0-9]{1,18}', length):
+            raise ValueError(f'Content-Length: {length[:20]}')
+        file = cls(None if length is None else int(length), etag, headers.get('Last-Modified', ''))
+        if headers.get('x-goog-stored-content-encoding', 'identity') == 'identity':
+            published = dict(re.findall(r'(\w+)=([^\s,]+)', ','.join(headers.get_all('x-goog-hash', []))))
+            for algorithm in [name for name in ('crc32c', 'md5') if name in published]:  # MD5 if there are both
+                file = replace(file, algorithm=algorithm, digest=b64decode(published[algorithm], validate=True))
+        encrypted = headers.get('x-amz-server-side-encryption', 'AES256') != 'AES256'
+        encrypted |= 'x-amz-server-side-encryption-customer-algorithm' in headers
+        if 'x-amz-request-id' in headers and not encrypted and re.fullmatch('"[0-9a-f]{32}"', etag):
+            file = replace(file, algorithm='md5', digest=bytes.fromhex(etag.strip('"')))
+        return file
+
+    @property
+    def validator(self) -> str:
+        """Name of this version of the file to its server; '' if nothing names it."""
+        return self.modified if not self.etag or self.etag.startswith('W/') else self.etag
+
+    def is_described_by(self, meta: ObjectMeta) -> bool:
+        """Tells whether an answer is of this version; servers may ignore If-Match."""
+        if self.etag and meta['e_tag']:
+            return self.etag == meta['e_tag'] and self.size in (None, meta['size'])
+        same_time = not self.modified or parsedate_to_datetime(self.modified) == meta['last_modified']
+        return same_time and self.size in (None, meta['size'])
+
+    def fits(self, path: Path) -> bool:
+        """Tells whether a file is there with this size and checksum, as far as they are known."""
+        if not path.is_file() or self.size not in (None, path.stat().st_size):
+            return False
+        hasher = google_crc32c.Checksum() if self.algorithm == 'crc32c' else hashlib.md5(usedforsecurity=False)  # type: ignore[no-untyped-call]
+        with path.open('rb') as file:
+            while self.algorithm and (block := file.read(1 << 20)):
+                hasher.update(block)
+        return not self.algorithm or bool(hasher.digest() == self.digest)
 
 
-class Stopped(Exception):
-    """The run is to end; nothing is wrong with the file."""
+class VerifiedFiles:
+    """Record of the files that were found whole, so that the next run need not ask for each of a million.
+
+    It grows by a line for each: path, size, time of change, version; without size and time for a part to go on from.
+    A file that changed since is no longer known. A line that a killed process cut off spoils no other.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._path, self._lock = root, root / '.verified.csv', threading.Lock()
+        text = self._path.read_text(encoding='utf-8', errors='replace') if self._path.exists() else ''
+        self._known = {name: rest for name, *rest in filter(None, csv.reader(io.StringIO(text)))}
+        if text and not text.endswith('\n'):
+            with self._path.open('a') as file:
+                file.write('\n')
+
+    def version(self, name: str) -> str | None:
+        """Version of a file when it was recorded; None if it is not there as it was then."""
+        *state, version = self._known.get(name) or ['']
+        return version if (self._root / name).is_file() and state == self._state(name) else None
+
+    def forget(self, name: str) -> None:
+        """Lets a file be unknown until it is recorded again."""
+        self._known.pop(name, None)
+
+    def record(self, name: str, version: str) -> None:
+        """Takes note of a verified file, or of a part."""
+        with self._lock, self._path.open('a', encoding='utf-8', newline='') as file:
+            self._known[name] = [*self._state(name), version]
+            csv.writer(file, lineterminator='\n').writerow([name, *self._known[name]])
+
+    def _state(self, name: str) -> list[str]:
+        status = (self._root / name).stat()
+        return ['', ''] if name.endswith('.partial') else [str(status.st_size), str(status.st_mtime_ns)]
 
 
 class Fetcher:
     """Fetches files into a folder; its methods may run in many threads, each on another file.
 
-    Args:
-        root: The folder; it exists.
-        client: Sends the requests.
-        patience: Limits and retries.
-        ledger: Knows what was verified.
-        recheck: Compare what is there with its server, even if the ledger knows it.
-        resumed_from: Bytes of a file from which on a part is kept for later.
-        stop: Ends all methods soon after it is set.
+    Bytes are appended to ``.name.partial`` as they arrive. At any moment the process may be killed: the file itself
+    appears when it is whole and verified. With ``recheck``, even what was verified before is compared with its server.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        client: Client,
-        patience: Patience,
-        ledger: Ledger,
-        recheck: bool = False,
-        resumed_from: int = RESUMED_FROM_BYTES,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self.stop = stop or threading.Event()
-        self._root = root
-        self._client = client
-        self._patience = patience
-        self._ledger = ledger
-        self._recheck = recheck
-        self._resumed_from = resumed_from
-        self._jitter = random.Random()
+    def __init__(self, root: Path, *, policy: RetryPolicy, recheck: bool = False) -> None:
+        self.stop = threading.Event()  # ends all methods soon after it is set
+        self._root, self._policy, self._recheck, self._jitter = root, policy, recheck, random.Random()
+        self._stores: dict[str, HTTPStore] = {}
+        self._opener = urllib.request.OpenerDirector()
+        for handler in HANDLERS:
+            self._opener.add_handler(getattr(urllib.request, handler)())
+        with disk_faults(root):
+            self._verified = VerifiedFiles(root)
 
-    def partial(self, name: str) -> PartialFile:
-        """What is there of a file that is not whole."""
-        return PartialFile(self._root / name, resumed_from=self._resumed_from)
+    def _ask(self, address: str, method: str = 'HEAD') -> RemoteFile:
+        request = urllib.request.Request(address, headers=HEADERS, method=method)
+        try:
+            with self._opener.open(request, timeout=self._policy.timeout) as answer:
+                return RemoteFile.of(answer.headers)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (405, 501) and method == 'HEAD':
+                return self._ask(address, 'GET')
+            raise _refusal(error.code, error.reason, error.headers.get('Retry-After', '')) from None
+        except urllib.error.URLError as error:
+            reason = error.reason
+            if isinstance(reason, str | ssl.SSLCertVerificationError):  # away from the web, or not the server
+                raise Failure(str(reason), again=False) from None
+            # A reset comes from a server that is there; other faults before a request is out are those of the way.
+            if isinstance(reason, ConnectionResetError | ssl.SSLError):
+                raise Failure(f'the connection broke ({reason})') from None
+            raise Unreachable(getattr(reason, 'strerror', None) or str(reason) or 'no answer in time') from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(f'the connection broke ({str(error) or type(error).__name__})') from None
+        except ValueError as error:
+            raise Failure(f'the server sent a header without sense ({error})') from None
 
-    def ask(self, address: str) -> RemoteFile:
-        """What its server says of a file.
-
-        Raises:
-            Failure: If it says nothing, after all retries.
-        """
-        return self._patiently(lambda: self._client.head(address), lambda: 0)
+    def ask(self, address: str, *, attempts: int | None = None) -> RemoteFile:
+        """Asks a server for the description of a file; :class:`Failure` and :class:`DownloadError` as for fetching."""
+        return self._patiently(address, lambda: self._ask(address), lambda: 0, attempts or self._policy.attempts)
 
     def is_known(self, name: str) -> bool:
-        """Whether a file is there and nobody need be asked about it."""
-        return not self._recheck and self._ledger.version(name) is not None
+        """Tells whether a file is there and nobody need be asked about it."""
+        return not self._recheck and self._verified.version(name) is not None
 
     def is_whole(self, name: str, remote: RemoteFile) -> bool:
-        """Whether a file is there, of the size and with the checksum of its server's; the ledger learns it."""
-        if not self._recheck and remote.validator and self._ledger.version(name) == remote.validator:
+        """Compares a file that is there with its server's, and records the verdict."""
+        known = self._verified.version(name)
+        if not self._recheck and remote.validator and known == remote.validator:
             return True
+        # Where a size is all there is to go by, a file that was recorded under another version has changed.
+        comparable = remote.algorithm or (remote.size is not None and known in (None, remote.validator))
         with disk_faults(self._root / name):
-            is_whole = self._fits(name, remote)
-            if is_whole:
-                self._ledger.record(name, version=remote.validator)
-            else:
-                self._ledger.forget(name)
-        return is_whole
+            if comparable and remote.fits(self._root / name):
+                self._verified.record(name, remote.validator)
+                return True
+        self._verified.forget(name)
+        return False
 
-    def _fits(self, name: str, remote: RemoteFile) -> bool:
-        path = self._root / name
-        if not path.is_file() or (remote.size is not None and path.stat().st_size != remote.size):
-            return False
-        if remote.checksum is not None:
-            return remote.checksum.fits_file(path)
-        # Its size is all there is to go by; but a file that was recorded under another version has changed.
-        return remote.size is not None and self._ledger.version(name) in (None, remote.validator)
+    def num_there(self, name: str, remote: RemoteFile) -> int:
+        """Bytes of this version of a file that have arrived and can be gone on from."""
+        part = _part(name)
+        num_bytes = (self._root / part).stat().st_size if self._verified.version(part) == remote.validator != '' else 0
+        return num_bytes if num_bytes <= (remote.size or 0) else 0
 
-    def fetch(self, file: Download, meter: Meter) -> bool:
-        """Sees to it that a file is there, whole.
-
-        Returns:
-            Whether it had to be fetched.
+    def fetch(self, file: Download, count: Callable[[int], None]) -> bool:
+        """Sees to it that a file is there, whole; tells whether it had to come, and ``count`` of bytes as they come.
 
         Raises:
             Failure: If it cannot be had, after all retries. What has arrived is kept.
-            DownloadError: If it cannot be written.
-            Stopped: If ``stop`` is set.
+            DownloadError: If its server cannot be reached, or the disk cannot be written.
+            CancelledError: If ``stop`` is set.
         """
         if self.is_known(file.name):
             return False
-        path = self._root / file.name
-        if path.exists() and self.is_whole(file.name, self.ask(file.address)):
-            return False
-        with disk_faults(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.partial(file.name)
-        version = self._patiently(lambda: self._attempt(file, partial, meter), lambda: len(partial))
-        with disk_faults(path):
-            partial.finish()
-            self._ledger.record(file.name, version=version.validator)
-        return True
+        part = self._root / _part(file.name)
+        reached = lambda: part.stat().st_size if part.exists() else 0  # noqa: E731
+        return self._patiently(file.address, lambda: self._attempt(file, count), reached, self._policy.attempts)
 
-    def _patiently(self, action: Callable[[], Result], reached: Callable[[], int]) -> Result:
+    def _patiently(
+        self, address: str, action: Callable[[], Result], reached: Callable[[], int], attempts: int
+    ) -> Result:
         """Repeats an action while it fails and may yet work; getting further than ever resets the count."""
         failures, furthest, was_corrupt = 0, reached(), False
-        while True:
-            if self.stop.is_set():
-                raise Stopped
+        while not self.stop.is_set():
             try:
                 return action()
-            except Transient as failure:
+            except Failure as failure:
                 if reached() > furthest:
                     failures, furthest = 0, reached()
                 failures += 1
-                if failures >= self._patience.attempts or (was_corrupt and isinstance(failure, Corrupt)):
+                is_over = failures >= attempts or not failure.again or (was_corrupt and isinstance(failure, Corrupt))
+                if is_over and isinstance(failure, Unreachable):
+                    raise DownloadError(
+                        f'the server cannot be reached ({failure})',
+                        where='{0.scheme}://{0.netloc}'.format(urlsplit(address)),
+                        fix='Is there a network? HTTPS_PROXY names a proxy, --base-url and --images-url name mirrors. '
+                        'What is there already is kept: the same command goes on from it.',
+                    ) from None
+                if is_over:
                     raise
                 was_corrupt |= isinstance(failure, Corrupt)
-                self.stop.wait(self._patience.pause(failures, asked_for=failure.retry_after, jitter=self._jitter))
+                self.stop.wait(self._policy.pause(failures, asked_for=failure.after, jitter=self._jitter))
+        raise CancelledError
 
-    def _attempt(self, file: Download, partial: PartialFile, meter: Meter) -> RemoteFile:
-        """Fetches what is missing of a file, and verifies the whole; returns the version."""
-        version, start = partial.version(), len(partial)
-        meter.at(start)
-        if version is not None and start == version.size:  # killed between the last byte and the verdict
-            self._verify(partial, version, self._hasher(partial, version))
-            return version
-        try:
-            with self._client.get(file.address, start=start, version=version) as answer:
-                version = self._place(answer, partial, start)
-                hasher = self._hasher(partial, version)
-                self._receive(answer, partial, hasher, meter)
-        except Failure as failure:
-            if failure.status == 416:  # more is there than the file has now
-                self._discard(partial)
-            raise
-        self._verify(partial, version, hasher)
-        return version
+    def _attempt(self, file: Download, count: Callable[[int], None]) -> bool:
+        remote, path, part = self._ask(file.address), self._root / file.name, self._root / _part(file.name)
+        if self.is_whole(file.name, remote):
+            return False
+        with disk_faults(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = self.num_there(file.name, remote)
+            if not start:
+                part.write_bytes(b'')
+                if (remote.size or 0) >= RESUMED_FROM_BYTES:
+                    self._verified.record(_part(file.name), remote.validator)
+            try:
+                if not start or start != remote.size:
+                    self._receive(file.address, remote, part, count)
+                if not remote.fits(part):
+                    raise Corrupt(f'its {remote.algorithm} is not the published {remote.digest.hex()}', anew=True)
+            except Failure as failure:
+                if failure.anew:
+                    part.unlink()
+                raise
+            with part.open('rb') as data:
+                os.fsync(data.fileno())
+            part.replace(path)
+            self._verified.record(file.name, remote.validator)
+        return True
 
-    def _place(self, answer: Answer, partial: PartialFile, start: int) -> RemoteFile:
-        """Lets the partial file end where the body starts, without joining two versions; returns the version."""
-        version = partial.version()
-        if answer.start == 0:
-            with disk_faults(partial.path):
-                partial.begin(answer.file)
-            return answer.file
-        if answer.start != start or version is None or not answer.file.is_version_of(version):
-            self._discard(partial)
-            raise Transient('the file changed on the server while it was fetched')
-        return version
-
-    def _receive(self, answer: Answer, partial: PartialFile, hasher: Hasher | None, meter: Meter) -> None:
-        meter.at(answer.start)
-        with disk_faults(partial.path), partial.appending() as out:
-            for chunk in answer.chunks():
+    def _receive(self, address: str, remote: RemoteFile, part: Path, count: Callable[[int], None]) -> None:
+        """Appends to a part what is missing of it."""
+        position, began, arrived = part.stat().st_size, time.monotonic(), 0
+        with part.open('ab') as out:
+            for chunk in self._chunks(address, remote, position):
+                position, arrived = position + len(chunk), arrived + len(chunk)
+                if remote.size is not None and position > remote.size:
+                    raise Failure(f'the body is longer than the {remote.size:,} bytes that were promised', anew=True)
                 out.write(chunk)
-                out.flush()
-                meter.add(len(chunk))
-                if hasher is not None:
-                    hasher.update(chunk)
+                out.flush()  # what the kernel has survives a kill
+                count(len(chunk))
                 if self.stop.is_set():
-                    raise Stopped
+                    raise CancelledError
+                if (seconds := time.monotonic() - began) >= self._policy.rate_window:
+                    if arrived < self._policy.min_rate * seconds:
+                        raise Failure(f'slower than {self._policy.min_rate:g} bytes/s for {seconds:.0f} s')
+                    began, arrived = time.monotonic(), 0
+        if remote.size not in (None, position):
+            raise Failure(f'the body ended after {position:,} of {remote.size:,} bytes')
 
-    def _hasher(self, partial: PartialFile, version: RemoteFile) -> Hasher | None:
-        """A hasher that has seen what is there; None if no checksum is published."""
-        if version.checksum is None:
-            return None
-        hasher = version.checksum.hasher()
-        with disk_faults(partial.path):
-            update_from(hasher, partial.data)
-        return hasher
+    def _chunks(self, address: str, remote: RemoteFile, start: int) -> Iterator[bytes]:
+        """Gives what comes after the first ``start`` bytes of this version of a file."""
+        options: GetOptions = {'range': {'offset': start}} if start else {}
+        if remote.validator == remote.etag != '':
+            options['if_match'] = remote.etag
+        url, limit = urlsplit(address), timedelta(seconds=self._policy.timeout)
+        server = f'{url.scheme}://{url.netloc}'
+        try:
+            if server not in self._stores:
+                # The limit of 30 s for a whole body must go; the one for silence stands in for it.
+                limits: ClientConfig = {'connect_timeout': limit, 'read_timeout': limit, 'timeout': timedelta(days=365)}
+                client: ClientConfig = {'allow_http': True, 'default_headers': HEADERS, **limits}
+                self._stores[server] = HTTPStore(server, client_options=client, retry_config={'max_retries': 0})
+            answer = obstore.get(self._stores[server], unquote(url.path[1:]), options=options)
+            if (encoding := answer.attributes.get('Content-Encoding', 'identity')) != 'identity':
+                raise Failure(f'the server sends it compressed ({encoding}), unasked', again=False)
+            if not remote.is_described_by(answer.meta):
+                raise Failure('the file changed on the server while it was fetched', anew=True)
+            yield from answer.stream(min_chunk_size=1)
+        except NotSupportedError:
+            raise Failure('the server sends only whole files', anew=True) from None
+        except (BaseError, OSError, ValueError) as error:  # only its words tell what it was
+            if status := re.search(r'status code: (\d{3}) ([^:\n]*)', str(error)):
+                raise _refusal(int(status[1]), status[2]) from None
+            why = 'sent nothing for too long' if 'TimedOut' in str(error) else f'failed ({str(error).splitlines()[0]})'
+            raise Failure(f'the server {why}') from None
 
-    def _verify(self, partial: PartialFile, version: RemoteFile, hasher: Hasher | None) -> None:
-        if version.checksum is not None and hasher is not None and not version.checksum.fits(hasher):
-            self._discard(partial)
-            raise Corrupt(f'its {version.checksum.algorithm} is not the published {version.checksum.hexadecimal}')
+    def fetch_all(self, files: Mapping[Download, int], outcome: Outcome, *, workers: int, show_progress: bool) -> None:
+        """Fetches files, of which about so many bytes are missing, in parallel; ``outcome`` is right at any moment."""
+        lock, arrived = threading.Lock(), dict.fromkeys(files, 0)
 
-    def _discard(self, partial: PartialFile) -> None:
-        with disk_faults(partial.path):
-            partial.discard()
+        def fetch(file: Download) -> None:
+            def count(num_bytes: int) -> None:
+                with lock:
+                    arrived[file] += num_bytes
+                    outcome.num_bytes += num_bytes
+                    bar.update(num_bytes)
+
+            was_fetched, why = False, ''
+            try:
+                was_fetched = self.fetch(file, count)
+            except Failure as failure:
+                why = str(failure)
+            with lock:
+                bar.total = (bar.total or 0) + arrived[file] - files[file]
+                if why:
+                    outcome.failed[file] = why
+                outcome.num_fetched += was_fetched
+                outcome.num_there += not was_fetched and not why
+
+        with tqdm(total=sum(files.values()), unit='B', unit_scale=True, disable=not show_progress) as bar:
+            self.in_parallel(fetch, files, workers=workers)
+
+    def in_parallel(self, work: Callable[[Item], None], items: Collection[Item], *, workers: int) -> None:
+        """Does some work on each of the items, in their order; what one raises ends them all."""
+        left = iter(list(items))
+
+        def run() -> None:
+            while not self.stop.is_set() and (item := next(left, None)) is not None:
+                work(item)
+
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for future in as_completed([pool.submit(run) for _ in range(workers)]):
+                future.result()
+        except BaseException as error:
+            self.stop.set()
+            # After Ctrl-C nobody waits for a silent server; what a thread was at is as safe as after a kill.
+            pool.shutdown(wait=isinstance(error, Exception))
+            raise
+        pool.shutdown()
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turns an error of the local disk into a :class:`DownloadError`: no retry helps against a full one."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f'cannot be written ({error.strerror})',
+            where=str(path),
+            fix='Make room and see to the rights; the same command goes on from what is there.',
+        ) from None
+
+
+def _part(name: str) -> str:
+    folder, slash, file = name.rpartition('/')
+    return f'{folder}{slash}.{file}.partial'
+
+
+def _refusal(status: int, reason: str, retry_after: str = '') -> Failure:
+    after = float(retry_after) if re.fullmatch('[0-9]{1,9}', retry_after) else 0.0
+    changed = status in (412, 416)  # the version that was asked for is no longer there
+    return Failure(f'{status} {reason}', again=changed or status in RETRIED, after=after, anew=changed)

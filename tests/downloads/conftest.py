@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mirror import HURRIED, Mirror, PlainMeter, serving
+from mirror import HURRIED, Mirror, serving
 
+from hierseg.downloads import RetryPolicy
+from hierseg.downloads import fetch as fetch_module
 from hierseg.downloads.fetch import Download, Fetcher
-from hierseg.downloads.ledger import Ledger
-from hierseg.downloads.patience import Patience
-from hierseg.downloads.remote import Client
 
 
 @pytest.fixture(autouse=True)
@@ -33,21 +33,23 @@ def content() -> bytes:
 
 
 @pytest.fixture
-def fetch(mirror: Mirror, tmp_path: Path) -> Callable[..., bool]:
+def fetch(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
     """Fetches one file of the mirror into the test's folder, as a new run would."""
 
-    def run(name: str = 'a.zip', *, patience: Patience = HURRIED, meter: PlainMeter | None = None, **options) -> bool:
-        fetcher = Fetcher(
-            tmp_path,
-            client=Client(patience),
-            patience=patience,
-            ledger=Ledger(tmp_path),
-            **{'resumed_from': 0, **options},
-        )
-        meter = meter or PlainMeter()
-        was_fetched = fetcher.fetch(Download(name, mirror.url + name), meter)
+    def run(
+        name: str = 'a.zip',
+        *,
+        policy: RetryPolicy = HURRIED,
+        arrived: list[int] | None = None,
+        resumed_from: int = 0,
+        stop: threading.Event | None = None,
+        recheck: bool = False,
+    ) -> bool:
+        monkeypatch.setattr(fetch_module, 'RESUMED_FROM_BYTES', resumed_from)
+        fetcher = Fetcher(tmp_path, policy=policy, recheck=recheck)
+        fetcher.stop = stop or fetcher.stop
+        was_fetched = fetcher.fetch(Download(name, mirror.url + name), [].append if arrived is None else arrived.append)
         if was_fetched:
-            assert meter.position == (tmp_path / name).stat().st_size
             assert [path.name for path in (tmp_path / name).parent.iterdir() if 'partial' in path.name] == []
         return was_fetched
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import namedtuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mirror import HURRIED, Mirror, serving
 from open_images_mirror import ARCHIVES, CLASSES, IMAGE_IDS, IMAGES, TABLES, archive, open_images_mirror
 
-from hierseg.downloads import DownloadOptions, OpenImagesDownload
-from hierseg.downloads.catalogue import split_files
-from hierseg.downloads.pool import Outcome
-from hierseg.errors import (
-    AnnotationError,
-    ConfigError,
-    DownloadError,
-    TaxonomyError,
-)
+from hierseg.downloads import OpenImagesDownload, Outcome
+from hierseg.downloads.open_images import class_ids, image_ids, in_words, official_files, sample
+from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
 
 
 @pytest.fixture
@@ -32,9 +29,7 @@ def download(mirror, tmp_path):
 
     def run(**options):
         urls = {'base_url': mirror.url, 'images_url': mirror.url}
-        steps = OpenImagesDownload(
-            tmp_path / 'out', DownloadOptions(**{'split': 'validation', 'patience': HURRIED, **urls, **options})
-        )
+        steps = OpenImagesDownload(tmp_path / 'out', **{'split': 'validation', 'policy': HURRIED, **urls, **options})
         plan, outcome = steps.plan(), Outcome()
         with steps.locked():
             steps.tables(plan, outcome)
@@ -69,7 +64,7 @@ class TestSelection:
         expected = {*TABLES, *map(archive, digits), *(IMAGES[int(number)] for number in images)}
         assert files_in(tmp_path / 'out') == expected
         assert selection.image_ids == tuple(sorted(IMAGE_IDS[int(number)] for number in images))
-        assert (outcome.num_fetched, outcome.num_there, outcome.failed) == (len(expected), 0, [])
+        assert (outcome.num_fetched, outcome.num_there, outcome.failed) == (len(expected), 0, {})
         assert outcome.num_bytes == sum(len(mirror.files[name]) for name in expected)
         for name in expected:
             assert (tmp_path / 'out' / name).read_bytes() == mirror.files[name]
@@ -147,10 +142,10 @@ class TestMissing:
             f'{archive("f")},{mirror.url}{archive("f")},404 Not Found',
             f'{IMAGES[2]},{mirror.url}{IMAGES[2]},404 Not Found',
         ]
-        assert len(mirror.gets(IMAGES[2])) == 1
+        assert [request.path for request in mirror.requests].count(IMAGES[2]) == 1
         mirror.files[IMAGES[2]] = image
         _, outcome = download()
-        assert (outcome.num_fetched, [failed.file.name for failed in outcome.failed]) == (1, [archive('f')])
+        assert (outcome.num_fetched, [file.name for file in outcome.failed]) == (1, [archive('f')])
         mirror.files[archive('f')] = b'PK'
         download()
         assert not (tmp_path / 'out/not_fetched.csv').exists()
@@ -171,12 +166,9 @@ class TestMissing:
             download(base_url='http://mirror.invalid/')
 
     def test_a_network_that_goes_away_ends_the_run(self, mirror, tmp_path):
-        options = DownloadOptions('validation', base_url=mirror.url, patience=HURRIED)
         with serving(open_images_mirror()) as other:
-            options = DownloadOptions(
-                'validation', base_url=mirror.url, images_url=other.url, patience=HURRIED, workers=1
-            )
-            steps = OpenImagesDownload(tmp_path / 'out', options)
+            urls = {'base_url': mirror.url, 'images_url': other.url}
+            steps = OpenImagesDownload(tmp_path / 'out', 'validation', **urls, policy=HURRIED, workers=1)
             plan, outcome = steps.plan(), Outcome()
             with steps.locked():
                 steps.tables(plan, outcome)
@@ -188,18 +180,18 @@ class TestMissing:
 class TestPlan:
     def plan(self, mirror, tmp_path, **options):
         urls = {'base_url': mirror.url, 'images_url': mirror.url}
-        options = DownloadOptions(**{'split': 'validation', 'patience': HURRIED, **urls, **options})
-        return OpenImagesDownload(tmp_path / 'out', options).plan()
+        options = {'split': 'validation', 'policy': HURRIED, **urls, **options}
+        return OpenImagesDownload(tmp_path / 'out', **options).plan()
 
-    def test_says_what_there_is(self, mirror, download, tmp_path):
+    def test_says_what_there_is(self, mirror, tmp_path):
         del mirror.files[archive('7')]
         mirror.files[archive('f')] = bytes(12_345_678)
-        text = str(self.plan(mirror, tmp_path))
-        assert f'{len(mirror.files[CLASSES])} B | to fetch' in text
-        assert '12.3 MB | to fetch' in text
-        assert '? | 404 Not Found' in text
-        assert 'at most 41,620' in text
-        assert 'about 12.2 GB' in text  # 41,620 × 294 kB = 12.236 GB
+        plan = self.plan(mirror, tmp_path)
+        files = {file.name: file for file in (*plan.tables, *plan.archives)}
+        assert files[CLASSES].num_missing == len(mirror.files[CLASSES])
+        assert files[archive('f')].num_missing == 12_345_678
+        assert (files[archive('7')].size, files[archive('7')].problem) == (None, '404 Not Found')
+        assert plan.most_images == 41_620
         assert not (tmp_path / 'out').exists()
         assert {request.method for request in mirror.requests} == {'HEAD'}
 
@@ -237,16 +229,16 @@ class TestOptions:
             {'images_url': 's3://open-images-dataset'},
         ],
     )
-    def test_bad_ones(self, options):
+    def test_bad_ones(self, tmp_path, options):
         with pytest.raises(ConfigError):
-            DownloadOptions(**{'split': 'train', **options})
+            OpenImagesDownload(tmp_path, **{'split': 'train', **options})
 
     def test_the_challenge_has_no_test_annotations(self, tmp_path):
         with pytest.raises(ConfigError, match='were never published'):
-            OpenImagesDownload(tmp_path, DownloadOptions('test'))
+            OpenImagesDownload(tmp_path, 'test')
 
     def test_only_one_at_a_time(self, tmp_path):
-        steps = [OpenImagesDownload(tmp_path, DownloadOptions('train')) for _ in range(2)]
+        steps = [OpenImagesDownload(tmp_path, 'train') for _ in range(2)]
         with steps[0].locked(), pytest.raises(DownloadError, match='another download'), steps[1].locked():
             pass
         with steps[1].locked():
@@ -273,6 +265,122 @@ class TestOptions:
     ],
 )
 def test_official_paths(release, split, path):
-    files = split_files(release, split)
-    assert path in (*files.tables, *files.archives.values())
-    assert len(files.archives) == 16
+    tables, archives = official_files(release, split)
+    assert path in (*tables.values(), *archives.values())
+    assert len(archives) == 16
+
+
+A, B, C = (letter * 16 for letter in 'abc')
+
+
+@pytest.fixture
+def classes(tmp_path):
+    path = tmp_path / 'classes.csv'
+    path.write_text('/m/a,Animal\n/m/d,Dog\n/m/t,Teddy bear\n/m/y,Toy\n/m/c,Car\n/m/x,Extra\n')
+    return path
+
+
+@pytest.fixture
+def hierarchy(tmp_path):
+    def node(class_id, *below):
+        return {'LabelName': class_id, **({'Subcategory': list(below)} if below else {})}
+
+    path = tmp_path / 'hierarchy.json'
+    top = node('/m/0bl9f', node('/m/a', node('/m/d'), node('/m/t')), node('/m/y', node('/m/t')), node('/m/c'))
+    top['Subcategory'][2]['Part'] = [node('/m/wheel')]
+    path.write_text(json.dumps(top))
+    return path
+
+
+class TestClassIds:
+    @pytest.mark.parametrize(
+        ('names', 'expected'),
+        [
+            (['Animal'], 'adt'),
+            (['/m/a'], 'adt'),
+            (['Toy'], 'yt'),  # by the other parent
+            (['Car', 'Dog'], 'cd'),
+            (['Extra'], 'x'),  # listed, but outside the hierarchy
+        ],
+    )
+    def test_descendants_belong_to_a_class(self, classes, hierarchy, names, expected):
+        found = class_ids(names, hierarchy=hierarchy, classes=classes)
+        assert found == {f'/m/{letter}' for letter in expected}
+
+    def test_parts_are_no_descendants(self, classes, hierarchy):
+        assert '/m/wheel' not in class_ids(['Car'], hierarchy=hierarchy, classes=classes)
+
+    def test_a_hierarchy_alone_stands_for_its_classes(self, classes, tmp_path):
+        path = tmp_path / 'mine.csv'
+        path.write_text('child,parent\nDog,Animal\n/m/t,\n')
+        assert class_ids([], hierarchy=path, classes=classes) == {'/m/a', '/m/d', '/m/t'}
+        assert class_ids(['Animal'], hierarchy=path, classes=classes) == {'/m/a', '/m/d'}
+
+    def test_an_unknown_class(self, classes, hierarchy):
+        with pytest.raises(TaxonomyError, match=r"no class is called 'Dgo'\. Is it 'Dog'\?"):
+            class_ids(['Dgo'], hierarchy=hierarchy, classes=classes)
+
+
+class TestImageIds:
+    def write(self, tmp_path, name, *rows):
+        path = tmp_path / name
+        path.write_text('\n'.join(['LabelName,Source,ImageID', *rows]) + '\n')
+        return path
+
+    def test_of_several_tables_and_some_classes(self, tmp_path):
+        first = self.write(tmp_path, '1.csv', f'/m/d,x,{B}', f'/m/c,x,{A}', f'/m/d,y,{B}')
+        second = self.write(tmp_path, '2.csv', f'/m/d,x,{C}')
+        assert image_ids([first, second], classes=None) == [A, B, C]
+        assert image_ids([first, second], classes={'/m/d'}) == [B, C]
+        assert image_ids([first], classes=set()) == []
+
+    def test_an_id_of_digits_is_text(self, tmp_path):
+        path = self.write(tmp_path, '1.csv', '/m/d,x,0000000000000012', '/m/d,x,00000000000001e2')
+        assert image_ids([path], classes=None) == ['0000000000000012', '00000000000001e2']
+
+    @pytest.mark.parametrize('bad', ['../../../../etc/passwd', 'AAAAAAAAAAAAAAAA', 'abc', ''])
+    def test_an_id_becomes_no_other_path(self, tmp_path, bad):
+        path = self.write(tmp_path, '1.csv', f'/m/d,x,{bad}')
+        with pytest.raises(AnnotationError, match='16 hex digits'):
+            image_ids([path], classes=None)
+
+    @pytest.mark.parametrize(
+        'text', ['', 'ImageID,Confidence\n', '<html>not found</html>\n', f'ImageID,LabelName\n{A}\n']
+    )
+    def test_no_such_table(self, tmp_path, text):
+        path = tmp_path / 'bad.csv'
+        path.write_text(text)
+        with pytest.raises(AnnotationError, match=r'bad\.csv: cannot be read as a table'):
+            image_ids([path], classes=None)
+
+
+@given(count=st.integers(0, 60), seed=st.integers(0, 5))
+def test_a_smaller_sample_is_part_of_a_larger_one(count, seed):
+    ids = [f'{number:016x}' for number in range(50)]
+    chosen = sample(ids, count, seed=seed)
+    assert len(chosen) == min(count, 50)
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= set(sample(ids, count + 1, seed=seed))
+
+
+def test_samples_depend_on_the_seed():
+    ids = [f'{number:016x}' for number in range(50)]
+    assert sample(ids, 10, seed=0) != sample(ids, 10, seed=1)
+    assert sample(ids, 10, seed=0) == sample(ids, 10, seed=0)
+
+
+def test_the_real_hierarchy(test_data):
+    folder = test_data / 'openimages'
+    hierarchy = folder / 'challenge-2019-label300-segmentable-hierarchy.json'
+    classes = folder / 'challenge-2019-classes-description-segmentable.csv'
+    assert len(class_ids([], hierarchy=hierarchy, classes=classes)) == 300
+    # Person › Man, Woman, Boy, Girl.
+    assert len(class_ids(['Person'], hierarchy=hierarchy, classes=classes)) == 5
+    assert '/m/0kmg4' in class_ids(['Carnivore'], hierarchy=hierarchy, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ('num_bytes', 'words'), [(0, '0 B'), (999, '999 B'), (1_234_567, '1.23 MB'), (561 * 10**9, '561 GB')]
+)
+def test_bytes_in_words(num_bytes, words):
+    assert in_words(num_bytes) == words

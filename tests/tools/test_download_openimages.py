@@ -85,9 +85,16 @@ class TestWords:
         assert '10 files fetched' in out
 
     def test_a_dry_run_fetches_nothing(self, mirror, run, arguments, tmp_path):
+        del mirror.files[archive('7')]
+        mirror.files[archive('f')] = bytes(12_345_678)
         status, out, _ = run(TOOL, [*arguments, '--dry-run'])
         assert status == 0
         assert all(name in out for name in (*TABLES, archive('0'), archive('f')))
+        assert f'{len(mirror.files[CLASSES])} B | to fetch' in out
+        assert '12.3 MB | to fetch' in out
+        assert '? | 404 Not Found' in out
+        assert 'at most 41,620' in out
+        assert 'about 12.2 GB' in out  # 41,620 × 294 kB = 12.236 GB
         assert not (tmp_path / 'out').exists()
         assert {request.method for request in mirror.requests} == {'HEAD'}
 
@@ -126,7 +133,7 @@ class TestKilled:
         others = [tmp_path / 'out' / name for name in (*TABLES, *IMAGES)]
         arrived = lambda name: partial[name].exists() and partial[name].stat().st_size == halves[name]  # noqa: E731
         wait_for(lambda: all(path.exists() for path in others) and all(map(arrived, large)))
-        wait_for(lambda: (tmp_path / 'out/.verified.csv').read_text().count('\n') == len(others))
+        wait_for(lambda: (tmp_path / 'out/.verified.csv').read_text().count('\n') == len(others) + len(large))
         process.kill()
         assert process.wait() == -signal.SIGKILL
         process.communicate()
@@ -170,7 +177,7 @@ def test_ctrl_c_leaves_parts_and_no_traceback(mirror, arguments, tmp_path):
     name = archive('0')
     mirror.files[name] = np.random.default_rng(0).bytes(3_000_000)
     mirror.faults[name] = [Fault(wait_after=2_000_000)]
-    process = start(arguments)
+    process = start([*arguments, '--timeout', '600'])
     partial = (tmp_path / 'out' / name).with_name(f'.{Path(name).name}.partial')
     wait_for(lambda: partial.exists() and partial.stat().st_size == 2_000_000)
     process.send_signal(signal.SIGINT)

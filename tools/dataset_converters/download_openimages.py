@@ -12,18 +12,23 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from hierseg.downloads import DownloadOptions, OpenImagesDownload, Patience
-from hierseg.downloads.catalogue import (
+from terminaltables import AsciiTable
+
+from hierseg.downloads import OpenImagesDownload, Outcome, RetryPolicy
+from hierseg.downloads.open_images import (
     BASE_URL,
+    IMAGE_BYTES,
     IMAGES_URL,
+    IMAGES_WITH,
     RELEASES,
     SPLITS,
+    Plan,
+    Selection,
+    in_words,
 )
-from hierseg.downloads.open_images import IMAGES_WITH
-from hierseg.downloads.plan import in_words
-from hierseg.downloads.pool import Outcome
 from hierseg.errors import exits_cleanly
 
 
@@ -53,54 +58,74 @@ def parse_args() -> argparse.Namespace:
     servers.add_argument('--base-url', default=BASE_URL, metavar='URL', help='of tables and masks')
     servers.add_argument('--images-url', default=IMAGES_URL, metavar='URL', help='of images')
     servers.add_argument('--workers', type=int, default=16, metavar='N', help='connections at a time')
-    patience = Patience()
-    servers.add_argument('--timeout', type=float, default=patience.timeout, metavar='S', help='seconds without a byte')
-    servers.add_argument('--min-rate', type=float, default=patience.min_rate, metavar='B', help='bytes a second')
+    policy = RetryPolicy()
+    servers.add_argument('--timeout', type=float, default=policy.timeout, metavar='S', help='seconds without a byte')
+    servers.add_argument('--min-rate', type=float, default=policy.min_rate, metavar='B', help='bytes a second')
     servers.add_argument(
         '--rate-window',
         type=float,
-        default=patience.rate_window,
+        default=policy.rate_window,
         metavar='S',
         help='seconds for that rate',
     )
     servers.add_argument(
-        '--attempts', type=int, default=patience.attempts, metavar='N', help='in a row that get no further with a file'
+        '--attempts', type=int, default=policy.attempts, metavar='N', help='in a row that get no further with a file'
     )
     servers.add_argument(
-        '--backoff', type=float, default=patience.backoff, metavar='S', help='before the second attempt, then doubled'
+        '--backoff', type=float, default=policy.backoff, metavar='S', help='before the second attempt, then doubled'
     )
     return parser.parse_args()
 
 
-def options_from(args: argparse.Namespace) -> DownloadOptions:
-    return DownloadOptions(
-        split=args.split,
+def plan_in_words(plan: Plan) -> str:
+    files, rows = [*plan.tables, *plan.archives], [['file', 'size', 'state']]
+    for file in files:
+        there = f'{in_words(file.num_there)} are there' if file.num_there else 'to fetch'
+        state = file.problem or ('there' if file.is_whole else there)
+        rows.append([file.name, '?' if file.size is None else in_words(file.size), state])
+    images = in_words(plan.most_images * IMAGE_BYTES)
+    rows.append([f'images, at most {plan.most_images:,}', f'about {images}', 'the tables say which'])
+    total, missing = sum(file.size or 0 for file in files), sum(file.num_missing for file in files)
+    rows.append(['in all, without images', in_words(total), f'{in_words(missing)} to fetch'])
+    table = AsciiTable(rows)
+    table.justify_columns[1] = 'right'
+    table.inner_footing_row_border = True
+    return str(table.table)
+
+
+def selection_in_words(selection: Selection) -> str:
+    images = f'{len(selection.image_ids):,} of {selection.num_named:,} images'
+    archives = f'{len(selection.archives)} archives of masks'
+    return f'{images}, {archives}: about {in_words(selection.num_bytes)} to fetch'
+
+
+def run(args: argparse.Namespace, outcome: Outcome) -> None:
+    download = OpenImagesDownload(
+        args.out,
+        args.split,
         release=args.release,
-        classes=tuple(args.classes),
+        classes=args.classes,
         hierarchy=args.hierarchy,
         images_with=args.images_with,
         max_images=args.max_images,
         seed=args.seed,
+        recheck=args.recheck,
         base_url=args.base_url,
         images_url=args.images_url,
         workers=args.workers,
-        recheck=args.recheck,
-        patience=Patience(args.timeout, args.min_rate, args.rate_window, args.attempts, args.backoff),
+        policy=RetryPolicy(args.timeout, args.min_rate, args.rate_window, args.attempts, args.backoff),
+        show_progress=True,
     )
-
-
-def run(args: argparse.Namespace, outcome: Outcome) -> None:
-    download = OpenImagesDownload(args.out, options_from(args), show_progress=True)
     plan = download.plan()
-    print(plan, flush=True)
+    print(plan_in_words(plan), flush=True)
     if args.dry_run:
         if all(table.is_whole for table in plan.tables):
-            print(download.select(plan))
+            print(selection_in_words(download.select(plan)))
         return
     with download.locked():
         download.tables(plan, outcome)
         selection = download.select(plan)
-        print(selection, flush=True)
+        print(selection_in_words(selection), flush=True)
         download.fetch(selection, plan, outcome)
     print(f'{outcome.num_fetched:,} files fetched ({in_words(outcome.num_bytes)}), {outcome.num_there:,} were there')
     if outcome.failed:
@@ -115,7 +140,9 @@ def main() -> None:
             run(args, Outcome())
     except KeyboardInterrupt:
         print('\nstopped; what has arrived is kept, and the same command goes on from it', file=sys.stderr)
-        raise SystemExit(130) from None
+        # A worker may wait for a silent server; what it is at is as safe as after a kill.
+        sys.stderr.flush()
+        os._exit(130)
 
 
 if __name__ == '__main__':

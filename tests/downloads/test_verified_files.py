@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 
-from hierseg.downloads.ledger import LEDGER_NAME, Ledger
+from hierseg.downloads.fetch import VerifiedFiles
 
 
 def with_files(folder, *names):
     (folder / 'train').mkdir()
     for name in names:
         (folder / name).write_bytes(b'12345')
-    return Ledger(folder)
+    return VerifiedFiles(folder)
 
 
 def test_the_next_run_knows_what_was_recorded(tmp_path):
-    ledger = with_files(tmp_path, 'a.csv', 'train/b.jpg', 'c.csv')
-    ledger.record('a.csv', version='"one, two"')
-    ledger.record('train/b.jpg', version='')
-    assert ledger.version('a.csv') == '"one, two"'
-    again = Ledger(tmp_path)
+    verified = with_files(tmp_path, 'a.csv', 'train/b.jpg', 'c.csv')
+    verified.record('a.csv', '"one, two"')
+    verified.record('train/b.jpg', '')
+    assert verified.version('a.csv') == '"one, two"'
+    again = VerifiedFiles(tmp_path)
     assert [again.version(name) for name in ('a.csv', 'train/b.jpg', 'c.csv', 'd.csv')] == [
         '"one, two"',
         '',
@@ -29,34 +29,34 @@ def test_the_next_run_knows_what_was_recorded(tmp_path):
 
 
 def test_a_file_that_changed_is_not_known(tmp_path):
-    ledger = with_files(tmp_path, 'a', 'b', 'c')
+    verified = with_files(tmp_path, 'a', 'b', 'c')
     for name in 'abc':
-        ledger.record(name, version='1')
+        verified.record(name, '1')
     (tmp_path / 'a').write_bytes(b'123456')
     os.utime(tmp_path / 'b', ns=(0, 0))
     (tmp_path / 'c').unlink()
-    assert [Ledger(tmp_path).version(name) for name in 'abc'] == [None, None, None]
+    assert [VerifiedFiles(tmp_path).version(name) for name in 'abc'] == [None, None, None]
 
 
 def test_the_last_line_counts(tmp_path):
-    ledger = with_files(tmp_path, 'a')
-    ledger.record('a', version='1')
-    ledger.record('a', version='2')
-    assert Ledger(tmp_path).version('a') == '2'
+    verified = with_files(tmp_path, 'a')
+    verified.record('a', '1')
+    verified.record('a', '2')
+    assert VerifiedFiles(tmp_path).version('a') == '2'
 
 
 def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
-    ledger = with_files(tmp_path, 'a', 'b', 'c')
-    ledger.record('a', version='1')
-    ledger.record('b', version='1')
-    path = tmp_path / LEDGER_NAME
+    verified = with_files(tmp_path, 'a', 'b', 'c')
+    verified.record('a', '1')
+    verified.record('b', '1')
+    path = tmp_path / '.verified.csv'
     whole = path.read_bytes()
     first = whole.index(b'\n') + 1
     for end in range(first, len(whole)):
         path.write_bytes(whole[:end])
-        after = Ledger(tmp_path)
-        after.record('c', version='1')
-        again = Ledger(tmp_path)
+        after = VerifiedFiles(tmp_path)
+        after.record('c', '1')
+        again = VerifiedFiles(tmp_path)
         assert (again.version('a'), again.version('c')) == ('1', '1')
         # The last two characters are the version and the line feed: without them size and time still are whole.
         assert again.version('b') == {1: '1', 2: ''}.get(len(whole) - end)
