@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from hierseg.apis.runner import check_checkpoint, running
-from hierseg.engine.checkpoint_fit import fit_tensors, fitted, require_all, weights_of
+from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
 from hierseg.errors import ConfigError
 from hierseg.registry import MODELS
 

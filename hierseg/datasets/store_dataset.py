@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 from hierseg.annotations import ImageRow, LayerView, Store
 from hierseg.annotations.trainable import trainable
-from hierseg.datasets.paint_boxes import PaintBoxes
+from hierseg.datasets.transforms import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.registry import DATASETS
 from hierseg.seeding import SeededSamples
@@ -125,7 +125,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         if 'classes' in metainfo:
             where = f'StoreDataset, metainfo classes against store {self.store.path}'
             require_same_class_names(taxonomy.names, metainfo['classes'], where=where)
-        found = {**metainfo, 'classes': taxonomy.names, 'class_ids': taxonomy.ids, 'taxonomy': taxonomy.to_json()}
+        found = {**metainfo, **taxonomy.dataset_meta()}
         if isinstance(self.store, LayerView):
             found |= {'layer': self.store.layer, 'whole_taxonomy': self.store.store.taxonomy.to_json()}
         return found

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hierseg.datasets.passes import Passes
+from hierseg.datasets.balanced_samplers import Passes
 
 rates = st.lists(st.floats(0.01, 6), max_size=8).map(lambda values: np.array([*values, 1.0]))
 seeds = st.integers(0, 1000)

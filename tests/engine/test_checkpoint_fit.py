@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hierseg.engine.checkpoint_fit import Fate, as_csv, fit_tensors, fitted, summary
+from hierseg.engine.checkpoints import TensorStatus, as_csv, fit_tensors, fitted, summary
 
 PARTS = ('layer0', 'layer1')
 
@@ -16,16 +16,16 @@ def zeros(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
     return {name.replace('__', '.'): torch.zeros(shape) for name, shape in shapes.items()}
 
 
-def test_every_tensor_has_a_fate_and_a_reason() -> None:
+def test_every_tensor_has_a_status_and_a_reason() -> None:
     model = zeros(backbone__conv__weight=(4, 3), head__weight=(9, 4), head__bias=(9,), extra=())
     checkpoint = zeros(backbone__conv__weight=(4, 3), head__weight=(81, 4), head__bias=(81,), old__weight=(2,))
     fits = fit_tensors(model, checkpoint)
-    assert [(fit.name, fit.source, fit.fate) for fit in fits] == [
-        ('backbone.conv.weight', 'backbone.conv.weight', Fate.TAKEN),
-        ('head.weight', 'head.weight', Fate.OTHER_SHAPE),
-        ('head.bias', 'head.bias', Fate.OTHER_SHAPE),
-        ('extra', '', Fate.MISSING),
-        ('', 'old.weight', Fate.UNUSED),
+    assert [(fit.name, fit.source, fit.status) for fit in fits] == [
+        ('backbone.conv.weight', 'backbone.conv.weight', TensorStatus.TAKEN),
+        ('head.weight', 'head.weight', TensorStatus.OTHER_SHAPE),
+        ('head.bias', 'head.bias', TensorStatus.OTHER_SHAPE),
+        ('extra', '', TensorStatus.MISSING),
+        ('', 'old.weight', TensorStatus.UNUSED),
     ]
     assert str(fits[1]) == 'head.weight: (81, 4) in the checkpoint, (9, 4) in the model'
     assert as_csv(fits).splitlines()[1:3] == [
@@ -37,28 +37,28 @@ def test_every_tensor_has_a_fate_and_a_reason() -> None:
 def test_every_part_takes_from_a_checkpoint_of_one_model() -> None:
     model = zeros(layer0__conv=(3,), layer0__head=(5,), layer1__conv=(3,), layer1__head=(2,))
     fits = fit_tensors(model, zeros(conv=(3,), head=(2,)), parts=PARTS)
-    assert [(fit.name, fit.source, fit.fate) for fit in fits] == [
-        ('layer0.conv', 'conv', Fate.TAKEN),
-        ('layer0.head', 'head', Fate.OTHER_SHAPE),
-        ('layer1.conv', 'conv', Fate.TAKEN),
-        ('layer1.head', 'head', Fate.TAKEN),
+    assert [(fit.name, fit.source, fit.status) for fit in fits] == [
+        ('layer0.conv', 'conv', TensorStatus.TAKEN),
+        ('layer0.head', 'head', TensorStatus.OTHER_SHAPE),
+        ('layer1.conv', 'conv', TensorStatus.TAKEN),
+        ('layer1.head', 'head', TensorStatus.TAKEN),
     ]
 
 
 def test_a_checkpoint_that_has_parts_gives_each_its_own() -> None:
     model = zeros(layer0__conv=(3,), layer1__conv=(3,))
     fits = fit_tensors(model, zeros(layer1__conv=(3,), conv=(3,)), parts=PARTS)
-    assert [(fit.name, fit.source, fit.fate) for fit in fits] == [
-        ('layer0.conv', '', Fate.MISSING),
-        ('layer1.conv', 'layer1.conv', Fate.TAKEN),
-        ('', 'conv', Fate.UNUSED),
+    assert [(fit.name, fit.source, fit.status) for fit in fits] == [
+        ('layer0.conv', '', TensorStatus.MISSING),
+        ('layer1.conv', 'layer1.conv', TensorStatus.TAKEN),
+        ('', 'conv', TensorStatus.UNUSED),
     ]
 
 
 def test_the_backbone_s_own_layer1_is_no_part() -> None:
     # ResNet calls its stages layer1 to layer4.
     fits = fit_tensors(zeros(layer0__backbone__layer1__w=(1,)), zeros(backbone__layer1__w=(1,)), parts=PARTS)
-    assert [fit.fate for fit in fits] == [Fate.TAKEN]
+    assert [fit.status for fit in fits] == [TensorStatus.TAKEN]
 
 
 def test_the_summary_counts_by_module_and_names_what_was_not_taken() -> None:

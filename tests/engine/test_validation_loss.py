@@ -14,7 +14,7 @@ from mmengine.visualization import LocalVisBackend
 from stub_training import alone_settings, layerwise_settings, make_runner, numbers
 from torch import Tensor, nn
 
-from hierseg.engine.validation_loss import mean_loss, unchanged
+from hierseg.engine.hooks import mean_loss, unchanged
 from hierseg.errors import ConfigError
 from hierseg.registry import MODELS
 
