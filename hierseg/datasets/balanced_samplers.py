@@ -81,7 +81,7 @@ class Passes:
 
 
 class BalancedSampler(StreamSampler):
-    """What the balanced samplers share: one stream of :class:`Passes` for all processes.
+    """Base of the balanced samplers: one stream of :class:`Passes` for all processes.
 
     Process k of W has the places k, k + W, k + 2W, … of the stream, across the ends of passes: nothing is
     repeated or dropped to make a pass a multiple of W. Iterated as it is, an epoch is a stretch of the stream
@@ -228,17 +228,15 @@ class ClassAwareStreamSampler(BalancedSampler):
 
     def _images(self, number: int) -> IntArray:
         items, times_before = self._passes.listed(number)
-        images = [self._image(*place) for place in zip(items.tolist(), times_before.tolist(), strict=True)]
+        images = []
+        for item, before in zip(items.tolist(), times_before.tolist(), strict=True):
+            members = self._members[item]
+            lap, at = divmod(before, len(members))
+            if item not in self._laps or self._laps[item][0] != (self.seed, lap):
+                generator = np.random.default_rng((self.seed, Purpose.LAP, int(self._drawn[item]), lap))
+                self._laps[item] = (self.seed, lap), generator.permutation(members)
+            images.append(int(self._laps[item][1][at]))
         return np.array(images, dtype=np.int32)
-
-    def _image(self, item: int, times_before: int) -> int:
-        """The image that a class shows when it has come that many times before."""
-        members = self._members[item]
-        lap, at = divmod(times_before, len(members))
-        if item not in self._laps or self._laps[item][0] != (self.seed, lap):
-            generator = np.random.default_rng((self.seed, Purpose.LAP, int(self._drawn[item]), lap))
-            self._laps[item] = (self.seed, lap), generator.permutation(members)
-        return int(self._laps[item][1][at])
 
 
 def training_labels(dataset: Any, *, where: str) -> TrainingLabels:

@@ -130,7 +130,7 @@ class StreamBatchSampler(BatchSampler):
 
 
 def can_seek(loader: DataLoader[Any]) -> bool:
-    """Whether :func:`seek` finds any batch: it can in batches of a fixed size, drawn from a stream."""
+    """Tells if :func:`seek` finds any batch: it can in batches of a fixed size, drawn from a stream."""
     return hasattr(loader.batch_sampler, 'start') or _is_plain(loader.batch_sampler)
 
 

@@ -30,7 +30,8 @@ class LoadAnnotations(MmdetLoadAnnotations):
 
     def _load_masks(self, results: dict[str, Any]) -> None:
         masks = self._process_masks(results)
-        if not (masks and self.poly2mask and all(_is_compressed(mask) for mask in masks)):
+        compressed = all(isinstance(mask, dict) and isinstance(mask['counts'], str) for mask in masks)
+        if not (masks and self.poly2mask and compressed):
             super()._load_masks(results)
             return
         height, width = results['ori_shape']
@@ -124,10 +125,6 @@ class IgnoreMaskless(BaseTransform):
         masks = results['gt_masks'].masks
         results['gt_ignore_flags'] = results['gt_ignore_flags'] | ~masks.any(axis=(1, 2))
         return None if results['gt_ignore_flags'].all() else results
-
-
-def _is_compressed(mask: Any) -> bool:
-    return isinstance(mask, dict) and isinstance(mask['counts'], str)
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

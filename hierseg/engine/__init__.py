@@ -5,14 +5,7 @@ Hooks and loops are found by their registered names; what a run trains, :func:`t
 
 from hierseg.engine.checkpoints import AtomicCheckpointHook, LoadFromHook
 from hierseg.engine.hooks import ClassCountHook, ValidationLossHook
-from hierseg.engine.layerwise import (
-    LayerwiseHook,
-    LayerwiseOptimWrapperConstructor,
-    LayerwiseTrainLoop,
-    Part,
-    part_in_training,
-    trained_parts,
-)
+from hierseg.engine.layerwise import LayerwiseHook, LayerwiseOptimWrapperConstructor, LayerwiseTrainLoop, trained_parts
 from hierseg.engine.resuming import ExactResumeHook
 
 __all__ = [
@@ -23,8 +16,6 @@ __all__ = [
     'LayerwiseOptimWrapperConstructor',
     'LayerwiseTrainLoop',
     'LoadFromHook',
-    'Part',
     'ValidationLossHook',
-    'part_in_training',
     'trained_parts',
 ]

@@ -102,7 +102,8 @@ def fit_tensors(
     whole = not parts or any(name.startswith(tuple(f'{part}.' for part in parts)) for name in checkpoint)
     fits = []
     for name, tensor in model.items():
-        source = name if whole else _within_part(name, parts)
+        part, _, rest = name.partition('.')
+        source = rest if part in parts and not whole else name
         shape = tuple(tensor.shape)
         if source not in checkpoint:
             fits.append(TensorFit(name, '', shape, (), TensorStatus.MISSING))
@@ -143,11 +144,8 @@ def require_all(fits: Sequence[TensorFit], *, where: str) -> None:
         ConfigError: It is not; the first ones are named.
     """
     # Checkpoints of early PyTorch do not have the counters; batch normalisation does not need them to test.
-    bad = [
-        fit
-        for fit in fits
-        if fit.name and fit.status is not TensorStatus.TAKEN and 'num_batches_tracked' not in fit.name
-    ]
+    own = [fit for fit in fits if fit.name and 'num_batches_tracked' not in fit.name]
+    bad = [fit for fit in own if fit.status is not TensorStatus.TAKEN]
     if bad:
         some = '; '.join(map(str, bad[:SHOWN])) + ('; …' if len(bad) > SHOWN else '')
         raise ConfigError(
@@ -179,15 +177,9 @@ def as_csv(fits: Sequence[TensorFit]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['tensor', 'in_checkpoint', 'shape', 'shape_in_checkpoint', 'status'])
-    writer.writerows(
-        [fit.name, fit.source, _text(fit.shape), _text(fit.source_shape), fit.status.value] for fit in fits
-    )
+    for fit in fits:
+        writer.writerow([fit.name, fit.source, _text(fit.shape), _text(fit.source_shape), fit.status.value])
     return text.getvalue()
-
-
-def _within_part(name: str, parts: Sequence[str]) -> str:
-    part, _, rest = name.partition('.')
-    return rest if part in parts else name
 
 
 def _module(name: str, parts: Sequence[str]) -> str:
@@ -250,7 +242,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
         if self.max_keep_ckpts > 0:
-            self._remove(kept[: -self.max_keep_ckpts])
+            for path in map(self._path, kept[: -self.max_keep_ckpts]):
+                if is_main_process() and self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
             self.keep_ckpt_ids.clear()
             self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', [*self.keep_ckpt_ids])
@@ -258,11 +252,6 @@ class AtomicCheckpointHook(CheckpointHook):
     def _path(self, step: int) -> str:
         path: str = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
         return path
-
-    def _remove(self, steps: list[int]) -> None:
-        for path in map(self._path, steps):
-            if is_main_process() and self.file_backend.isfile(path):
-                self.file_backend.remove(path)
 
 
 @HOOKS.register_module()
@@ -307,14 +296,11 @@ class LoadFromHook(Hook):
                 where=where,
             )
         else:
-            self._report(runner, fits, parts)
+            table = Path(runner.log_dir) / TABLE
+            if is_main_process():
+                write_atomically(as_csv(fits).encode(), table)
+            runner.logger.info(f'load_from {runner._load_from}: {summary(fits, parts=parts)}\nall of them: {table}')
         checkpoint['state_dict'] = fitted(own, weights, fits)
-
-    def _report(self, runner: Runner, fits: list[TensorFit], parts: tuple[str, ...]) -> None:
-        table = Path(runner.log_dir) / TABLE
-        if is_main_process():
-            write_atomically(as_csv(fits).encode(), table)
-        runner.logger.info(f'load_from {runner._load_from}: {summary(fits, parts=parts)}\nall of them: {table}')
 
 
 def _some(names: Any) -> str:

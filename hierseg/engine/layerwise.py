@@ -105,6 +105,10 @@ class LayerwiseTrainLoop(BaseLoop):
         dataloader: A dataloader config for each layer; other keys are shared by all layers.
         max_epochs: Epochs of each layer, in the order of training.
 
+    Attributes:
+        max_epochs: Epochs of all layers.
+        max_iters: Iterations of all layers.
+
     Raises:
         ConfigError: Layers are missing in one of the settings, batch sizes differ, a layer would not be
             trained, or the hook is missing.
@@ -120,7 +124,7 @@ class LayerwiseTrainLoop(BaseLoop):
             self.layers.append(layer)
             first_epoch += epochs
             first_iteration += layer.max_iterations
-        self._max_epochs, self._max_iters = first_epoch, first_iteration
+        self.max_epochs, self.max_iters = first_epoch, first_iteration
         self._epoch = self._iter = 0  # set by the runner when it resumes
         runner.param_schedulers = self._bind_schedulers(runner.param_schedulers)
 
@@ -167,16 +171,6 @@ class LayerwiseTrainLoop(BaseLoop):
         return bound
 
     @property
-    def max_epochs(self) -> int:
-        """Epochs of all layers."""
-        return self._max_epochs
-
-    @property
-    def max_iters(self) -> int:
-        """Iterations of all layers."""
-        return self._max_iters
-
-    @property
     def epoch(self) -> int:
         """Epochs done, of all layers."""
         return self._epoch
@@ -196,14 +190,14 @@ class LayerwiseTrainLoop(BaseLoop):
         return self.layers[bisect_right([layer.first_epoch for layer in self.layers], epoch) - 1]
 
     @property
-    def layer_epoch(self) -> int:
-        """Epochs done of the layer in training."""
-        return self._epoch - self.layer.first_epoch
-
-    @property
     def layer_iter(self) -> int:
         """Iterations done of the layer in training."""
         return self._iter - self.layer.first_iteration
+
+    @property
+    def _batches_done(self) -> int:
+        """Batches done of the epoch in training."""
+        return self.layer_iter - (self._epoch - self.layer.first_epoch) * self.layer.iterations_per_epoch
 
     @property
     def parts(self) -> list[Part]:
@@ -230,7 +224,7 @@ class LayerwiseTrainLoop(BaseLoop):
         self._check_model_and_hooks()
         self._check_position()
         self.runner.call_hook('before_train')
-        while self._epoch < self._max_epochs:
+        while self._epoch < self.max_epochs:
             layer = self.layer
             self._begin(layer)
             while self._epoch < layer.first_epoch + layer.max_epochs:
@@ -258,8 +252,7 @@ class LayerwiseTrainLoop(BaseLoop):
 
     def _check_position(self) -> None:
         """Epochs and iterations that a checkpoint brought must be one place in this run."""
-        done = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
-        if not 0 <= done <= self.layer.iterations_per_epoch or self._iter > self._max_iters:
+        if not 0 <= self._batches_done <= self.layer.iterations_per_epoch or self._iter > self.max_iters:
             lengths = ', '.join(
                 f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
             )
@@ -294,21 +287,17 @@ class LayerwiseTrainLoop(BaseLoop):
     def _run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
+        layer, first = self.layer, self._batches_done
         # The sampler counts the layer's own epochs, so that a layer alone draws the same images.
-        first = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
-        seek(self.dataloader, epoch=self.layer_epoch, batch=first, where=WHERE)
-        for batch_index, data_batch in enumerate(self.dataloader, first):
-            self._run_iter(batch_index, data_batch)
+        seek(self.dataloader, epoch=self._epoch - layer.first_epoch, batch=first, where=WHERE)
+        for number, batch in enumerate(self.dataloader, first):
+            self.runner.call_hook('before_train_iter', batch_idx=number, data_batch=batch)
+            losses = self._wrapped(layer).train_step(batch, optim_wrapper=self.runner.optim_wrapper[layer.name])
+            outputs = {'loss': losses['loss'], **{f'{layer.name}/{key}': value for key, value in losses.items()}}
+            self.runner.call_hook('after_train_iter', batch_idx=number, data_batch=batch, outputs=outputs)
+            self._iter += 1
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def _run_iter(self, batch_index: int, data_batch: Any) -> None:
-        self.runner.call_hook('before_train_iter', batch_idx=batch_index, data_batch=data_batch)
-        name = self.layer.name
-        losses = self._wrapped(self.layer).train_step(data_batch, optim_wrapper=self.runner.optim_wrapper[name])
-        outputs = {'loss': losses['loss'], **{f'{name}/{key}': value for key, value in losses.items()}}
-        self.runner.call_hook('after_train_iter', batch_idx=batch_index, data_batch=data_batch, outputs=outputs)
-        self._iter += 1
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

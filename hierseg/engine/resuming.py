@@ -99,7 +99,7 @@ class ExactResumeHook(Hook):
 
 
 class EndlessBatches:
-    """What MMEngine's ``IterBasedTrainLoop`` takes its batches from, epoch after epoch, for loaders that can seek.
+    """Source of batches for MMEngine's ``IterBasedTrainLoop``, epoch after epoch, for loaders that can seek.
 
     MMEngine's own loads, and throws away, all earlier batches when a run is resumed with workers, and pauses for
     two seconds after every epoch. The batches are the same.
