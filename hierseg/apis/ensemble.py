@@ -86,9 +86,7 @@ def _common_meta(metas: Mapping[str, Mapping[str, Any]], sources: Mapping[str, s
         for name, source in sources.items()
     )
     require_same_taxonomy(first, second, where=' against '.join(sources.values()))
-    # As StoreDataset has it without a layer.
-    dataset_meta = {'classes': first.names, 'class_ids': first.ids, 'taxonomy': first.to_json()}
-    return {'dataset_meta': dataset_meta, 'layers': dict(metas)}
+    return {'dataset_meta': first.dataset_meta(), 'layers': dict(metas)}
 
 
 def explain_ensemble(

@@ -33,7 +33,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
-from hierseg.engine.checkpoint_fit import (
+from hierseg.engine.checkpoints import (
     fit_tensors,
     fitted,
     require_all,

@@ -1,11 +1,12 @@
-"""MMDetection data sets over the store."""
+"""The store in MMDetection's pipelines: one data set, transforms, and samplers over endless streams.
+
+Any place of a stream can be found without drawing those before, so that a run resumes at any batch.
+"""
 
 from hierseg.datasets.balanced_samplers import ClassAwareStreamSampler, RepeatFactorSampler
-from hierseg.datasets.maskless import IgnoreMaskless
-from hierseg.datasets.paint_boxes import PaintBoxes
 from hierseg.datasets.samplers import StreamBatchSampler, StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
-from hierseg.datasets.transforms import LoadAnnotations, PackDetInputs
+from hierseg.datasets.transforms import IgnoreMaskless, LoadAnnotations, PackDetInputs, PaintBoxes
 
 __all__ = [
     'ClassAwareStreamSampler',

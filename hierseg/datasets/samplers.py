@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from mmengine.dist import get_dist_info, sync_random_seed
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from hierseg.errors import ConfigError
 from hierseg.registry import DATA_SAMPLERS
@@ -127,3 +127,39 @@ class StreamBatchSampler(BatchSampler):
         mixed = buckets[True] + buckets[False]
         if mixed:
             yield mixed
+
+
+def can_seek(loader: DataLoader[Any]) -> bool:
+    """Tells if :func:`seek` finds any batch: it can in batches of a fixed size, drawn from a stream."""
+    return hasattr(loader.batch_sampler, 'start') or _is_plain(loader.batch_sampler)
+
+
+def seek(loader: DataLoader[Any], *, epoch: int, batch: int, where: str) -> None:
+    """Sets a loader to a batch of an epoch, from which its next iteration goes on to the end of the epoch.
+
+    Args:
+        loader: The loader.
+        epoch: Number of the epoch, as its sampler counts them.
+        batch: Batches of the epoch to leave out.
+        where: Who asks, for errors.
+
+    Raises:
+        ConfigError: It is not the first batch, and the loader's sampler has no other beginning.
+    """
+    batches = loader.batch_sampler
+    if hasattr(batches, 'start'):
+        batches.start = batch
+    elif _is_plain(batches):
+        batches.sampler.start = batch * batches.batch_size
+    elif batch:
+        raise ConfigError(
+            f'cannot resume at batch {batch} of an epoch',
+            where=where,
+            fix="Use batch_sampler=dict(type='hierseg.StreamBatchSampler', iterations=...).",
+        )
+    batches.sampler.set_epoch(epoch)
+
+
+def _is_plain(batches: Any) -> bool:
+    # Other batch samplers take other images than the next B, such as those of one orientation.
+    return type(batches) is BatchSampler and isinstance(batches.sampler, StreamSampler)

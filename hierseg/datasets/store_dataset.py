@@ -17,11 +17,12 @@ from mmdet.datasets import BaseDetDataset
 from mmengine.fileio import exists, join_path
 from pycocotools import mask as coco_mask
 
-from hierseg.datasets.paint_boxes import PaintBoxes
+from hierseg.datasets.transforms import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.registry import DATASETS
 from hierseg.seeding import SeededSamples
 from hierseg.store import ImageRow, LayerView, Store
+from hierseg.store.frequency import TrainingLabels
 from hierseg.store.layers import trainable
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
@@ -106,11 +107,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
-        if layer == 1 and not self.test_mode:
-            self._require_painting()
-
-    def _require_painting(self) -> None:
-        transforms = self.pipeline.transforms
+        transforms = [] if self.test_mode or layer != 1 else self.pipeline.transforms
         if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
             raise ConfigError(
                 'layer=1, and the pipeline does not paint the boxes of root classes',
@@ -125,7 +122,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         if 'classes' in metainfo:
             where = f'StoreDataset, metainfo classes against store {self.store.path}'
             require_same_class_names(taxonomy.names, metainfo['classes'], where=where)
-        found = {**metainfo, 'classes': taxonomy.names, 'class_ids': taxonomy.ids, 'taxonomy': taxonomy.to_json()}
+        found = {**metainfo, **taxonomy.dataset_meta()}
         if isinstance(self.store, LayerView):
             found |= {'layer': self.store.layer, 'whole_taxonomy': self.store.store.taxonomy.to_json()}
         return found
@@ -162,11 +159,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         sides = np.minimum(self.store.image_column('width'), self.store.image_column('height'))
         keep = sides >= self.filter_cfg.get('min_size', 0)
         if self.filter_cfg.get('filter_empty_gt', False):
-            boxes = np.stack([self.store.instance_column(side) for side in ('x1', 'y1', 'x2', 'y2')], axis=1)
-            usable = trainable(boxes, self.store.instance_column('group_of'))
-            usable_before = np.concatenate([[0], np.cumsum(usable)])
-            first = self.store.first_instances
-            keep &= usable_before[first + self.store.num_instances_per_image] > usable_before[first]
+            keep[np.bincount(TrainingLabels.of(self.store).images, minlength=len(keep)) == 0] = False
         if not keep.any():
             raise ConfigError(
                 f'filter_cfg={dict(self.filter_cfg)} leaves none of {len(rows)} images',
@@ -232,12 +225,10 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         try:
             packed = self.pipeline(sample)
         except Exception as error:
-            fault = self._fault(sample)
-            if fault is None:
-                raise
-            raise fault from error
-        fault = self._other_size(sample)
-        if fault is not None:
+            if fault := self._fault(sample):
+                raise fault from error
+            raise
+        if fault := self._other_size(sample):
             raise fault
         return packed
 
@@ -246,7 +237,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         return path
 
     def _fault(self, sample: Mapping[str, Any]) -> AnnotationError | None:
-        """What is wrong with an image file, looked for only after something failed.
+        """The fault of an image file, looked for only after something failed.
 
         ``ori_shape`` in the sample, which mmdet's loaders set, tells that the image was read.
         """

@@ -1,4 +1,4 @@
-"""Transforms that give what mmdet's of the same name give, bit for bit, in less time.
+"""Transforms: mmdet's in less time, bit for bit; boxes painted for a layer; boxes without a mask ignored.
 
 Shape letters: I instances, H × W pixels of the image, K channels.
 """
@@ -9,11 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import LoadAnnotations as MmdetLoadAnnotations
 from mmdet.datasets.transforms import PackDetInputs as MmdetPackDetInputs
 from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 
+from hierseg.errors import ConfigError
 from hierseg.registry import TRANSFORMS
 
 
@@ -28,7 +30,8 @@ class LoadAnnotations(MmdetLoadAnnotations):
 
     def _load_masks(self, results: dict[str, Any]) -> None:
         masks = self._process_masks(results)
-        if not (masks and self.poly2mask and all(_is_compressed(mask) for mask in masks)):
+        compressed = all(isinstance(mask, dict) and isinstance(mask['counts'], str) for mask in masks)
+        if not (masks and self.poly2mask and compressed):
             super()._load_masks(results)
             return
         height, width = results['ori_shape']
@@ -54,8 +57,74 @@ class PackDetInputs(MmdetPackDetInputs):
         return packed
 
 
-def _is_compressed(mask: Any) -> bool:
-    return isinstance(mask, dict) and isinstance(mask['counts'], str)
+@TRANSFORMS.register_module()
+class PaintBoxes(BaseTransform):
+    """Fills the ``painted_boxes`` of a sample with grey.
+
+    Belongs directly behind ``LoadImageFromFile``, while the image has the pixels that boxes are counted in. A
+    box covers every pixel that it touches, so that nothing of the object shows at its border, and is clipped to
+    the image.
+
+    Args:
+        value: What is written to all channels of a pixel.
+
+    Required keys: ``img``, ``height``, ``width``, ``painted_boxes`` ((P, 4) xyxy pixels, from
+    ``StoreDataset`` with ``layer``). Modified keys: ``img``.
+
+    Raises:
+        ConfigError: If the sample has no ``painted_boxes``, or if its image was transformed before.
+    """
+
+    def __init__(self, value: int = 128) -> None:
+        self.value = value
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Paints a copy of the image."""
+        if 'painted_boxes' not in results:
+            raise ConfigError(
+                'the sample has no painted_boxes',
+                where='PaintBoxes',
+                fix='Give layer=0 or layer=1 to StoreDataset, or take PaintBoxes out of the pipeline.',
+            )
+        # mmdet's transforms record what they did to the geometry.
+        if any(key in results for key in ('scale_factor', 'flip', 'homography_matrix')):
+            raise ConfigError(
+                'the image was transformed before its boxes are painted',
+                where='PaintBoxes',
+                fix='Put PaintBoxes directly behind LoadImageFromFile.',
+            )
+        boxes = results['painted_boxes']
+        if len(boxes) == 0:
+            return results
+        image = results['img'].copy()
+        lower = np.floor(boxes[:, :2]).clip(min=0).astype(int).tolist()
+        upper = np.ceil(boxes[:, 2:]).clip(min=0).astype(int).tolist()
+        for (left, top), (right, bottom) in zip(lower, upper, strict=True):
+            image[top:bottom, left:right] = self.value
+        results['img'] = image
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(value={self.value})'
+
+
+@TRANSFORMS.register_module()
+class IgnoreMaskless(BaseTransform):
+    """Marks boxes without a mask as regions to ignore.
+
+    MMDetection's Mask R-CNN would learn from the empty mask of such a box that the object has no pixel.
+    Dropped, it would count as background. Ignored, it trains neither box nor mask. Belongs behind
+    ``LoadAnnotations(with_mask=True)``; the assigners of the model must ignore (``ignore_iof_thr``).
+
+    Required keys: ``gt_masks``. Modified keys: ``gt_ignore_flags``. A sample without any instance left to train
+    on is refused (None), and the data set takes another image.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Flags the boxes."""
+        masks = results['gt_masks'].masks
+        results['gt_ignore_flags'] = results['gt_ignore_flags'] | ~masks.any(axis=(1, 2))
+        return None if results['gt_ignore_flags'].all() else results
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

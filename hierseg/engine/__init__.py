@@ -1,21 +1,21 @@
-"""Training: layers one after the other, validation loss, and runs that go on exactly where they were killed."""
+"""Training: layers one after the other, checkpoints that are whole or not there, and exact resuming.
 
-from hierseg.engine.atomic_checkpoint import AtomicCheckpointHook
-from hierseg.engine.class_count import ClassCountHook
-from hierseg.engine.exact_resume import ExactResumeHook
-from hierseg.engine.layerwise_loop import Layer, LayerwiseTrainLoop
-from hierseg.engine.layerwise_parts import LayerwiseHook, LayerwiseOptimWrapperConstructor
-from hierseg.engine.load_from import LoadFromHook
-from hierseg.engine.validation_loss import ValidationLossHook
+Hooks and loops are found by their registered names; what a run trains, :func:`trained_parts` tells for any loop.
+"""
+
+from hierseg.engine.checkpoints import AtomicCheckpointHook, LoadFromHook
+from hierseg.engine.hooks import ClassCountHook, ValidationLossHook
+from hierseg.engine.layerwise import LayerwiseHook, LayerwiseOptimWrapperConstructor, LayerwiseTrainLoop, trained_parts
+from hierseg.engine.resuming import ExactResumeHook
 
 __all__ = [
     'AtomicCheckpointHook',
     'ClassCountHook',
     'ExactResumeHook',
-    'Layer',
     'LayerwiseHook',
     'LayerwiseOptimWrapperConstructor',
     'LayerwiseTrainLoop',
     'LoadFromHook',
     'ValidationLossHook',
+    'trained_parts',
 ]

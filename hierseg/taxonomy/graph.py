@@ -236,6 +236,10 @@ class Taxonomy:
     def __str__(self) -> str:
         return json.dumps(self.to_json(), ensure_ascii=False)
 
+    def dataset_meta(self) -> dict[str, Any]:
+        """Classes as data sets and checkpoints describe them: names and ids by label, and :meth:`to_json`."""
+        return {'classes': self.names, 'class_ids': self.ids, 'taxonomy': self.to_json()}
+
 
 def parse_json(document: object, *, where: str = '') -> tuple[list[str], list[str], list[tuple[str, str]]]:
     """The ids, names and (child, parent) edges in a :meth:`Taxonomy.to_json` document, not yet checked.

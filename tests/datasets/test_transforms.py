@@ -1,4 +1,4 @@
-"""The faster transforms give what mmdet's give, on every path through them."""
+"""Transforms: mmdet's results on every path through the faster ones, and boxes without a mask."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from mmdet.datasets import transforms as theirs
+from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as coco_mask
 from small_store import rectangle_mask
 
+from hierseg.datasets import IgnoreMaskless
 from hierseg.datasets import transforms as ours
 
 HEIGHT, WIDTH = 30, 41
@@ -100,3 +102,20 @@ def test_packing_leaves_the_image_as_it_is():
     packed['inputs'] += 1
     np.testing.assert_array_equal(flipped, before)
     assert results['img'] is flipped
+
+
+def partly_masked(masked: list[bool], ignored: list[bool]) -> dict[str, object]:
+    masks = np.zeros((len(masked), 4, 5), dtype=np.uint8)
+    masks[np.array(masked, dtype=bool), 1, 2] = 1
+    return {'gt_masks': BitmapMasks(masks, 4, 5), 'gt_ignore_flags': np.array(ignored, dtype=bool)}
+
+
+def test_boxes_without_a_mask_are_ignored() -> None:
+    results = IgnoreMaskless().transform(partly_masked([True, False, True], [False, False, True]))
+    assert results is not None
+    assert results['gt_ignore_flags'].tolist() == [False, True, True]
+
+
+def test_an_image_without_anything_to_train_on_is_refused() -> None:
+    assert IgnoreMaskless().transform(partly_masked([False, True], [False, True])) is None
+    assert IgnoreMaskless().transform(partly_masked([], [])) is None

@@ -173,7 +173,7 @@ def test_steps_and_processes_draw_numbers_of_their_own(
     # The stub logs what it drew as `acc`; a layer that is done is no longer in the log, layer 1's 6 steps are.
     drawn = finished.message_hub.get_scalar('train/layer1/acc').data[0].tolist()
     assert len(set(drawn)) == len(drawn) == 6
-    monkeypatch.setattr('hierseg.engine.exact_resume.get_rank', lambda: 1)
+    monkeypatch.setattr('hierseg.engine.resuming.get_rank', lambda: 1)
     other = make_runner(layerwise_settings(), tmp_path)
     other.train()
     assert not set(drawn) & set(other.message_hub.get_scalar('train/layer1/acc').data[0].tolist())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import all_reduce, get_rank, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
-from hierseg.engine.data_place import EndlessBatches, can_seek, seek
-from hierseg.engine.layerwise_loop import LayerwiseTrainLoop, unwrapped
+from hierseg.datasets.samplers import can_seek, seek
+from hierseg.engine.layerwise import part_in_training, trained_parts
 from hierseg.registry import HOOKS
 from hierseg.seeding import Purpose, seed_all, seeded
 
@@ -27,7 +25,7 @@ class ExactResumeHook(Hook):
     With the stream samplers, which do the same for the data, it holds bit by bit on a CPU and as far as the
     kernels are deterministic on a GPU.
 
-    - Initial weights are drawn from the run's seed; those of each layer of a :class:`LayerwiseTrainLoop` as
+    - Initial weights are drawn from the run's seed; those of each layer of a ``LayerwiseTrainLoop`` as
       if it were trained alone.
     - Before each step the generators are seeded by the run's seed, the process and the iteration (of the
       layer), for what draws at random in a step: samplers of proposals, dropout.
@@ -48,11 +46,10 @@ class ExactResumeHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Draws initial weights of layers, or prepares the generators for the runner to do so."""
-        if isinstance(runner._train_loop, LayerwiseTrainLoop):
-            model = unwrapped(runner.model)
-            for layer in runner._train_loop.layers:
+        for part in trained_parts(runner):
+            if part.name:
                 with seeded(runner.seed, Purpose.WEIGHTS):
-                    unwrapped(getattr(model, layer.name)).init_weights()
+                    part.model.init_weights()
         seed_all(runner.seed, Purpose.WEIGHTS)
 
     def before_train(self, runner: Runner) -> None:
@@ -61,11 +58,11 @@ class ExactResumeHook(Hook):
         Raises:
             ConfigError: The checkpoint is from within an epoch, and its batch sampler begins at the first only.
         """
-        loop = runner.train_loop
-        loaders = loop.dataloaders.values() if isinstance(loop, LayerwiseTrainLoop) else [loop.dataloader]
-        for sampler in map(_sampler, loaders):
+        for part in trained_parts(runner):
+            sampler = getattr(part.dataloader.batch_sampler, 'sampler', part.dataloader.sampler)
             if hasattr(sampler, 'seed'):
                 sampler.seed = runner.seed
+        loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop) and can_seek(loop.dataloader):
             loop.dataloader_iterator = EndlessBatches(loop.dataloader)
         # Not from the iterations done: a resumed run may have had epochs of another length before.
@@ -74,9 +71,7 @@ class ExactResumeHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the generators for this step."""
-        loop = runner.train_loop
-        iteration = loop.layer_iter if isinstance(loop, LayerwiseTrainLoop) else loop.iter
-        seed_all(runner.seed, Purpose.STEP, get_rank(), iteration)
+        seed_all(runner.seed, Purpose.STEP, get_rank(), part_in_training(runner).iteration)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -88,8 +83,9 @@ class ExactResumeHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Gives all processes the same buffers."""
         if is_distributed():
-            for buffer in _trained_buffers(runner):
-                all_reduce(buffer, op='mean')
+            for buffer in part_in_training(runner).model.buffers():
+                if buffer.is_floating_point():
+                    all_reduce(buffer, op='mean')
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(BATCHES_DONE, 0)
             self._begin_at(runner, 0)
@@ -102,12 +98,39 @@ class ExactResumeHook(Hook):
             self._first_batch = batch
 
 
-def _sampler(loader: DataLoader[Any]) -> Any:
-    return getattr(loader.batch_sampler, 'sampler', loader.sampler)
+class EndlessBatches:
+    """Source of batches for MMEngine's ``IterBasedTrainLoop``, epoch after epoch, for loaders that can seek.
 
+    MMEngine's own loads, and throws away, all earlier batches when a run is resumed with workers, and pauses for
+    two seconds after every epoch. The batches are the same.
 
-def _trained_buffers(runner: Runner) -> Iterator[Any]:
-    """Buffers of real numbers that training may have changed differently in each process."""
-    loop = runner.train_loop
-    model: nn.Module = loop.layer_model if isinstance(loop, LayerwiseTrainLoop) else runner.model
-    return (buffer for buffer in model.buffers() if buffer.is_floating_point())
+    Args:
+        loader: A loader for which :func:`can_seek` is true.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+        self._iterator: Any = None
+        self._epoch = self._batch = 0
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Goes to where that many batches have been taken from the beginning."""
+        self._epoch, self._batch = divmod(num_iters, len(self._loader))
+        self._iterator = None
+
+    def __iter__(self) -> EndlessBatches:
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._begin()
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._epoch, self._batch = self._epoch + 1, 0
+            self._begin()
+            return next(self._iterator)
+
+    def _begin(self) -> None:
+        seek(self._loader, epoch=self._epoch, batch=self._batch, where='EndlessBatches')
+        self._iterator = iter(self._loader)

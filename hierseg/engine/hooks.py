@@ -1,4 +1,4 @@
-"""The validation loss after every epoch, as in the seed report: the mean over random batches."""
+"""Hooks of training: a check of class counts before it, and the validation loss after every epoch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,47 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hierseg.engine.layerwise_loop import LayerwiseTrainLoop, unwrapped
+from hierseg.engine.layerwise import part_in_training, trained_parts
 from hierseg.errors import ConfigError
+from hierseg.models import HierarchicalRoIHead
 from hierseg.registry import HOOKS
 from hierseg.seeding import Purpose, seeded
 
 WHERE = 'ValidationLossHook'
+
+
+@HOOKS.register_module()
+class ClassCountHook(Hook):
+    """Refuses to train where a head has another number of classes than its data set.
+
+    It is MMDetection's ``NumClassCheckHook`` for all layers of a ``LayerwiseTrainLoop``, before the first is
+    trained, and with a clear error.
+
+    Raises:
+        ConfigError: Numbers differ.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Compares every head with the data that it is trained on."""
+        for part in trained_parts(runner):
+            prefix = f'{part.name}.' if part.name else ''
+            classes = getattr(part.dataloader.dataset, 'metainfo', {}).get('classes')
+            modules = dict(part.model.named_modules())
+            # Looked at by the RoI head itself: it may have a mask for each root class.
+            checked = {f'{name}.mask_head' for name in modules if isinstance(modules[name], HierarchicalRoIHead)}
+            for name, module in modules.items():
+                count = getattr(module, 'num_classes', None)
+                # Proposals have one class.
+                is_other = name.endswith('rpn_head') or name in checked
+                if classes is None or count is None or is_other or count == len(classes):
+                    continue
+                raise ConfigError(
+                    f'model.{prefix}{name} is for {count} classes, and its data set has {len(classes)}',
+                    where='ClassCountHook',
+                    fix=f'Set num_classes={len(classes)}.',
+                )
 
 
 @HOOKS.register_module()
@@ -53,13 +88,9 @@ class ValidationLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Opens the data of all layers, so that a mistake shows before the first is trained for days."""
-        loop = runner.train_loop
-        if isinstance(loop, LayerwiseTrainLoop):
-            names = [layer.name for layer in loop.layers]
-            shared = {key: value for key, value in self.config.items() if key not in names}
-            configs = {name: {**shared, **self.config.get(name, {})} for name in names}
-        else:
-            configs = {'': self.config}
+        names = [part.name for part in trained_parts(runner)]
+        shared = {key: value for key, value in self.config.items() if key not in names}
+        configs = {name: {**shared, **self.config.get(name, {})} for name in names}
         self.dataloaders = {name: self._build(config, name, runner) for name, config in configs.items()}
 
     def _build(self, config: Mapping[str, Any], name: str, runner: Runner) -> DataLoader[Any]:
@@ -79,11 +110,7 @@ class ValidationLossHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measures and logs."""
-        loop = runner.train_loop
-        if isinstance(loop, LayerwiseTrainLoop):
-            name, model, epoch = loop.layer.name, unwrapped(loop.layer_model), loop.layer_epoch
-        else:
-            name, model, epoch = '', unwrapped(runner.model), loop.epoch
+        name, model, _, epoch, *_ = part_in_training(runner)
         entropy = (runner.seed, Purpose.VALIDATION, get_rank(), epoch)
         loader = self.dataloaders[name]
         loader.batch_sampler.sampler.set_epoch(epoch)

@@ -17,7 +17,7 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from stub_training import alone_settings, layerwise_settings, make_runner
 
 from hierseg.apis import train
-from hierseg.engine import LayerwiseHook
+from hierseg.engine import LayerwiseHook, trained_parts
 from hierseg.errors import ConfigError
 from hierseg.registry import METRICS
 
@@ -69,6 +69,18 @@ def test_each_layer_takes_its_own_iterations_one_after_the_other(noted: Noting) 
         ('layer1', 3, 8, 2, 0), ('layer1', 3, 9, 3, 1),
         ('layer1', 4, 10, 4, 0), ('layer1', 4, 11, 5, 1),
     ]  # fmt: skip
+
+
+def test_every_loop_tells_what_it_trains(finished: Runner, tmp_path: Path) -> None:
+    assert [(part.name, part.epoch, part.iteration, part.in_training) for part in trained_parts(finished)] == [
+        ('layer0', 2, 6, False), ('layer1', 3, 6, True),
+    ]  # fmt: skip
+    assert [part.model for part in trained_parts(finished)] == [finished.model.layer0, finished.model.layer1]
+    runner = make_runner(alone_settings('layer0'), tmp_path)
+    assert trained_parts(runner) == []
+    runner.train()
+    (whole,) = trained_parts(runner)
+    assert whole == ('', runner.model, runner.train_dataloader, 2, 6, True)
 
 
 def test_only_the_layer_in_training_changes(noted: Noting) -> None:

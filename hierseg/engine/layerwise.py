@@ -1,4 +1,7 @@
-"""Training of a model whose parts, the layers, are trained one after the other by one command."""
+"""Parts of a model that a training loop trains, and the loop that trains them one after the other by one command.
+
+Whatever has to know what a run trains and how far it is asks :func:`trained_parts`, and no loop for its class.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,65 @@ from typing import Any, NamedTuple
 
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hierseg.engine.data_place import seek
+from hierseg.datasets.samplers import seek
 from hierseg.errors import ConfigError
-from hierseg.registry import LOOPS
+from hierseg.registry import HOOKS, LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
+from hierseg.taxonomy import Taxonomy
 
 WHERE = 'LayerwiseTrainLoop'
 
 
+class Part(NamedTuple):
+    """Part of a model that is trained by itself, or the whole model, and how far its training is.
+
+    Attributes:
+        name: The model's attribute; empty for the whole model.
+        model: The part without a distributed wrapper.
+        dataloader: What it is trained on.
+        epoch: Epochs done of the part.
+        iteration: Iterations done of the part.
+        in_training: The run is at this part, or ended with it; true of one part.
+    """
+
+    name: str
+    model: nn.Module
+    dataloader: DataLoader[Any]
+    epoch: int
+    iteration: int
+    in_training: bool
+
+
+def trained_parts(runner: Runner) -> list[Part]:
+    """The parts that a run trains, in their order; none where it only tests.
+
+    A loop that trains parts has an attribute ``parts``, a list of them. Any other trains the model as a whole.
+    """
+    loop = runner._train_loop
+    # MMEngine's loop is a config until training begins.
+    if not isinstance(loop, BaseLoop):
+        return []
+    if hasattr(loop, 'parts'):
+        return [*loop.parts]
+    return [Part('', unwrapped(runner.model), loop.dataloader, loop.epoch, loop.iter, in_training=True)]
+
+
+def part_in_training(runner: Runner) -> Part:
+    """The part of a run's model that is in training; the last one when all are done."""
+    return next(part for part in trained_parts(runner) if part.in_training)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without its distributed wrapper, if it has one."""
+    return model.module if is_model_wrapper(model) else model
+
+
 class Layer(NamedTuple):
-    """What the loop knows of one layer: its name, length, and where in the whole run it begins."""
+    """Name of a layer, its length, and where in the whole run it begins."""
 
     name: str
     max_epochs: int
@@ -56,6 +105,10 @@ class LayerwiseTrainLoop(BaseLoop):
         dataloader: A dataloader config for each layer; other keys are shared by all layers.
         max_epochs: Epochs of each layer, in the order of training.
 
+    Attributes:
+        max_epochs: Epochs of all layers.
+        max_iters: Iterations of all layers.
+
     Raises:
         ConfigError: Layers are missing in one of the settings, batch sizes differ, a layer would not be
             trained, or the hook is missing.
@@ -71,7 +124,7 @@ class LayerwiseTrainLoop(BaseLoop):
             self.layers.append(layer)
             first_epoch += epochs
             first_iteration += layer.max_iterations
-        self._max_epochs, self._max_iters = first_epoch, first_iteration
+        self.max_epochs, self.max_iters = first_epoch, first_iteration
         self._epoch = self._iter = 0  # set by the runner when it resumes
         runner.param_schedulers = self._bind_schedulers(runner.param_schedulers)
 
@@ -118,16 +171,6 @@ class LayerwiseTrainLoop(BaseLoop):
         return bound
 
     @property
-    def max_epochs(self) -> int:
-        """Epochs of all layers."""
-        return self._max_epochs
-
-    @property
-    def max_iters(self) -> int:
-        """Iterations of all layers."""
-        return self._max_iters
-
-    @property
     def epoch(self) -> int:
         """Epochs done, of all layers."""
         return self._epoch
@@ -147,14 +190,29 @@ class LayerwiseTrainLoop(BaseLoop):
         return self.layers[bisect_right([layer.first_epoch for layer in self.layers], epoch) - 1]
 
     @property
-    def layer_epoch(self) -> int:
-        """Epochs done of the layer in training."""
-        return self._epoch - self.layer.first_epoch
-
-    @property
     def layer_iter(self) -> int:
         """Iterations done of the layer in training."""
         return self._iter - self.layer.first_iteration
+
+    @property
+    def _batches_done(self) -> int:
+        """Batches done of the epoch in training."""
+        return self.layer_iter - (self._epoch - self.layer.first_epoch) * self.layer.iterations_per_epoch
+
+    @property
+    def parts(self) -> list[Part]:
+        """The layers as parts of the model."""
+        return [
+            Part(
+                name=layer.name,
+                model=unwrapped(self._wrapped(layer)),
+                dataloader=self.dataloaders[layer.name],
+                epoch=min(max(self._epoch - layer.first_epoch, 0), layer.max_epochs),
+                iteration=min(max(self._iter - layer.first_iteration, 0), layer.max_iterations),
+                in_training=layer is self.layer,
+            )
+            for layer in self.layers
+        ]
 
     @property
     def dataloader(self) -> DataLoader[Any]:
@@ -166,7 +224,7 @@ class LayerwiseTrainLoop(BaseLoop):
         self._check_model_and_hooks()
         self._check_position()
         self.runner.call_hook('before_train')
-        while self._epoch < self._max_epochs:
+        while self._epoch < self.max_epochs:
             layer = self.layer
             self._begin(layer)
             while self._epoch < layer.first_epoch + layer.max_epochs:
@@ -194,8 +252,7 @@ class LayerwiseTrainLoop(BaseLoop):
 
     def _check_position(self) -> None:
         """Epochs and iterations that a checkpoint brought must be one place in this run."""
-        done = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
-        if not 0 <= done <= self.layer.iterations_per_epoch or self._iter > self._max_iters:
+        if not 0 <= self._batches_done <= self.layer.iterations_per_epoch or self._iter > self.max_iters:
             lengths = ', '.join(
                 f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
             )
@@ -219,35 +276,111 @@ class LayerwiseTrainLoop(BaseLoop):
             if key.startswith(done) or (key == 'train/loss' and self.layer_iter == 0):
                 del hub.log_scalars[key], hub._resumed_keys[key]
         self.runner.optim_wrapper[layer.name].initialize_count_status(
-            self.layer_model, self.layer_iter, layer.max_iterations
+            self._wrapped(layer), self.layer_iter, layer.max_iterations
         )
 
-    @property
-    def layer_model(self) -> nn.Module:
-        """The model's part in training, in its distributed wrapper if there is one."""
-        model: nn.Module = getattr(unwrapped(self.runner.model), self.layer.name)
-        return model
+    def _wrapped(self, layer: Layer) -> nn.Module:
+        """A layer's part of the model, in its distributed wrapper if there is one."""
+        part: nn.Module = getattr(unwrapped(self.runner.model), layer.name)
+        return part
 
     def _run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
+        layer, first = self.layer, self._batches_done
         # The sampler counts the layer's own epochs, so that a layer alone draws the same images.
-        first = self.layer_iter - self.layer_epoch * self.layer.iterations_per_epoch
-        seek(self.dataloader, epoch=self.layer_epoch, batch=first, where=WHERE)
-        for batch_index, data_batch in enumerate(self.dataloader, first):
-            self._run_iter(batch_index, data_batch)
+        seek(self.dataloader, epoch=self._epoch - layer.first_epoch, batch=first, where=WHERE)
+        for number, batch in enumerate(self.dataloader, first):
+            self.runner.call_hook('before_train_iter', batch_idx=number, data_batch=batch)
+            losses = self._wrapped(layer).train_step(batch, optim_wrapper=self.runner.optim_wrapper[layer.name])
+            outputs = {'loss': losses['loss'], **{f'{layer.name}/{key}': value for key, value in losses.items()}}
+            self.runner.call_hook('after_train_iter', batch_idx=number, data_batch=batch, outputs=outputs)
+            self._iter += 1
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def _run_iter(self, batch_index: int, data_batch: Any) -> None:
-        self.runner.call_hook('before_train_iter', batch_idx=batch_index, data_batch=data_batch)
-        name = self.layer.name
-        losses = self.layer_model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper[name])
-        outputs = {'loss': losses['loss'], **{f'{name}/{key}': value for key, value in losses.items()}}
-        self.runner.call_hook('after_train_iter', batch_idx=batch_index, data_batch=data_batch, outputs=outputs)
-        self._iter += 1
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerwiseOptimWrapperConstructor:
+    """Builds an optimiser wrapper for each layer of a model.
+
+    Args:
+        optim_wrapper_cfg: The config of an optimiser wrapper by the name of the layer, which is an attribute of
+            the model.
+        paramwise_cfg: Not for all layers together; each layer's config may have its own.
+
+    Raises:
+        ConfigError: ``paramwise_cfg`` is given.
+    """
+
+    def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
+        if paramwise_cfg is not None:
+            raise ConfigError('paramwise_cfg belongs into the config of a layer', where='optim_wrapper')
+        self.configs = optim_wrapper_cfg
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        """The optimiser wrappers by layer."""
+        model = unwrapped(model)
+        for name in self.configs:
+            if not isinstance(getattr(model, name, None), nn.Module):
+                raise ConfigError(f'the model has no part {name}', where='optim_wrapper')
+        return OptimWrapperDict(
+            **{name: build_optim_wrapper(getattr(model, name), config) for name, config in self.configs.items()}
+        )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """A model without its distributed wrapper, if it has one."""
-    return model.module if is_model_wrapper(model) else model
+@HOOKS.register_module()
+class LayerwiseHook(ParamSchedulerHook):
+    """Steps the schedulers of the layer in training, and saves checkpoints of the model as a whole.
+
+    In a checkpoint, weights have the same names whether the layers were in distributed wrappers or not, and
+    ``dataset_meta``, from which inference takes the class names, is that of the model's ``taxonomy``.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Requires a loop that trains layers.
+
+        Raises:
+            ConfigError: It trains the model as a whole.
+        """
+        if not part_in_training(runner).name:
+            raise ConfigError('LayerwiseHook needs a LayerwiseTrainLoop', where='default_hooks')
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Steps what counts iterations."""
+        self._step(runner, by_epoch=False)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Steps what counts epochs."""
+        self._step(runner, by_epoch=True)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Nothing: the whole model is evaluated when all schedules have ended."""
+
+    def _step(self, runner: Runner, *, by_epoch: bool) -> None:
+        name = part_in_training(runner).name
+        for scheduler in (runner.param_schedulers or {}).get(name, []):
+            if scheduler.by_epoch == by_epoch:
+                scheduler.step()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Makes a checkpoint of the whole model, of what the runner takes from the layer in training."""
+        loop, meta = runner.train_loop, checkpoint['meta']
+        weights = checkpoint['state_dict']
+        for name in [*weights]:
+            layer, _, rest = name.partition('.module.')
+            if layer in loop.dataloaders:
+                weights[f'{layer}.{rest}'] = weights.pop(name)
+        following = loop.dataloaders[loop.layer_of(meta['epoch']).name]
+        meta['layer_meta'] = getattr(following.dataset, 'metainfo', None)
+        taxonomy = getattr(unwrapped(runner.model), 'taxonomy', None)
+        if isinstance(taxonomy, Taxonomy):
+            meta['dataset_meta'] = taxonomy.dataset_meta()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """On resuming, lets the runner compare the data of the layer in training."""
+        meta = checkpoint.get('meta', {})
+        if runner._resume and 'layer_meta' in meta:
+            meta['dataset_meta'] = meta['layer_meta']
