@@ -45,7 +45,7 @@ from hierseg.converters.open_images_tables import TableReader, masks_are_files
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles, ShardNumber
 from hierseg.errors import AnnotationError
 from hierseg.files import whole_file
-from hierseg.formats.csv_tables import line_of
+from hierseg.formats.csv_tables import place_of
 from hierseg.store.writer import StorePart, check_target, write_part
 from hierseg.taxonomy import Taxonomy
 
@@ -101,7 +101,7 @@ class PieceConverter:
             if self.options.tolerates(problem.trouble):
                 summary.skip(problem.trouble.value, [problem.path or f'image {problem.image_id}'])
                 continue
-            line = f'{table}, line {line_of(table, problem.mask_row)}' if problem.mask_row >= 0 else ''
+            line = place_of(table, problem.mask_row) if problem.mask_row >= 0 else ''
             where = f'{problem.path} ({line})' if problem.path and line else problem.path or line
             fix = 'Get the file again, or leave such files out with --skip-broken.'
             if problem.trouble is Trouble.MASK_MISSING:

@@ -11,7 +11,7 @@ image ids as text (they can be all digits, or look like the number 1e12). Shape 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.csv_tables import (
     Chunk,
     index_in,
-    line_of,
+    place_of,
     read_chunks,
     read_header,
 )
@@ -34,6 +34,7 @@ from hierseg.taxonomy import Taxonomy
 # Coordinates are published with six decimals; a little more than their rounding may stick out.
 OUTSIDE_TOLERANCE = 1e-5
 CORNERS = ('XMin', 'YMin', 'XMax', 'YMax')
+CONFIDENCE = 'Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.'
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,24 +116,17 @@ class TableReader:
 
     def labels(self, path: Path) -> Iterator[LabelRows]:
         """Reads ``ImageID, LabelName, Confidence``."""
-        columns = {'ImageID': pa.string(), 'LabelName': pa.string(), 'Confidence': pa.float64()}
-        for chunk in self._chunks(path, columns, 'image-label'):
+        for chunk in self._chunks(path, ['ImageID', 'LabelName', 'Confidence'], 'image-label'):
             yield self._labels(chunk)
 
     def _labels(self, chunk: Chunk) -> LabelRows:
-        confidence = chunk.numbers['Confidence']
-        chunk.refuse(
-            (confidence != 0) & (confidence != 1),
-            lambda row: f'Confidence is {confidence[row]:g}',
-            fix='Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.',
-        )
+        positive = chunk.flags('Confidence', fix=CONFIDENCE)
         rows, keep = self._rows(chunk, 'image-label')
-        return LabelRows(**vars(rows), positive=confidence[keep] == 1)
+        return LabelRows(**vars(rows), positive=positive[keep])
 
     def boxes(self, path: Path) -> Iterator[BoxRows]:
         """Reads ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf`` and, if it is there, ``BoxID``."""
-        columns = {'ImageID': pa.string(), 'LabelName': pa.string(), 'BoxID': pa.string(), 'IsGroupOf': pa.int64()}
-        columns |= dict.fromkeys(CORNERS, pa.float64())
+        columns = ['ImageID', 'LabelName', 'BoxID', 'IsGroupOf', *CORNERS]
         for chunk in self._chunks(path, columns, 'box', optional=['BoxID']):
             yield self._boxes(chunk, CORNERS, 'box')[0]
 
@@ -140,9 +134,8 @@ class TableReader:
         """Reads masks in the form with PNG paths or the evaluation form, told apart by their columns."""
         are_files = masks_are_files(path)
         coordinates = tuple(f'Box{name}' for name in CORNERS) if are_files else CORNERS
-        texts, numbers = (['MaskPath'], []) if are_files else (['Mask'], ['ImageWidth', 'ImageHeight', 'IsGroupOf'])
-        columns = dict.fromkeys([*texts, 'ImageID', 'LabelName', 'BoxID'], pa.string())
-        columns |= dict.fromkeys(numbers, pa.int64()) | dict.fromkeys(coordinates, pa.float64())
+        own = ['MaskPath'] if are_files else ['Mask', 'ImageWidth', 'ImageHeight', 'IsGroupOf']
+        columns = [*own, 'ImageID', 'LabelName', 'BoxID', *coordinates]
         for chunk in self._chunks(path, columns, 'mask', optional=['BoxID']):
             yield self._mask_paths(chunk, coordinates) if are_files else self._mask_texts(chunk)
 
@@ -152,18 +145,13 @@ class TableReader:
         return MaskRows(**vars(boxes), references=chunk.texts['MaskPath'].take(keep), sizes=None, has_group_of=False)
 
     def _mask_texts(self, chunk: Chunk) -> MaskRows:
-        sizes = np.stack([chunk.numbers[name] for name in ('ImageHeight', 'ImageWidth')], axis=1)
-        chunk.refuse(
-            np.any((sizes < 1) | (sizes > 1 << 16), axis=1),
-            lambda row: f'ImageWidth x ImageHeight is {sizes[row, 1]} x {sizes[row, 0]}',
-            fix='The size of the mask in pixels.',
-        )
+        sizes = np.stack([chunk.sizes(name) for name in ('ImageHeight', 'ImageWidth')], axis=1)
         boxes, keep = self._boxes(chunk, CORNERS, 'mask')
         references = chunk.texts['Mask'].take(keep)
         return MaskRows(**vars(boxes), references=references, sizes=sizes[keep], has_group_of=True)
 
     def _chunks(
-        self, path: Path, columns: Mapping[str, pa.DataType], kind: str, *, optional: Sequence[str] = ()
+        self, path: Path, columns: Sequence[str], kind: str, *, optional: Sequence[str] = ()
     ) -> Iterator[Chunk]:
         def skip(row: int, what: str) -> None:
             self._skip_bad(kind, 1, [(row, what)], path)
@@ -171,7 +159,7 @@ class TableReader:
         return read_chunks(path, columns, optional=optional, skip_lines=skip if self.skip_bad_rows else None)
 
     def _boxes(self, chunk: Chunk, coordinates: tuple[str, ...], kind: str) -> tuple[BoxRows, IntArray]:
-        boxes = np.stack([chunk.numbers[name] for name in coordinates], axis=1).reshape(-1, 4)
+        boxes = np.stack([chunk.numbers(name) for name in coordinates], axis=1).reshape(-1, 4)
 
         def said(row: int) -> str:
             return ', '.join(f'{name} {value:g}' for name, value in zip(coordinates, boxes[row], strict=True))
@@ -181,27 +169,20 @@ class TableReader:
         chunk.refuse(outside, lambda row: f'the box ({said(row)}) is outside the image', fix=fix)
         inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=1)
         chunk.refuse(inverted, lambda row: f'the box ({said(row)}) has a min above its max', fix=fix)
-        group_of = chunk.numbers.get('IsGroupOf', np.zeros(len(chunk), dtype=np.int64))
         # V4 to V7 mark boxes that were not drawn by hand with -1: nobody said that they are groups.
-        wrong = (group_of < -1) | (group_of > 1)
-        chunk.refuse(wrong, lambda row: f'IsGroupOf is {group_of[row]}', fix='It is 1, 0 or -1 (unknown).')
+        known = 'IsGroupOf' in chunk.texts
+        group_of = chunk.flags('IsGroupOf', unknown=True) if known else np.zeros(len(chunk), dtype=bool)
         rows, keep = self._rows(chunk, kind)
         box_ids = chunk.texts['BoxID'].take(keep) if 'BoxID' in chunk.texts else None
-        box_rows = BoxRows(**vars(rows), boxes=boxes[keep].clip(0, 1), group_of=group_of[keep] == 1, box_ids=box_ids)
+        box_rows = BoxRows(**vars(rows), boxes=boxes[keep].clip(0, 1), group_of=group_of[keep], box_ids=box_ids)
         return box_rows, keep
 
     def _rows(self, chunk: Chunk, kind: str) -> tuple[Rows, IntArray]:
         """Labels for class ids, and the rows that are kept."""
         ids = chunk.texts['LabelName']
         chunk.refuse(_empty(chunk, 'ImageID'), lambda row: 'ImageID is empty')
-        labels = index_in(ids, pa.array(self.taxonomy.ids, pa.string()))
+        labels = chunk.labels('LabelName', self.taxonomy.ids, refuse=not self.skip_unknown_classes)
         unknown = labels < 0
-        if not self.skip_unknown_classes:
-            chunk.refuse(
-                unknown,
-                lambda row: f'class {ids[row].as_py()!r} is not in the taxonomy of {self.taxonomy.num_classes} classes',
-                fix='Give the matching hierarchy and class list, or skip unknown classes.',
-            )
         wrong = chunk.wrong()
         if wrong.any():
             rows = np.flatnonzero(wrong).tolist()
@@ -220,7 +201,7 @@ class TableReader:
         reason = f'{kind} rows that cannot be used'
         known = len(self.summary.skipped[reason].examples) if reason in self.summary.skipped else 0
         # Lines are looked up for those that will be shown, for that takes reading the file again.
-        shown = [f'{path}, line {line_of(path, row)}: {what}' for row, what in examples[: EXAMPLES - known]]
+        shown = [f'{place_of(path, row)}: {what}' for row, what in examples[: EXAMPLES - known]]
         self.summary.skip(reason, shown, count=count)
 
 

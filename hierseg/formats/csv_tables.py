@@ -1,45 +1,44 @@
-"""Large CSV files into Arrow columns, a block at a time, with the line number of whatever is wrong in them.
+"""Large CSV files as Arrow columns, a block of rows at a time, with the line of whatever is wrong in them.
 
-Columns are found by name, and only those asked for are read. pyarrow parses; when something is wrong, the file is
-read again row by row to find the line. Shape letter: R rows of a block.
+``read_chunks`` finds columns by name and yields :class:`Chunk` after chunk, all of it text. A chunk makes numbers,
+flags and labels of its columns and notes what is wrong with a row; the caller asks for all faults, to leave rows out,
+or lets ``check`` raise the first one, with file and line. pyarrow parses; when something is wrong, the file is read
+again row by row to find the line. Shape letter: R rows of a chunk.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from hierseg.errors import AnnotationError
-from hierseg.formats import BoolArray, IntArray
+from hierseg.errors import AnnotationError, HiersegError
+from hierseg.formats import BoolArray, FloatArray, IntArray
 
 # A line must fit into a block: a base64 mask takes a few kilobytes, a million bytes at the very most.
 BLOCK_BYTES = 1 << 24
-NUMBER = 'It must be a number.'
+LARGEST_SIDE = 1 << 16
+"""Of a mask, pixels."""
+# Texts that pandas, and so the reference evaluator, reads as no value.
+BLANKS = (
+    '', ' ', '#N/A', '#N/A N/A', '#NA', '-1.#IND', '-1.#QNAN', '-NaN', '-nan', '1.#IND', '1.#QNAN', '<NA>',
+    'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null',
+)  # fmt: skip
+FLAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'false': 0, 'true': 1, '-1': -1, '-1.0': -1}
+NEITHER = 2
 
-
-def read_header(path: Path) -> list[str]:
-    """The column names of a CSV file.
-
-    Raises:
-        AnnotationError: If the file is missing, empty or not text.
-    """
-    with _rows(path) as rows:
-        header = next(rows, (1, []))[1]
-    if not header:
-        raise AnnotationError('is empty', where=str(path), fix='Its first line names the columns.')
-    return header
+Fault = tuple[BoolArray, Callable[[int], str], str]
 
 
 @dataclass(eq=False)
@@ -50,15 +49,15 @@ class Chunk:
         path: The file.
         rows: (R,) int64; their places in the file, 0 below the header.
         texts: Column name → (R,) text.
-        numbers: Column name → (R,) float64 or int64; 0 where it is no number.
+        error: Raised for what is wrong.
         faults: What is wrong: (R,) bool, row of the chunk → words, what would be right.
     """
 
     path: Path
     rows: IntArray
-    texts: dict[str, pa.StringArray]
-    numbers: dict[str, npt.NDArray[Any]]
-    faults: list[tuple[BoolArray, Callable[[int], str], str]] = field(default_factory=list)
+    texts: dict[str, Any]
+    error: type[HiersegError]
+    faults: list[Fault] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,83 +78,214 @@ class Chunk:
         """What is wrong with a row, in words."""
         return next(what(row) for wrong, what, _ in self.faults if wrong[row])
 
-    def fault(self, row: int) -> AnnotationError:
+    def fault(self, row: int) -> HiersegError:
         """What is wrong with a row: with the file, the line and, if it has one, the image."""
         fix = next(fix for wrong, _, fix in self.faults if wrong[row])
         image_id = self.texts['ImageID'][row].as_py() if 'ImageID' in self.texts else ''
         fix = ' '.join(text for text in (fix, f'The row is of image {image_id}.' if image_id else '') if text)
-        line = line_of(self.path, int(self.rows[row]))
-        return AnnotationError(self.fault_of(row), where=f'{self.path}, line {line}', fix=fix)
+        return self.error(self.fault_of(row), where=self.where(row), fix=fix)
+
+    def check(self) -> None:
+        """Raises what is wrong with the first row that has something wrong."""
+        if self.faults:
+            raise self.fault(int(self.wrong().argmax()))
+
+    def where(self, row: int) -> str:
+        """File and line of a row of the chunk."""
+        return place_of(self.path, int(self.rows[row]))
+
+    def blank(self, name: str) -> BoolArray:
+        """(R,) bool; rows without a value in the column."""
+        return np.asarray(pc.is_in(self.texts[name], value_set=pa.array(BLANKS, pa.string())))
+
+    def categories(self, name: str) -> tuple[IntArray, list[str]]:
+        """(R,) int64 codes and the distinct texts that they index, in order of first appearance."""
+        column = self.texts[name]
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        encoded = column.dictionary_encode()
+        return np.asarray(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
+
+    def labels(self, name: str, ids: Sequence[str], *, refuse: bool = True) -> IntArray:
+        """(R,) int64; positions of the column's texts among the class ids; −1, and a fault, for others.
+
+        Args:
+            name: The column.
+            ids: Class ids of the taxonomy.
+            refuse: Whether another class is a fault.
+        """
+        column = self.texts[name]
+        labels = index_in(column, pa.array(ids, pa.string()))
+        if refuse:
+            self.refuse(
+                labels < 0,
+                lambda row: f'class {column[row].as_py()!r} is not in the taxonomy of {len(ids)} classes',
+                fix='Give the matching hierarchy and class list, or leave the rows of other classes out.',
+            )
+        return labels
+
+    def numbers(self, name: str, *, where_not: BoolArray | None = None) -> FloatArray:
+        """(R,) float64, correctly rounded; 0, and a fault, for what is no finite number.
+
+        Args:
+            name: The column.
+            where_not: (R,) bool; rows whose value does not matter: they get 0.
+        """
+        column = self.texts[name]
+        if where_not is not None:
+            column = pc.if_else(pa.array(where_not), '0', column)
+        try:
+            values: FloatArray = pc.cast(pc.utf8_trim_whitespace(column), pa.float64()).to_numpy()
+        except pa.ArrowInvalid:
+            values = np.array([_number(text) for text in column.to_pylist()], dtype=np.float64)
+        finite = np.isfinite(values)
+        self.refuse(~finite, lambda row: f'{name} is {column[row].as_py()!r}', fix='It must be a finite number.')
+        return values if finite.all() else np.where(finite, values, 0)
+
+    def sizes(self, name: str, *, where_not: BoolArray | None = None) -> IntArray:
+        """(R,) int64 positive whole numbers of pixels; 0 in the rows of ``where_not``, and a fault for others."""
+        before = len(self.faults)
+        values = self.numbers(name, where_not=where_not)
+        bad = (values < 1) | (values != np.rint(values)) | (values > LARGEST_SIDE)
+        if where_not is not None:
+            bad &= ~where_not
+        if len(self.faults) > before:
+            bad &= ~self.faults[-1][0]
+        fix = f'It must be a whole number of pixels, from 1 to {LARGEST_SIDE}.'
+        self.refuse(bad, lambda row: f'{name} is {values[row]:g}', fix=fix)
+        return np.where(bad, 0, values).astype(np.int64)
+
+    def flags(self, name: str, *, unknown: bool = False, fix: str = '') -> BoolArray:
+        """(R,) bool of a column of 0 and 1; False, and a fault, for others.
+
+        Args:
+            name: The column.
+            unknown: Whether −1, "nobody said", is taken for 0.
+            fix: Words on what would be right, where they are others than these.
+        """
+        codes, texts = self.categories(name)
+        values = np.array([FLAGS.get(text.strip().lower(), NEITHER) for text in texts] or [0], dtype=np.int64)[codes]
+        wrong = (values == NEITHER) | (values < -int(unknown))
+        right = fix or ('It is 1, 0 or -1 (unknown).' if unknown else 'It must be 0 or 1.')
+        self.refuse(wrong, lambda row: f'{name} is {texts[codes[row]]!r}', fix=right)
+        positive: BoolArray = values == 1
+        return positive
 
 
 def read_chunks(
-    path: Path,
-    columns: Mapping[str, pa.DataType],
+    path: str | PathLike[str],
+    columns: Sequence[str],
     *,
     optional: Sequence[str] = (),
     skip_lines: Callable[[int, str], None] | None = None,
+    error: type[HiersegError] = AnnotationError,
 ) -> Iterator[Chunk]:
     """Reads columns of a CSV file by name, a block at a time; other columns are ignored.
 
     Args:
         path: The file; its first line names the columns.
-        columns: Column name → ``string``, ``float64`` or ``int64``. Text stays text: no value is taken for missing.
+        columns: Their names. Text stays text: no value is taken for missing.
         optional: Those of the columns that may be absent.
         skip_lines: Told the row and the words of a line with too many or too few values; None makes it an error.
+        error: Raised for what is wrong.
 
     Yields:
-        Rows in the order of the file, empty lines left out. Values that are no finite numbers are noted as faults.
+        Rows in the order of the file, empty lines left out.
 
     Raises:
-        AnnotationError: With the file and the line.
+        HiersegError: As ``error`` says, with the file and the line.
     """
-    header = read_header(path)
+    path = Path(path)
+    header = read_header(path, error=error)
     missing = [name for name in columns if name not in header and name not in optional]
     if missing:
-        raise AnnotationError(
-            f'no column {", ".join(missing)}; the columns are {", ".join(header)}',
-            where=str(path),
-            fix='Give the official file of this kind.',
+        raise error(
+            f'column {", ".join(missing)} is missing',
+            where=f'{path}, line 1',
+            fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
         )
-    wanted = {name: kind for name, kind in columns.items() if name in header}
-    skipped = _SkippedLines(skip_lines) if skip_lines else None
+    wanted = [name for name in columns if name in header]
+    unequal = _UnequalLines(skip_lines)
     done = 0
     try:
-        for batch in _open(path, list(wanted), skipped):
-            rows = np.arange(done, done + batch.num_rows)
-            done += batch.num_rows
-            yield _chunk(path, skipped.places(rows) if skipped else rows, batch, wanted)
-    except pa.ArrowInvalid as error:
-        raise _locate(path, header, str(error)) from None
+        with pa.csv.open_csv(
+            str(path),
+            # One thread: only so does pyarrow tell the number of a line that it skips.
+            read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+            parse_options=pa.csv.ParseOptions(invalid_row_handler=unequal),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=wanted,
+                column_types=dict.fromkeys(wanted, pa.string()),
+                null_values=[],
+                strings_can_be_null=False,
+            ),
+        ) as reader:
+            for batch in reader:
+                rows = np.arange(done, done + batch.num_rows)
+                done += batch.num_rows
+                yield Chunk(path, unequal.places(rows), {name: batch.column(name) for name in wanted}, error)
+    except (pa.ArrowInvalid, OSError) as fault:
+        if skip_lines is None and unequal.rows:
+            raise error(
+                unequal.words,
+                where=place_of(path, unequal.rows[0]),
+                fix='Every line has one value for each column; is the file cut off?',
+            ) from None
+        raise error(f'cannot be read as CSV ({fault})', where=str(path), fix='Is it the official file?') from None
 
 
-def _open(path: Path, columns: Sequence[str], skipped: _SkippedLines | None) -> pa.csv.CSVStreamingReader:
-    return pa.csv.open_csv(
-        str(path),
-        # One thread: only so does pyarrow tell the number of a line that it skips.
-        read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-        parse_options=pa.csv.ParseOptions(invalid_row_handler=skipped),
-        # Numbers are read as text and cast here, which costs a fifth more and leaves a wrong one in its row.
-        convert_options=pa.csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),
-            null_values=[],
-            strings_can_be_null=False,
-        ),
-    )
+def read_table(
+    path: str | PathLike[str], columns: Sequence[str], *, error: type[HiersegError] = AnnotationError
+) -> Chunk:
+    """All rows in one chunk; arguments as of :func:`read_chunks`."""
+    chunks = list(read_chunks(path, columns, error=error))
+    rows = sum(map(len, chunks))
+    empty = pa.chunked_array([], pa.string())
+    texts = {name: pa.chunked_array([chunk.texts[name] for chunk in chunks]) if chunks else empty for name in columns}
+    return Chunk(Path(path), np.arange(rows), texts, error)
 
 
-class _SkippedLines:
+def read_header(path: Path, *, error: type[HiersegError] = AnnotationError) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        HiersegError: As ``error`` says, if the file is missing, empty or not text.
+    """
+    with _lines(path, error) as lines:
+        header = next(lines, (1, []))[1]
+    if not header:
+        raise error('is empty', where=str(path), fix='Its first line names the columns.')
+    return header
+
+
+def place_of(path: str | PathLike[str], row: int) -> str:
+    """File and line, from 1 as an editor counts, of a row of :func:`read_chunks`; row 0 is below the header."""
+    with _lines(Path(path), AnnotationError) as lines:
+        line, _ = next(islice(lines, row + 1, None))
+    return f'{path}, line {line}'
+
+
+def index_in(values: pa.Array | pa.ChunkedArray, among: pa.Array) -> IntArray:
+    """(R,) int64; the position of each value in ``among``, −1 where it is not there."""
+    found: IntArray = pc.fill_null(pc.index_in(values, value_set=among), -1).to_numpy().astype(np.int64)
+    return found
+
+
+class _UnequalLines:
     """Lines with too many or too few values: tells of each, and where the others stand in the file."""
 
-    def __init__(self, tell: Callable[[int, str], None]) -> None:
+    def __init__(self, tell: Callable[[int, str], None] | None) -> None:
         self.tell = tell
         self.rows: list[int] = []
+        self.words = ''
 
     def __call__(self, line: Any) -> str:
         # pyarrow counts from 1, the header included and empty lines left out.
         self.rows.append(line.number - 2)
-        self.tell(self.rows[-1], f'{line.actual_columns} values for {line.expected_columns} columns')
+        self.words = f'{line.actual_columns} values for {line.expected_columns} columns'
+        if self.tell is None:
+            return 'error'
+        self.tell(self.rows[-1], self.words)
         return 'skip'
 
     def places(self, rows: IntArray) -> IntArray:
@@ -164,81 +294,32 @@ class _SkippedLines:
         return rows + np.searchsorted(before, rows, side='right')
 
 
-def _chunk(path: Path, rows: IntArray, batch: pa.RecordBatch, columns: Mapping[str, pa.DataType]) -> Chunk:
-    texts = {name: batch.column(name) for name, kind in columns.items() if pa.types.is_string(kind)}
-    chunk = Chunk(path, rows, texts, {})
-    for name, kind in columns.items():
-        if name not in texts:
-            chunk.numbers[name] = _numbers(chunk, name, batch.column(name), kind)
-    return chunk
-
-
-def _numbers(chunk: Chunk, name: str, column: pa.StringArray, kind: pa.DataType) -> npt.NDArray[Any]:
-    """The values of a column, 0 for what is no finite number; that is noted as a fault."""
+def _number(text: str) -> float:
+    """The number that a text is, nan for any other text."""
     try:
-        values = pc.cast(column, kind).to_numpy()
-    except pa.ArrowInvalid:
-        values, good = _some_numbers(column.to_pylist(), kind)
-        chunk.refuse(~good, lambda row: f'{name} is {column[row].as_py()!r}', fix=NUMBER)
-    finite = np.isfinite(values)
-    chunk.refuse(~finite, lambda row: f'{name} is {values[row]}', fix=NUMBER)
-    return np.where(finite, values, 0) if not finite.all() else values
-
-
-def _some_numbers(texts: Sequence[str], kind: pa.DataType) -> tuple[npt.NDArray[Any], BoolArray]:
-    """The values, 0 for what is no number, and which are numbers."""
-    integer = pa.types.is_integer(kind)
-    good = np.array([_is_number(text, integer=integer) for text in texts], dtype=bool)
-    convert: type[int] | type[float] = int if integer else float
-    values = [convert(text) if is_good else 0 for text, is_good in zip(texts, good, strict=True)]
-    return np.array(values, dtype=kind.to_pandas_dtype()), good
-
-
-def line_of(path: Path, row: int) -> int:
-    """The line, from 1 as an editor counts, of a row of :func:`read_chunks` (row 0 is below the header)."""
-    with _rows(path) as rows:
-        return next(islice((line for line, _ in rows), row + 1, None))
-
-
-def _locate(path: Path, header: Sequence[str], message: str) -> AnnotationError:
-    """Finds the line at which pyarrow stumbled."""
-    with _rows(path) as rows:
-        for line, values in rows:
-            if len(values) != len(header):
-                return AnnotationError(
-                    f'{len(values)} values for {len(header)} columns',
-                    where=f'{path}, line {line}',
-                    fix='Every line has one value for each column; is the file cut off?',
-                )
-    return AnnotationError(f'cannot be read as CSV ({message})', where=str(path), fix='Is it the official file?')
-
-
-def _is_number(text: str, *, integer: bool) -> bool:
-    try:
-        number = float(text)
+        return float(text) if '_' not in text else np.nan
     except ValueError:
-        return False
-    # What is not finite is a number all the same; the words about it are others.
-    return '_' not in text and (not integer or (text.strip().lstrip('-').isdigit() and abs(number) < 1e18))
+        return np.nan
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
-    """Line numbers and values of the lines that are not empty, the header first."""
+def _lines(path: Path, error: type[HiersegError]) -> Iterator[Iterator[tuple[int, list[str]]]]:
+    """First lines and values of the rows that are not empty, the header first."""
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        reader, line = csv.reader(file), 1
+        for values in reader:
+            if values:
+                yield line, values
+            line = reader.line_num + 1  # a value may have line breaks
+
     limit = csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding='utf-8-sig', newline='') as file:
-            reader = csv.reader(file)
-            yield ((reader.line_num, values) for values in reader if values)
-    except OSError as error:
-        raise AnnotationError(f'cannot be read ({error.strerror})', where=str(path), fix='Check the path.') from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(f'is not a CSV text file ({error})', where=str(path)) from None
+            yield rows()
+    except OSError as fault:
+        raise error(f'cannot be read ({fault.strerror})', where=str(path), fix='Check the path.') from None
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise error(f'is not a CSV text file ({fault})', where=str(path)) from None
     finally:
         csv.field_size_limit(limit)
-
-
-def index_in(values: pa.Array | pa.ChunkedArray, among: pa.Array) -> IntArray:
-    """(R,) int64; the position of each value in ``among``, -1 where it is not there."""
-    found: IntArray = pc.fill_null(pc.index_in(values, value_set=among), -1).to_numpy().astype(np.int64)
-    return found

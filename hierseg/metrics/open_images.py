@@ -36,13 +36,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas  # noqa: F401 - pyarrow would import it for its first array, in each process anew
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.formats.csv_tables import Chunk, index_in, place_of, read_chunks, read_table
 from hierseg.formats.run_lengths import MaskColumn, read_masks, sizes_of_images
 from hierseg.metrics.average_precision import summarise
-from hierseg.metrics.csv_tables import CsvTable, line_of, positions
 from hierseg.metrics.expansion import Expansion, InstanceRows, join_boxes_and_masks
 from hierseg.metrics.matching import match_images
 from hierseg.metrics.records import (
@@ -119,20 +120,19 @@ def detection_rows(
     Raises:
         EvaluationError: If the file cannot be used; it names the line.
     """
-    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
+    known = pa.array(image_ids, pa.string())
     columns = MASK_SUBMISSION_COLUMNS if iou_type == 'segm' else BOX_SUBMISSION_COLUMNS
-    for table in CsvTable.blocks(predictions, columns):
-        labels, scores = table.labels('LabelName', taxonomy.label_of), table.numbers('Score')
-        codes, ids = table.categories('ImageID')
-        images = positions(ids, index_of)[codes]
+    for table in read_chunks(predictions, columns, error=EvaluationError):
+        labels, scores = table.labels('LabelName', taxonomy.ids), table.numbers('Score')
+        images = index_in(table.texts['ImageID'], known)
         if iou_type == 'segm':
             blank = table.blank('Mask')
             sizes = [table.sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
-            regions = [*sizes, table.column('Mask')]
+            regions = [*sizes, table.texts['Mask']]
         else:
             regions = [table.numbers(side) for side in SIDES]
-        rows = table.first_row + np.arange(len(table))
-        batch = pa.record_batch([rows, images, labels, scores, *regions], schema=SCHEMAS[iou_type])
+        table.check()
+        batch = pa.record_batch([table.rows, images, labels, scores, *regions], schema=SCHEMAS[iou_type])
         yield batch if (images >= 0).all() else batch.filter(pa.array(images >= 0))
 
 
@@ -164,7 +164,7 @@ def detections_of_rows(
     file_rows = rows['row']
 
     def where(row: int) -> str:
-        return line_of(predictions, file_rows[row].as_py())
+        return place_of(predictions, file_rows[row].as_py())
 
     labels = rows['label'].to_numpy()
     masks, areas = None, None
@@ -427,13 +427,12 @@ def read_ground_truth(
         EvaluationError: If a file cannot be used; it names the line.
     """
     expansion = Expansion.of(taxonomy) if expand else Expansion.none(taxonomy.num_classes)
-    tables = [CsvTable.read(boxes, BOX_COLUMNS), CsvTable.read(labels, LABEL_COLUMNS)]
+    files = [(boxes, BOX_COLUMNS), (labels, LABEL_COLUMNS)]
     if masks is not None:
-        tables.append(CsvTable.read(masks, MASK_COLUMNS))
-    coded = [table.categories('ImageID') for table in tables]
-    image_ids = sorted({image_id for _, ids in coded for image_id in ids})
-    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
-    images = [positions(ids, index_of)[codes] for codes, ids in coded]
+        files.append((masks, MASK_COLUMNS))
+    tables = [read_table(path, columns, error=EvaluationError) for path, columns in files]
+    image_ids = sorted({image_id for table in tables for image_id in pc.unique(table.texts['ImageID']).to_pylist()})
+    images = [index_in(table.texts['ImageID'], pa.array(image_ids, pa.string())) for table in tables]
 
     objects = _expanded_rows(tables[0], images[0], taxonomy, expansion)
     sizes: IntArray = np.zeros((len(image_ids), 2), dtype=np.int64)
@@ -442,8 +441,9 @@ def read_ground_truth(
         object_masks = [b''] * len(objects)
         areas: IntArray = np.zeros(len(objects), dtype=np.int64)
     else:
-        blank, texts = tables[2].blank('Mask'), tables[2].text('Mask')
+        blank, texts = tables[2].blank('Mask'), tables[2].texts['Mask'].to_pylist()
         extents = [tables[2].sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
+        tables[2].check()
         mask_sizes = np.stack(extents, axis=1)
         column = read_masks(texts, mask_sizes, where=tables[2].where)
         sizes = sizes_of_images(images[2], mask_sizes, sizes, where=tables[2].where)
@@ -503,7 +503,7 @@ def _first_rows(images: IntArray, num_images: int) -> IntArray:
     return np.searchsorted(images, np.arange(num_images + 1))
 
 
-def _read_boxes(table: CsvTable) -> FloatArray:
+def _read_boxes(table: Chunk) -> FloatArray:
     """(N, 4) float64 xyxy, as the file has them."""
     return np.stack([table.numbers(name) for name in ('XMin', 'YMin', 'XMax', 'YMax')], axis=1)
 
@@ -514,24 +514,21 @@ def _are_among(images: IntArray, labels: IntArray, known_images: IntArray, known
     return np.isin(images * num_labels + labels, known_images * num_labels + known_labels)
 
 
-def _expanded_rows(table: CsvTable, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> InstanceRows:
+def _expanded_rows(table: Chunk, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> InstanceRows:
     boxes = _read_boxes(table)
     inverted = (boxes[:, 0] > boxes[:, 2]) | (boxes[:, 1] > boxes[:, 3])
-    if inverted.any():
-        row = int(inverted.argmax())
-        raise EvaluationError(
-            'the box ends before it begins',
-            where=table.where(row),
-            fix='XMin must not exceed XMax, nor YMin exceed YMax.',
-        )
-    labels = table.labels('LabelName', taxonomy.label_of)
-    rows = InstanceRows(images, labels, boxes, table.flags('IsGroupOf'), np.arange(len(labels)))
+    fix = 'XMin must not exceed XMax, nor YMin exceed YMax.'
+    table.refuse(inverted, lambda row: 'the box ends before it begins', fix=fix)
+    labels, group_of = table.labels('LabelName', taxonomy.ids), table.flags('IsGroupOf', unknown=True)
+    table.check()
+    rows = InstanceRows(images, labels, boxes, group_of, np.arange(len(labels)))
     return rows.expanded(*expansion.upward(labels))
 
 
-def _verified(table: CsvTable, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> tuple[IntArray, IntArray]:
+def _verified(table: Chunk, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> tuple[IntArray, IntArray]:
     """Images and labels of the verified labels, expanded by their sign, sorted by image."""
-    labels, positive = table.labels('LabelName', taxonomy.label_of), table.flags('Confidence')
+    labels, positive = table.labels('LabelName', taxonomy.ids), table.flags('Confidence')
+    table.check()
     above, labels_above = expansion.upward(labels[positive])
     below, labels_below = expansion.downward(labels[~positive])
     labelled = np.concatenate([images[positive][above], images[~positive][below]])

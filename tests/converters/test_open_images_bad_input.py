@@ -51,10 +51,10 @@ def test_unknown_class(good, name):
         ((10, 50, 20, 80), 'is outside the image'),  # pixels
         ((0.6, 0.5, 0.0, 1.0), 'has a min above its max'),
         ((0.0, 0.5, 1.0, 0.9), 'has a min above its max'),
-        (('left', 0.5, 0.0, 1.0), "XMin is 'left'. It must be a number"),
+        (('left', 0.5, 0.0, 1.0), "XMin is 'left'. It must be a finite number"),
         (('', 0.5, 0.0, 1.0), "XMin is ''"),
-        (('nan', 0.5, 0.0, 1.0), 'XMin is nan'),
-        ((0.0, 'inf', 0.0, 1.0), 'XMax is inf'),
+        (('nan', 0.5, 0.0, 1.0), "XMin is 'nan'"),
+        ((0.0, 'inf', 0.0, 1.0), "XMax is 'inf'"),
     ],
 )
 def test_bad_box(good, box, message):
@@ -67,13 +67,17 @@ def test_bad_box_of_a_mask(good, rectangle):
     assert_refused(good, 'mask.csv, line 4: ', 'BoxXMax 1.5')
 
 
-@pytest.mark.parametrize(('value', 'message'), [(2, 'IsGroupOf is 2'), ('yes', "IsGroupOf is 'yes'"), ('0.5', "'0.5'")])
+@pytest.mark.parametrize(
+    ('value', 'message'), [(2, "IsGroupOf is '2'"), ('yes', "IsGroupOf is 'yes'"), ('0.5', "'0.5'")]
+)
 def test_bad_group_of(good, value, message):
     good.add_box('a', '/m/car', BOX, group_of=value)
     assert_refused(good, 'box.csv, line 4: ', message)
 
 
-@pytest.mark.parametrize(('value', 'message'), [(0.7, 'Confidence is 0.7'), (-1, 'is -1'), ('x', "Confidence is 'x'")])
+@pytest.mark.parametrize(
+    ('value', 'message'), [(0.7, "Confidence is '0.7'"), (-1, "is '-1'"), ('x', "Confidence is 'x'")]
+)
 def test_bad_confidence(good, value, message):
     good.labels.append(('a', '/m/man', value))
     assert_refused(good, 'label.csv, line 3: ', message)
@@ -99,7 +103,7 @@ def test_line_with_a_value_too_few(good):
 def test_missing_column(good, name, column):
     columns = [text if text != column else 'Other' for text in getattr(good, f'{name}_columns')]
     setattr(good, f'{name}_columns', columns)
-    assert_refused(good, f'{name}.csv: no column {column}; the columns are {", ".join(columns)}')
+    assert_refused(good, f'{name}.csv, line 1: column {column} is missing', f'it has {", ".join(columns)}.')
 
 
 def test_masks_in_neither_form(good):
@@ -243,7 +247,7 @@ def test_encoding_of_an_impossible_size(encoded, width):
     row = list(encoded.masks[0])
     row[2] = width
     encoded.masks.append(row)
-    assert_refused(encoded, f'mask.csv, line 3: ImageWidth x ImageHeight is {width} x 10')
+    assert_refused(encoded, f'mask.csv, line 3: ImageWidth is {width:g}. It must be a whole number')
 
 
 def test_the_first_problem_is_reported_whatever_the_number_of_workers(good, rectangle):

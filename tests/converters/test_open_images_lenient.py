@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from hierseg.errors import AnnotationError
@@ -51,11 +50,11 @@ def test_bad_rows_are_left_out_and_listed(good):
                 f'{boxes}, line 7: 3 values for 7 columns',
                 f'{boxes}, line 5: the box (XMin 0, YMin 0, XMax 1.5, YMax 1) is outside the image',
                 f"{boxes}, line 6: XMin is 'left'",
-                f'{boxes}, line 8: XMin is nan',
+                f"{boxes}, line 8: XMin is 'nan'",
                 f'{boxes}, line 9: ImageID is empty',
             ],
         ),
-        'image-label rows that cannot be used': (1, [f'{good.path("label")}, line 2: Confidence is 0.4']),
+        'image-label rows that cannot be used': (1, [f"{good.path('label')}, line 2: Confidence is '0.4'"]),
     }
     for name in ('images', 'instances', 'verified'):
         assert (store.path / f'{name}.arrow').read_bytes() == (before.path / f'{name}.arrow').read_bytes()
@@ -95,18 +94,17 @@ def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypa
     path = tmp_path / 'x.csv'
     path.write_text('\n'.join(lines) + '\n')
     told: list[int] = []
-    columns = {'A': pa.string(), 'B': pa.float64()}
-    chunks = list(read_chunks(path, columns, skip_lines=lambda row, what: told.append(row)))
+    chunks = list(read_chunks(path, ['A', 'B'], skip_lines=lambda row, what: told.append(row)))
     assert len(chunks) > 5
     assert told == bad
     found = [
         (int(row), text, float(value))
         for chunk in chunks
-        for row, text, value in zip(chunk.rows, chunk.texts['A'].to_pylist(), chunk.numbers['B'], strict=True)
+        for row, text, value in zip(chunk.rows, chunk.texts['A'].to_pylist(), chunk.numbers('B'), strict=True)
     ]
     assert found == expected
     line = lines.index(f'text{expected[-1][0]},{expected[-1][0]}') + 1
-    assert csv_tables.line_of(path, expected[-1][0]) == line
+    assert csv_tables.place_of(path, expected[-1][0]) == f'{path}, line {line}'
 
 
 @pytest.mark.parametrize(
@@ -115,7 +113,7 @@ def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypa
 def test_numbers_with_a_wrong_one_among_them(tmp_path, text, value):
     path = tmp_path / 'x.csv'
     path.write_text(f'A\n"{text}"\nwrong\n7\n')
-    [chunk] = read_chunks(path, {'A': pa.float64()})
+    [chunk] = read_chunks(path, ['A'])
+    assert chunk.numbers('A').tolist() == [value or 0.0, 0.0, 7.0]
     assert chunk.wrong().tolist() == [value is None, True, False]
-    assert chunk.numbers['A'].tolist() == [value or 0.0, 0.0, 7.0]
     assert chunk.fault_of(1) == "A is 'wrong'"

@@ -12,8 +12,8 @@ from open_images_files import GOLDENS, rectangle, write_case
 from taxonomies import teddy_taxonomy
 
 from hierseg.errors import EvaluationError
+from hierseg.formats import csv_tables
 from hierseg.metrics import (
-    csv_tables,
     evaluate_files,
     match_images,
     open_images,
