@@ -11,7 +11,7 @@ import numpy as np
 
 from hierseg.annotations.records import BoolArray, IntArray
 from hierseg.errors import ConfigError
-from hierseg.taxonomy.graph import Taxonomy
+from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,15 +23,14 @@ class LayerClasses:
         labels: (K,) int64; their labels in the full taxonomy.
         layer_labels: (C,) int64; full label → label in the layer, -1 for classes that are dropped.
         painted: (C,) bool; classes of which boxes are painted grey.
-        negatives: (C, K) bool; a class verified as absent tells that these classes of the layer are absent:
-            itself, and all below it.
+        arrays: The full taxonomy.
     """
 
     taxonomy: Taxonomy
     labels: IntArray
     layer_labels: IntArray
     painted: BoolArray
-    negatives: BoolArray
+    arrays: TaxonomyArrays
 
     @classmethod
     def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
@@ -51,7 +50,6 @@ class LayerClasses:
         positions = np.full(taxonomy.num_classes, -1, dtype=np.int64)
         positions[labels] = np.arange(len(labels))
         arrays = taxonomy.arrays
-        has_children = arrays.ancestor_mask.sum(axis=0) > 1
         return cls(
             taxonomy=Taxonomy(
                 tuple(taxonomy.ids[label] for label in labels),
@@ -60,6 +58,15 @@ class LayerClasses:
             ),
             labels=labels,
             layer_labels=positions if layer else positions[arrays.preferred_roots],
-            painted=has_children & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
-            negatives=arrays.ancestor_mask[labels].T,
+            painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
+            arrays=arrays,
         )
+
+    def implied_absent(self, absent: IntArray) -> IntArray:
+        """Labels of the layer that classes verified as absent tell to be absent, themselves and all below, ascending.
+
+        Args:
+            absent: (N,) int64; labels of the full taxonomy.
+        """
+        below = np.concatenate([self.labels[:0], *map(self.arrays.below, absent)])
+        return np.flatnonzero(np.isin(self.labels, below))

@@ -166,7 +166,7 @@ class LayerView:
         present, absent = self.store.verified(self.store_row(row))
         positive = np.unique(self.classes.layer_labels[present])
         positive = positive[positive >= 0]
-        negative = np.flatnonzero(self.classes.negatives[absent].any(axis=0))
+        negative = self.classes.implied_absent(absent)
         return positive, np.setdiff1d(negative, positive, assume_unique=True)
 
     def row_of(self, image_id: str) -> int:

@@ -31,7 +31,7 @@ PRIOR = 0.01
 """Probability that a head which has learnt nothing gives to each class."""
 
 
-def prior_shifted_logits(logits: Tensor) -> Tensor:
+def prior_shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
     """θ + log(π / (1 − π)) with π = ``PRIOR``: the scores of a head whose logits start at zero.
 
     From one half, 300 negative classes would cost 208 a RoI, and training would begin with unlearning that or with
@@ -40,6 +40,7 @@ def prior_shifted_logits(logits: Tensor) -> Tensor:
 
     Args:
         logits: (N, C), θ. Half precision is raised to float32.
+        relations: Of any taxonomy.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits + math.log(PRIOR / (1 - PRIOR))
@@ -144,15 +145,16 @@ def _among_positives(labels: Tensor, relations: Relations) -> Tensor:
     A place that is not filled is above itself, so that no maximum is empty.
     """
     above = relations.ancestors[labels]
-    places = above.clamp(min=0)
+    # [n, v, i, a]: the i-th class at or above the v-th positive class is the a-th one.
+    over = (relations.ancestors[above.clamp(min=0)][:, :, :, None] == above[:, None, None, :]).any(dim=2)
     filled = (above >= 0)[:, :, None] & (above >= 0)[:, None, :]
     itself = torch.eye(above.shape[1], dtype=torch.bool, device=above.device)
-    return (relations.above[places[:, :, None], places[:, None, :]] & filled) | itself
+    return (over & filled) | itself
 
 
 def _negatives(labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor:
     """(N, C) bool."""
-    negative = ~relations.compatible[labels, :-1]
+    negative = ~relations.compatible.mask(labels)[:, :-1]
     return negative if known is None else negative & known
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mmengine.structures import InstanceData
 
-from hierseg.models.merge import MergedInstances
+from hierseg.models.two_layer_ensemble import MergedInstances
 from hierseg.report.canvas import Picture
 from hierseg.taxonomy import Taxonomy
 

@@ -231,7 +231,7 @@ class TestExtending:
         from hierseg.functional import Relations
 
         ldam = BALANCES['ldam'](TEDDY, SCHEMES['path_sum'], class_counts=[16, 81, 1])
-        offsets = ldam.offsets(torch.zeros(3, 4), torch.tensor([0, 1, 3]), Relations.of(TEDDY))
+        offsets = ldam.offsets(torch.zeros(3, 4), torch.tensor([0, 1, 3]), Relations.of(TEDDY.arrays))
         # 1 / 16^(1/4) = 1/2; 1 / 81^(1/4) = 1/3; background is left alone.
         expected = [[-1 / 2, -1 / 2, 0, 0], [0, -1 / 3, 0, 0], [0, 0, 0, 0]]
         torch.testing.assert_close(offsets, torch.tensor(expected))

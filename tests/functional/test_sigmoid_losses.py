@@ -8,8 +8,8 @@ import pytest
 import torch
 from taxonomies import BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
-from hierseg.functional import (
-    Relations,
+from hierseg.functional import Relations
+from hierseg.functional.sigmoid_losses import (
     ancestor_positive_bce,
     max_below_probabilities,
     max_constraint_bce,
@@ -19,7 +19,7 @@ from hierseg.functional import (
 )
 
 BACKGROUND = 5
-RELATIONS = Relations.of(teddy_taxonomy())
+RELATIONS = Relations.of(teddy_taxonomy().arrays)
 LABELS = torch.tensor([TEDDY, BEAR, TOY, CAR, BACKGROUND])
 # Odds 1 … 5: sigmoids 1/2, 2/3, 3/4, 4/5, 5/6, and one minus them 1/2, 1/3, 1/4, 1/5, 1/6.
 SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=torch.float64).log()
