@@ -23,6 +23,9 @@ from hierseg.taxonomy import TaxonomyArrays
 BLOCK = 2**19
 """Numbers in a block of rows on a CPU: what is done to a block in turn finds it in the cache."""
 
+FEW_PAIRS = 2
+"""Ancestors per class, on average, that are cheaper to add one by one than by way of their sums."""
+
 WIDEST_FAMILY = 32
 """Families of up to this size share one table, larger ones one with others of up to twice their size."""
 
@@ -191,6 +194,26 @@ class Relations:
         ).view(-1, self.num_classes)
 
     @cached_property
+    def steps(self) -> tuple[tuple[Tensor, Tensor, Tensor | None], ...]:
+        """Classes, ancestors and factors by which columns become sums over paths, one step after the other.
+
+        Few pairs are one step. Where paths are long, a class takes its parents' sums instead of its ancestors' columns,
+        depth by depth: S(v) = θ(v) − Σ_a μ(v, a) S(a) with the factors of :attr:`inclusion`, which for a class with one
+        parent is θ(v) + S(parent). No factors means that all are one.
+        """
+        if self.ancestor_pairs.shape[1] <= FEW_PAIRS * self.num_classes:
+            return ((self.ancestor_pairs[0], self.ancestor_pairs[1], None),)
+        classes, ancestors, factors = self.inclusion
+        depths = self.depths[classes].masked_fill(classes == ancestors, 0)
+        steps = []
+        for depth in range(1, int(self.depths.max()) + 1):
+            places = (depths == depth).nonzero().squeeze(1)
+            places = places[classes[places].argsort(stable=True)]
+            weights = -factors[places]
+            steps.append((classes[places], ancestors[places], None if (weights == 1).all() else weights))
+        return tuple(steps)
+
+    @cached_property
     def inclusion(self) -> tuple[Tensor, Tensor, Tensor]:
         """Factors of inclusion and exclusion: the inverse of the ancestor mask, or Möbius function of the taxonomy.
 
@@ -217,38 +240,57 @@ def row_blocks(values: Tensor) -> list[slice]:
     return [slice(first, first + count) for first in range(0, max(len(values), 1), count)]
 
 
-def add_columns(values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-    """Each column, and to the target of every pair the source as it was before.
-
-    Its gradient adds the targets to the sources, which autograd would do by way of two more tensors of that size.
+def sums_above(values: Tensor, relations: Relations) -> Tensor:
+    """Each class's column plus those of its ancestors; further columns stay as they are.
 
     Args:
-        values: (N, G).
-        sources: (K,) int64 columns.
-        targets: (K,) int64 columns.
+        values: (N, C) or (N, C + 1).
+        relations: Of the taxonomy.
     """
-    return _AddColumns.apply(values, sources, targets)  # type: ignore[no-any-return, no-untyped-call]
+    return _Sums.apply(values, relations, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def add_columns_(values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-    """:func:`add_columns` in place, for values that autograd does not follow."""
-    for block in row_blocks(values):
-        rows = values[block]
-        # On a CPU it is a little faster than index_add_, which does the same.
-        rows.scatter_add_(1, targets.expand(len(rows), -1), rows.index_select(1, sources))
+def sums_below(values: Tensor, relations: Relations) -> Tensor:
+    """Each class's column plus those of its descendants, arguments as of :func:`sums_above`."""
+    return _Sums.apply(values, relations, True)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def add_ancestors_(values: Tensor, relations: Relations) -> Tensor:
+    """:func:`sums_above` in place, for values that autograd does not follow."""
+    for classes, ancestors, factors in relations.steps:
+        _add_columns_(values, ancestors, classes, factors)
     return values
 
 
-class _AddColumns(torch.autograd.Function):
+def add_descendants_(values: Tensor, relations: Relations) -> Tensor:
+    """:func:`sums_below` in place, for values that autograd does not follow."""
+    for classes, ancestors, factors in reversed(relations.steps):
+        _add_columns_(values, classes, ancestors, factors)
+    return values
+
+
+def _add_columns_(values: Tensor, sources: Tensor, targets: Tensor, factors: Tensor | None) -> None:
+    """Adds to the target of every pair of columns the source as it was before."""
+    for block in row_blocks(values):
+        rows = values[block]
+        terms = rows.index_select(1, sources)
+        if factors is not None:
+            terms *= factors.to(terms.dtype)
+        # On a CPU it is a little faster than index_add_, which does the same.
+        rows.scatter_add_(1, targets.expand(len(rows), -1), terms)
+
+
+class _Sums(torch.autograd.Function):
+    """The gradient of sums above are sums below, which autograd would find by way of two more such tensors."""
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(sources, targets)
-        return add_columns_(values.clone(), sources, targets)
+    def forward(ctx: Any, values: Tensor, relations: Relations, below: bool) -> Tensor:
+        ctx.relations, ctx.below = relations, below
+        return (add_descendants_ if below else add_ancestors_)(values.clone(), relations)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        sources, targets = ctx.saved_tensors
-        return add_columns(gradient, targets, sources), None, None
+        return (sums_above if ctx.below else sums_below)(gradient, ctx.relations), None, None
 
 
 def max_at_or_below(values: Tensor, relations: Relations) -> Tensor:
@@ -296,9 +338,10 @@ def min_at_or_above(values: Tensor, relations: Relations) -> Tensor:
         values: (N, C).
         relations: Of the taxonomy.
     """
-    classes, ancestors = relations.ancestor_pairs
-    index = classes.expand(len(values), -1)
-    return values.scatter_reduce(1, index, values.index_select(1, ancestors), 'amin')
+    for classes, ancestors, _ in relations.steps:
+        index = classes.expand(len(values), -1)
+        values = values.scatter_reduce(1, index, values.index_select(1, ancestors), 'amin')
+    return values
 
 
 def _padded(starts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Tensor:

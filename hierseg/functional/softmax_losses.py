@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hierseg.functional.relations import Relations, add_columns, add_columns_, row_blocks
+from hierseg.functional.relations import Relations, add_ancestors_, add_descendants_, row_blocks, sums_above, sums_below
 
 
 def path_sum_logits(logits: Tensor, relations: Relations) -> Tensor:
@@ -44,8 +44,7 @@ def path_sum_logits(logits: Tensor, relations: Relations) -> Tensor:
         (N, C + 1) unnormalised outcome log-probabilities.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    classes, ancestors = relations.ancestor_pairs
-    return add_columns(logits, ancestors, classes)
+    return sums_above(logits, relations)
 
 
 def class_probabilities(scores: Tensor, relations: Relations) -> Tensor:
@@ -58,9 +57,8 @@ def class_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     Returns:
         (N, C + 1) in [0, 1]; column C is background. Rows do not sum to one: classes are nested.
     """
-    classes, ancestors = relations.ancestor_pairs
     # Rounding may lift a root class over one.
-    return add_columns(scores.softmax(dim=1), classes, ancestors).clamp(max=1)
+    return sums_below(scores.softmax(dim=1), relations).clamp(0, 1)
 
 
 def marginal_negative_log_likelihood(
@@ -209,9 +207,7 @@ def path_product_probabilities(scores: Tensor, relations: Relations) -> Tensor:
         (N, C + 1) in [0, 1]; column C is background. Root classes and background sum to one, and so do leaves
         and background.
     """
-    conditional = sibling_log_softmax(scores, relations)
-    classes, ancestors = relations.ancestor_pairs
-    return conditional.index_add(1, classes, conditional.index_select(1, ancestors)).exp()
+    return sums_above(sibling_log_softmax(scores, relations), relations).exp()
 
 
 def most_probable_leaf_or_background(probabilities: Tensor, relations: Relations) -> Tensor:
@@ -268,7 +264,6 @@ class _MarginalLoss(torch.autograd.Function):
         # A graph that is kept comes here again, after the first time has turned the numerators into the gradient.
         again = gradient is None
         gradient = torch.empty_like(logits) if again else gradient
-        classes, ancestors = ctx.relations.ancestor_pairs.unbind()
         factors = factors[:, None]
         for block, shares in zip(row_blocks(logits), ctx.shares, strict=True):
             rows, own = gradient[block], factors[block]
@@ -279,7 +274,7 @@ class _MarginalLoss(torch.autograd.Function):
             rows.scatter_add_(1, labels[block, None], -own.index_fill(0, inside, 0))
             rows.index_add_(0, inside, shares * own.index_select(0, inside), alpha=-1)
             if ctx.path_sums:
-                add_columns_(rows, classes, ancestors)
+                add_descendants_(rows, ctx.relations)
         return gradient, None, None, None, None
 
 
@@ -291,8 +286,7 @@ def _shifted_scores_(
     Small losses among large scores depend on it: what scores differ by may be less than a sum with one could hold.
     """
     if path_sums:
-        classes, ancestors = relations.ancestor_pairs.unbind()
-        add_columns_(rows, ancestors, classes)
+        add_ancestors_(rows, relations)
     if counted is not None:
         rows.masked_fill_(~counted[block], float('-inf'))
     return rows.sub_(rows.amax(dim=1, keepdim=True))

@@ -82,10 +82,10 @@ def test_unknown_classes_have_no_weight(loss) -> None:
 
 
 def test_a_head_that_has_learnt_nothing_finds_nothing_likely() -> None:
-    assert prior_shifted_logits(torch.zeros(1, 5)).sigmoid().tolist() == [pytest.approx([0.01] * 5)]
+    assert prior_shifted_logits(torch.zeros(1, 5), RELATIONS).sigmoid().tolist() == [pytest.approx([0.01] * 5)]
     # -65,504 is the least of float16.
     least = torch.full((1, 1), -65504.0, dtype=torch.float16)
-    assert prior_shifted_logits(least).item() == pytest.approx(-65504 - math.log(99), abs=0.01)
+    assert prior_shifted_logits(least, RELATIONS).item() == pytest.approx(-65504 - math.log(99), abs=0.01)
 
 
 def test_probabilities() -> None:
