@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 from hierseg.annotations.records import ImageRow
 from hierseg.errors import AnnotationError
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.coco import coco_draft
+from hierseg.taxonomy.formats import coco_draft
 
 # Boxes of COCO are rounded to hundredths and may stick out a little; they are kept as they are.
 OUTSIDE_TOLERANCE = 1.0

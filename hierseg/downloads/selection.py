@@ -14,8 +14,7 @@ import pyarrow.csv
 
 from hierseg.errors import AnnotationError, TaxonomyError
 from hierseg.taxonomy import read_taxonomy
-from hierseg.taxonomy.class_list import parse_class_list
-from hierseg.taxonomy.files import AnyPath, read_text
+from hierseg.taxonomy.draft import AnyPath, parse_class_list, read_text
 
 BLOCK_BYTES = 1 << 24
 IMAGE_ID = re.compile('[0-9a-f]{16}')
