@@ -360,7 +360,7 @@ def _compatible(arrays: TaxonomyArrays) -> Rows:
     lengths = np.diff(arrays.starts)[at_or_below]
     places = np.arange(lengths.sum()) + np.repeat(arrays.starts[at_or_below] - np.cumsum(lengths) + lengths, lengths)
     keys = np.unique(np.repeat(labels, lengths) * count + arrays.at_or_above[places])
-    return Rows.of(*np.divmod(keys, count), count)
+    return Rows.of(keys // count, keys % count, count)
 
 
 def _preferred_paths(arrays: TaxonomyArrays) -> Tensor:
@@ -383,10 +383,9 @@ def _families(arrays: TaxonomyArrays) -> tuple[Tensor, ...]:
         for parent in np.flatnonzero(arrays.heights == height):
             row = slice(starts[parent], starts[parent + 1])
             rows.append([int(parent), *at_or_below[row][steps[row] == 1].tolist()])
-        families += [
-            torch.tensor([[*row, *row[:1] * (max(map(len, part)) - len(row))] for row in part]).T.contiguous()
-            for part in _of_like_length(rows)
-        ]
+        for part in _of_like_length(rows):
+            most = max(map(len, part))
+            families.append(torch.tensor([[*row, *row[:1] * (most - len(row))] for row in part]).T.contiguous())
     return tuple(families)
 
 

@@ -294,7 +294,7 @@ def _shifted_scores_(
 
 def _shares_by_distance(labels: Tensor, relations: Relations, *, beta: float, dtype: torch.dtype) -> Tensor:
     """(N, C + 1) shares e^{−β·d} of the classes; zero at and below the label, and with background on either side."""
-    found, place = labels.unique(return_inverse=True)
+    found, place = torch.unique(labels, return_inverse=True)
     objects = found[found < relations.num_classes]  # ascending, so that background alone is left out, at the end
     apart = (relations.distances_from(objects).double() / relations.longest_distance).float().to(dtype)
     shares = (-beta * apart).exp_().masked_fill_(relations.below.mask(objects)[:, :-1], 0)

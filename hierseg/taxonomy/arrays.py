@@ -131,8 +131,8 @@ class TaxonomyArrays:
         return _read_only(heights)
 
     def _parents(self, label: int) -> IntArray:
-        row = slice(self.starts[label], self.starts[label + 1])
-        return self.at_or_above[row][self.steps[row] == 1]
+        parents: IntArray = self.above(label)[self.steps[self.starts[label] : self.starts[label + 1]] == 1]
+        return parents
 
     @cached_property
     def steps_to_virtual_root(self) -> IntArray:

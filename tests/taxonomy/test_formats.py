@@ -1,4 +1,4 @@
-"""Edge lists in CSV and YAML."""
+"""Edge lists in CSV and YAML, the Open Images hierarchy, COCO categories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hierseg.errors import TaxonomyError
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
-TEDDY = Taxonomy.from_edges(
+TEDDY_TAXONOMY = Taxonomy.from_edges(
     ['teddy', 'toy', 'bear', 'animal'], [('teddy', 'toy'), ('teddy', 'bear'), ('bear', 'animal')]
 )
 
@@ -45,10 +45,10 @@ class TestCsv:
     )
     def test_forms(self, read_edges, text):
         # A class that occurs only as a parent (toy, animal) is one too; order is that of mention.
-        assert read_edges(text) == TEDDY
+        assert read_edges(text) == TEDDY_TAXONOMY
 
     def test_columns_in_another_order(self, read_edges):
-        assert read_edges('parent,child\ntoy,teddy\nbear,teddy\nanimal,bear\n') == TEDDY
+        assert read_edges('parent,child\ntoy,teddy\nbear,teddy\nanimal,bear\n') == TEDDY_TAXONOMY
 
     def test_names(self, read_edges):
         taxonomy = read_edges('child,parent,name\nteddy,toy,Teddy bear\nteddy,bear,\nbear,,"Bear, any"\n')
@@ -91,7 +91,7 @@ class TestYaml:
         ],
     )
     def test_forms(self, read_edges, text, ending):
-        assert read_edges(text, ending=ending) == TEDDY
+        assert read_edges(text, ending=ending) == TEDDY_TAXONOMY
 
     def test_scalars_are_taken_as_written(self, read_edges):
         taxonomy = read_edges('no: 007\n1.50: yes\n2020-01-01: "null"\n', ending='yaml')
