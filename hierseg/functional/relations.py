@@ -179,7 +179,7 @@ class Relations:
         return mask.scatter_(1, torch.where(above < 0, labels[:, None], above), True)
 
     def is_below(self, classes: Tensor, labels: Tensor) -> Tensor:
-        """Whether each of (N,) classes is the label or below it, background below itself alone."""
+        """(N,) bool; whether the class is the label or below it, background below itself alone."""
         return (classes == labels) | (self.ancestors[classes] == labels[:, None]).any(dim=1)
 
     def distances_from(self, labels: Tensor) -> Tensor:

@@ -38,9 +38,7 @@ def prior_shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
     diverging. Source: the bias of Lin et al., "Focal loss for dense object detection", ICCV 2017, here a constant so
     that no head needs an initialisation of its own.
 
-    Args:
-        logits: (N, C), θ. Half precision is raised to float32.
-        relations: Of any taxonomy.
+    ``logits`` are (N, C), θ; half precision is raised to float32. No relation of classes matters.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits + math.log(PRIOR / (1 - PRIOR))
@@ -102,12 +100,7 @@ def tree_min_bce(
 def max_below_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     """p(v) = max_{u ∈ D(v)} σ(s_u), the probabilities that :func:`max_constraint_bce` trains.
 
-    Args:
-        scores: (N, C) logits.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
+    (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
     """
     return _with_background(max_at_or_below(scores, relations), relations)
 
@@ -118,12 +111,7 @@ def min_above_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     Rather than the maximum over descendants, because an ancestor is trained on all that is below it and so has seen
     more: where it contradicts a child, the child is what is wrong.
 
-    Args:
-        scores: (N, C) logits.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
+    (N, C + 1) in [0, 1]; column C is background, as above.
     """
     return _with_background(min_at_or_above(scores, relations), relations)
 

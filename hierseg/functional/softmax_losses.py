@@ -36,12 +36,7 @@ def path_sum_logits(logits: Tensor, relations: Relations) -> Tensor:
     background keeps its own. Source: PS-softmax in Valmadre, "Hierarchical classification at multiple
     operating points", NeurIPS 2022; simplified from Deep-RTC (Wu et al., ECCV 2020).
 
-    Args:
-        logits: (N, C + 1), θ; background last. Half precision is raised to float32.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) unnormalised outcome log-probabilities.
+    ``logits`` are (N, C + 1), θ, background last; half precision is raised to float32.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return sums_above(logits, relations)
@@ -50,12 +45,7 @@ def path_sum_logits(logits: Tensor, relations: Relations) -> Tensor:
 def class_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     """Probability of every class: the softmax mass of the outcomes at or below it.
 
-    Args:
-        scores: (N, C + 1) outcome logits; background last.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background. Rows do not sum to one: classes are nested.
+    (N, C + 1) in [0, 1]; column C is background. Rows do not sum to one: classes are nested.
     """
     # Rounding may lift a root class over one.
     return sums_below(scores.softmax(dim=1), relations).clamp(0, 1)
@@ -147,16 +137,8 @@ def hierarchical_cross_entropy(
 def sibling_log_softmax(scores: Tensor, relations: Relations) -> Tensor:
     """Logarithm of p(v | parent): the log-softmax within each group of siblings, for trees alone.
 
-    With two parents a class would need a conditional probability under each.
-
-    Each group is shifted by its own largest score, so that groups of very different scores lose nothing.
-
-    Args:
-        scores: (N, C + 1), finite.
-        relations: Of a tree; root classes and background are siblings.
-
-    Returns:
-        (N, C + 1), at most zero.
+    With two parents a class would need a conditional probability under each. Root classes and background are
+    siblings. Each group is shifted by its own largest score, so that groups of very different scores lose nothing.
     """
     groups = relations.sibling_groups
     top = scores.new_full((len(scores), relations.num_sibling_groups), torch.finfo(scores.dtype).min)
@@ -175,15 +157,8 @@ def conditional_cross_entropy(
     below. On a flat taxonomy this is the cross-entropy. Source: WordTree in Redmon and Farhadi, "YOLO9000", CVPR
     2017.
 
-    Args:
-        scores: (N, C + 1) logits, background last.
-        labels: (N,) int64 in [0, C]; C is background.
-        relations: Of a tree.
-        known: (N, C) bool or None; classes that are not known leave their group, except those at or above the
-            label.
-
-    Returns:
-        (N,) losses, at least zero.
+    The arguments are those of the module; classes that are not known leave their group, except those at or above the
+    label.
     """
     if known is not None:
         counted = torch.nn.functional.pad(known, (0, 1), value=True) | relations.above_mask(labels)
@@ -199,13 +174,7 @@ def conditional_cross_entropy(
 def path_product_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     """p(v) = Π_{a ∈ A(v)} p(a | parent of a): at most p(parent), since no factor exceeds one.
 
-    Args:
-        scores: (N, C + 1) logits, background last.
-        relations: Of a tree.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background. Root classes and background sum to one, and so do leaves
-        and background.
+    Of a tree; (N, C + 1), background last. Root classes and background sum to one, and so do leaves and background.
     """
     return sums_above(sibling_log_softmax(scores, relations), relations).exp()
 
@@ -213,12 +182,7 @@ def path_product_probabilities(scores: Tensor, relations: Relations) -> Tensor:
 def most_probable_leaf_or_background(probabilities: Tensor, relations: Relations) -> Tensor:
     """Background where it is more probable than every root class, else the most probable leaf.
 
-    Args:
-        probabilities: (N, C + 1), background last.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N,) int64 labels in [0, C].
+    (N, C + 1) probabilities, background last, → (N,) int64 labels in [0, C].
     """
     leaf = relations.leaves[probabilities.index_select(1, relations.leaves).argmax(dim=1)]
     best_root = probabilities.index_select(1, relations.root_classes).amax(dim=1)

@@ -1,4 +1,4 @@
-"""What a file says about a hierarchy, before it is known to be one.
+"""Drafts of a taxonomy, the text of files as they are read from, and lists of classes that come beside a hierarchy.
 
 Readers make a draft instead of a taxonomy, so that a lint report can show all that is wrong with a file and
 not the first error alone.

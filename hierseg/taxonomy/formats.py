@@ -292,7 +292,7 @@ def _place(class_id: str, text: str, where: str, *, mention: int = 1) -> str:
 
 GROUP_PREFIX = 'supercategory:'
 NO_SUPERCATEGORY = ('', 'none')
-"""What exporters write for a category that has no supercategory; compared in lower case."""
+"""Words that exporters write for a category that has no supercategory; compared in lower case."""
 
 
 def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = ()) -> TaxonomyDraft:

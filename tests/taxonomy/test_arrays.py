@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taxonomies import random_taxonomies
+from taxonomies import lowest_common_ancestors, random_taxonomies
 
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 
@@ -215,7 +215,7 @@ def test_parity_with_networkx(taxonomy):
             assert arrays.up_steps[first, second] == down[second].get(first, -1)
             shortest = min(down[a][first] + down[a][second] for a in above[first] & above[second])
             assert arrays.distances[first, second] == shortest
-            lowest = taxonomy.lowest_common_ancestors(first, second)
+            lowest = lowest_common_ancestors(taxonomy, first, second)
             chosen = min(
                 lowest, key=lambda v: (arrays.leaf_counts[v], -arrays.depths[v], arrays.heights[v], v), default=-1
             )
