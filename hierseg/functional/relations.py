@@ -57,18 +57,19 @@ class Rows:
 
     def places(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Row in (N,) ``labels`` and place in ``members`` of every member of the labels' sets, row by row."""
-        first = self.starts[labels]
-        counts = self.starts[labels + 1] - first
-        rows = torch.arange(len(labels), device=labels.device).repeat_interleave(counts)
-        shift = first - (counts.cumsum(0) - counts)
-        return rows, torch.arange(len(rows), device=labels.device) + shift[rows]
+        last = self.starts.index_select(0, labels + 1)
+        ends = (last - self.starts.index_select(0, labels)).cumsum(0)
+        places = torch.arange(int(ends[-1]) if len(ends) else 0, device=labels.device)
+        # repeat_interleave says the same and takes five times as long.
+        rows = torch.searchsorted(ends, places, right=True)
+        return rows, places + (last - ends).index_select(0, rows)
 
     def mask(self, labels: Tensor) -> Tensor:
         """(N, C + 1) bool; whether a class is in the label's set."""
         rows, places = self.places(labels)
         width = len(self.starts) - 1
         mask = torch.zeros(len(labels) * width, dtype=torch.bool, device=labels.device)
-        return mask.index_fill_(0, rows * width + self.members[places], True).view(-1, width)
+        return mask.index_fill_(0, rows * width + self.members.index_select(0, places), True).view(-1, width)
 
     def to(self, device: torch.device) -> Rows:
         """The same on a device."""

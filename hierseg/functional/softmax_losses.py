@@ -204,37 +204,37 @@ class _MarginalLoss(torch.autograd.Function):
         internal = relations.internal.index_select(0, labels)
         numerators = torch.empty_like(logits)
         total, within = logits.new_empty(len(logits), 1), logits.new_empty(len(logits), 1)
-        shares = []
+        insides = []
         for block in row_blocks(logits):
             rows = _shifted_scores_(numerators[block].copy_(logits[block]), relations, counted, block, path_sums)
             within[block] = rows.gather(1, labels[block, None])
             inside = internal[block].nonzero().squeeze(1)
             inner = rows.index_select(0, inside)
             inner.masked_fill_(~relations.below.mask(labels[block].index_select(0, inside)), float('-inf'))
-            shares.append(inner.softmax(dim=1))
+            shares = inner.softmax(dim=1)
             # Their log-sum-exp, for the largest share is one over Σ e^{s − max s}.
-            top = inner.amax(dim=1, keepdim=True) - shares[-1].amax(dim=1, keepdim=True).log_()
+            top = inner.amax(dim=1, keepdim=True) - shares.amax(dim=1, keepdim=True).log_()
             within[block].index_copy_(0, inside, top)
+            insides.append((inside, shares))
             torch.sum(rows.exp_(), dim=1, keepdim=True, out=total[block])
-        ctx.relations, ctx.path_sums, ctx.numerators, ctx.shares = relations, path_sums, numerators, shares
-        ctx.save_for_backward(logits, labels, internal, counted, total)
+        ctx.relations, ctx.path_sums, ctx.numerators, ctx.insides = relations, path_sums, numerators, insides
+        ctx.save_for_backward(logits, labels, counted, total)
         return total.log().sub_(within).clamp_(min=0).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factors: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, labels, internal, counted, total = ctx.saved_tensors
+        logits, labels, counted, total = ctx.saved_tensors
         gradient, ctx.numerators = ctx.numerators, None
         # A graph that is kept comes here again, after the first time has turned the numerators into the gradient.
         again = gradient is None
         gradient = torch.empty_like(logits) if again else gradient
         factors = factors[:, None]
-        for block, shares in zip(row_blocks(logits), ctx.shares, strict=True):
+        for block, (inside, shares) in zip(row_blocks(logits), ctx.insides, strict=True):
             rows, own = gradient[block], factors[block]
             if again:
                 _shifted_scores_(rows.copy_(logits[block]), ctx.relations, counted, block, ctx.path_sums).exp_()
             rows.mul_(own / total[block])
-            inside = internal[block].nonzero().squeeze(1)
             rows.scatter_add_(1, labels[block, None], -own.index_fill(0, inside, 0))
             rows.index_add_(0, inside, shares * own.index_select(0, inside), alpha=-1)
             if ctx.path_sums:
