@@ -50,7 +50,7 @@ from hierseg.formats import IntArray, rle
 from hierseg.store.store import ImageRow, Instances, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.coco import coco_draft
+from hierseg.taxonomy.formats import coco_draft
 
 # Boxes of COCO are rounded to hundredths and may stick out a little; they are kept as they are.
 OUTSIDE_TOLERANCE = 1.0

@@ -32,6 +32,7 @@ from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
 from hierseg.files import whole_file
+from hierseg.functional import Relations
 from hierseg.metrics import (
     BOX_SUBMISSION_COLUMNS,
     MASK_SUBMISSION_COLUMNS,
@@ -254,7 +255,7 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
     table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
-    decision = Decision(store.taxonomy.arrays)
+    decision = Decision(Relations.of(store.taxonomy.arrays))
     predictions = []
     for index in sorted(range(len(image_ids)), key=image_ids.__getitem__):
         detections = with_shared_regions(table.image(index))
