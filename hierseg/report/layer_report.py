@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hierseg.store import LayerView, Store
-from hierseg.store.layers import LayerCounts, count_layer
+from hierseg.store.frequency import LayerCounts, count_layer
 
 SHOWN_CLASSES = 5
 """The text names this many of the most and of the least frequent classes; the CSV has all."""

@@ -11,7 +11,8 @@ from layer_stores import BEAR, CAR, MAN, PERSON, TEDDY, TOY, Picture, Row, write
 
 from hierseg.converters.coco import convert_coco
 from hierseg.store import LayerView, Store
-from hierseg.store.layers import count_layer, trainable
+from hierseg.store.frequency import count_layer
+from hierseg.store.layers import trainable
 
 FAR, NEAR, INSIDE = (0, 0, 10, 10), (50, 50, 70, 70), (55, 55, 65, 66)
 PICTURES = [

@@ -27,8 +27,11 @@ def test_covers(box, target, expected):
 
 def test_without_targets_nothing_is_spared():
     boxes = np.array([[0.0, 0, 5, 5], [1, 1, 2, 2]])
-    assert layers.spared(boxes, np.zeros((0, 4))).tolist() == [False, False]
-    assert layers.spared(np.zeros((0, 4)), boxes).tolist() == []
+    everything, nothing = np.ones(2, dtype=bool), np.zeros(2, dtype=bool)
+    image = np.zeros(2, dtype=int)
+    assert layers.spared(boxes, image, everything, nothing).tolist() == [False, False]
+    assert layers.spared(boxes, image, nothing, everything).tolist() == [False, False]
+    assert layers.spared(boxes[:0], image[:0], nothing[:0], nothing[:0]).tolist() == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,7 +40,7 @@ def test_without_targets_nothing_is_spared():
     counts=st.lists(st.integers(0, 7), min_size=1, max_size=6),
     pairs_at_once=st.sampled_from([1, 5, 1 << 21]),
 )
-def test_all_images_at_once_equals_each_alone(seed, counts, pairs_at_once):
+def test_all_images_at_once_equals_every_pair_alone(seed, counts, pairs_at_once):
     generator = np.random.default_rng(seed)
     total = sum(counts)
     boxes = np.sort(generator.uniform(0, 10, (total, 2, 2)), axis=1).reshape(total, 4)
@@ -45,9 +48,14 @@ def test_all_images_at_once_equals_each_alone(seed, counts, pairs_at_once):
     images = np.repeat(np.arange(len(counts)), counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, 'PAIRS_AT_ONCE', pairs_at_once)
-        found = layers.spared_everywhere(boxes, images, kinds == 0, kinds == 1, num_images=len(counts))
-    expected = np.zeros(total, dtype=bool)
-    for image in range(len(counts)):
-        candidates = np.flatnonzero((images == image) & (kinds == 0))
-        expected[candidates] = layers.spared(boxes[candidates], boxes[(images == image) & (kinds == 1)])
-    assert found.tolist() == expected.tolist()
+        found = layers.spared(boxes, images, kinds == 0, kinds == 1)
+    expected = [
+        kinds[one] == 0
+        and any(
+            layers.covers(boxes[one], boxes[other])
+            for other in range(total)
+            if images[other] == images[one] and kinds[other] == 1
+        )
+        for one in range(total)
+    ]
+    assert found.tolist() == expected
