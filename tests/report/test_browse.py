@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError
 from hierseg.report import HierLocalVisualizer
-from hierseg.report.browse import browse_dataset, configured_dataset, store_dataset
+from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'browse_dataset.py'

@@ -9,7 +9,7 @@ from hierseg.report.drawing import (
     BACKGROUND,
     GAP,
     DrawnInstance,
-    Panel,
+    TitledPicture,
     draw_instances,
     enlargement,
     font,
@@ -100,7 +100,10 @@ def test_text_has_the_size_that_was_asked_for(size, height):
 
 
 def test_panels_stand_side_by_side():
-    left, right = Panel(grey(100, 200), 'Left', 'few', ('one remark', 'another')), Panel(grey(80, 150), 'Right')
+    left, right = (
+        TitledPicture(grey(100, 200), 'Left', 'few', ('one remark', 'another')),
+        TitledPicture(grey(80, 150), 'Right'),
+    )
     line = line_height(left.picture)
     sheet = side_by_side([left, right])
     assert sheet.shape == (line + 100 + 2 * line, 200 + GAP + 150, 3)

@@ -13,7 +13,7 @@ from layer_stores import BEAR, CAR, MAN, PERSON, TEDDY, Picture, Row, write_stor
 from PIL import Image
 
 from hierseg.report.class_plots import plot_layer_report
-from hierseg.report.layer_report import layer_reports
+from hierseg.report.class_reports import layer_reports
 from hierseg.taxonomy import Taxonomy
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'layer_report.py'

@@ -23,7 +23,7 @@ from hierseg.datasets import (
 )
 from hierseg.errors import ConfigError
 from hierseg.report.class_plots import plot_sampling_report
-from hierseg.report.sampling import report_document, report_text, sampling_report, write_csv
+from hierseg.report.class_reports import sampling_report
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'sampling_report.py'
 BOX = (20, 20, 60, 60)
@@ -52,7 +52,7 @@ def dataset(folder):
 
 
 def cells(report) -> list[list[str]]:
-    return [line.split() for line in report_text(report).splitlines()]
+    return [line.split() for line in str(report).splitlines()]
 
 
 def test_expected_images_and_instances_by_hand(dataset):
@@ -122,14 +122,14 @@ def test_other_samplers(dataset):
 
 def test_csv_and_json(dataset, tmp_path):
     report = sampling_report(RepeatFactorSampler(dataset, threshold=1, seed=0))
-    write_csv(report, tmp_path / 'sampling.csv')
+    report.write_csv(tmp_path / 'sampling.csv')
     with (tmp_path / 'sampling.csv').open(encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     assert [row['id'] for row in rows] == ['person', 'car', 'man', 'bear', 'carnivore', 'toy', 'teddy']
     assert rows[2]['path'] == 'Person › Man'
     assert (rows[0]['images'], rows[0]['instances']) == ('3', '5')
     assert (rows[0]['RFS images'], rows[0]['RFS factor']) == ('4.3094', '1.1547')
-    document = report_document(report)
+    document = report.to_json()
     assert (document['images'], document['classes_without_images'], document['most_to_least_shown_class']) == (4, 2, 3)
     assert document['samplers'][0]['images'] == pytest.approx(DRAWS.sum())
 
