@@ -1,14 +1,6 @@
-"""Scores of several variants of a model as a picture: a dot for each training, in panels of related scores.
-
-What plots over all classes share: names at the axis, and a logarithmic scale that knows 0.
-
-The plot of a sampling report: the tail of classes in the data, and as samplers show it.
+"""Plots over classes and trainings: the tail of the classes in layers and samplers, and scores of variants.
 
 Shape letters: C classes.
-
-The plot of a layer report: how long the tail of classes is, and what the cap does to it.
-
-Shape letters: K classes of a layer.
 """
 
 from __future__ import annotations
@@ -23,21 +15,109 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hierseg.files import write_atomically
-from hierseg.report.layer_report import LayerReport
-from hierseg.report.sampling import (
-    CLASS_AWARE,
-    IRFS,
-    PLAIN,
-    RFS,
-    SamplingReport,
-)
+from hierseg.report.class_reports import CLASS_AWARE, IRFS, PLAIN, RFS, LayerReport, SamplingReport
 
+DPI = 110
 ALL_NAMED = 40
 """Up to this many classes have all their names at the axis."""
 SOME_NAMED = 24
 """Of more classes, about this many are named, evenly spaced."""
 DATA = '#a1a1aa'
 """Grey: a data set as it is."""
+AFTER, CAP = '#2563eb', '#dc2626'
+SAMPLER_COLORS = {PLAIN: '#52525b', RFS: '#2563eb', IRFS: '#0d9488', CLASS_AWARE: '#ea580c'}
+DOT_COLORS = ('#2563eb', '#ea580c', '#16a34a')
+ROW_HEIGHT = 0.36
+"""Inches for each score of a variant."""
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def plot_sampling_report(report: SamplingReport, path: Path) -> None:
+    """Draws images and instances of every class on a logarithmic scale, the most frequent class first.
+
+    Args:
+        report: Of one sampler, or of several.
+        path: The PNG to write.
+    """
+    order, counts = report.by_frequency, report.counts
+    # The plain sampler shows the data as it is.
+    shown = [sampling for sampling in report.samplings if sampling.name != PLAIN] or report.samplings
+    labels = [
+        f'{name}: head to tail {report.head_to_tail(images):,.1f}'
+        for name, images in [('in the data', counts.images), *((one.name, one.images) for one in shown)]
+    ]
+    figure, panels = _two_panels([report.taxonomy.names[label] for label in order.tolist()], _sampling_heading(report))
+    rows = [counts.images, *(one.images for one in shown)], [counts.instances, *(one.instances for one in shown)]
+    edges = np.arange(len(order) + 1) - 0.5
+    for axes, (data, *samplings), title in zip(panels, rows, ('images with', 'instances of'), strict=True):
+        draw_bars(axes, data[order], color=DATA, label=labels[0])
+        # Lines in front of the bars: a sampler may show less as well as more.
+        for values, one, label in zip(samplings, shown, labels[1:], strict=True):
+            color = SAMPLER_COLORS[one.name]
+            axes.stairs(values[order], edges, baseline=None, color=color, label=label, linewidth=2)
+        style_counts(axes, lowest=min(float(values.min()) for values in (data, *samplings)))
+        axes.set_ylabel(f'{title} the class')
+    handles, found = panels[0].get_legend_handles_labels()
+    figure.legend([handles[found.index(label)] for label in labels], labels, loc='outside upper right', frameon=False)
+    figure.savefig(path, dpi=DPI)
+
+
+def _sampling_heading(report: SamplingReport) -> str:
+    text = (
+        f'{report.taxonomy.num_classes} classes, labels expanded to ancestors, by number of images; head and tail are '
+        f'the {report.tenth} most and least frequent\n'
+    )
+    if len(report.samplings) > 1:
+        descriptions = '\n'.join(sampling.description for sampling in report.samplings if sampling.name != PLAIN)
+        return f'{text}{report.num_images:,} images, and what samplers show of them in as many draws\n{descriptions}'
+    (sampling,) = report.samplings
+    return f'{text}{report.num_images:,} images, and the {sampling.epoch:,.0f} of an epoch\n{sampling.description}'
+
+
+def plot_layer_report(report: LayerReport, path: Path) -> None:
+    """Draws images and instances of every class before and after the cap, on a logarithmic scale.
+
+    Args:
+        report: One layer.
+        path: The PNG to write.
+    """
+    order, columns, cap = report.by_frequency, report.columns, report.view.images_per_class
+    figure, panels = _two_panels(
+        [report.view.taxonomy.names[label] for label in order.tolist()], _layer_heading(report)
+    )
+    for axes, counted, title in zip(panels, ('images', 'instances'), ('training images', 'instances'), strict=True):
+        draw_bars(axes, columns[f'{counted}_before'][order], color=DATA, label='before the cap')
+        draw_bars(axes, columns[f'{counted}_after'][order], color=AFTER, label='after the cap')
+        style_counts(axes)
+        axes.set_ylabel(title)
+    label = f'cap: {cap:,} images per class, and those that rarer classes bring'
+    panels[0].axhline(cap, color=CAP, linewidth=1, linestyle='--', label=label)
+    panels[0].legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    figure.savefig(path, dpi=DPI)
+
+
+def _layer_heading(report: LayerReport) -> str:
+    before, after = report.before, report.after
+    text = (
+        f'{report.title}, by number of images\n'
+        f'{before.images:,} training images and {before.instances:,} instances, '
+        f'after the cap {after.images:,} and {after.instances:,}'
+    )
+    if report.view.classes.painted.any():
+        text += (
+            f'\n{before.painted:,} boxes painted grey and {before.spared:,} spared by the 25 % rule, '
+            f'after the cap {after.painted:,} and {after.spared:,}'
+        )
+    return text
+
+
+def _two_panels(names: Sequence[str], heading: str) -> tuple[Figure, npt.NDArray[np.object_]]:
+    """A figure with images above and instances below, over the same classes."""
+    figure = Figure(figsize=(13, 8.5), layout='constrained')
+    panels = figure.subplots(2, 1, sharex=True)
+    name_classes(panels[1], names)
+    figure.suptitle(heading, x=0.01, ha='left', fontsize=11)
+    return figure, panels
 
 
 def name_classes(axes: Axes, names: Sequence[str]) -> None:
@@ -71,119 +151,6 @@ def style_counts(axes: Axes, *, lowest: float = 0.0) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-SAMPLER_COLORS = {PLAIN: '#52525b', RFS: '#2563eb', IRFS: '#0d9488', CLASS_AWARE: '#ea580c'}
-
-
-def plot_sampling_report(report: SamplingReport, path: Path) -> None:
-    """Draws images and instances of every class on a logarithmic scale, the most frequent class first.
-
-    Args:
-        report: Of one sampler, or of several.
-        path: The PNG to write.
-    """
-    figure = Figure(figsize=(13, 8.5), layout='constrained')
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    order = report.by_frequency
-    # As the data is, the plain sampler shows it.
-    shown = [sampling for sampling in report.samplings if sampling.name != PLAIN] or report.samplings
-    names = [_label(report, name, images) for name, images in ((s.name, s.images) for s in shown)]
-    labels = [_label(report, 'in the data', report.counts.images), *names]
-    colors = [SAMPLER_COLORS[sampling.name] for sampling in shown]
-    images = [report.counts.images[order], *(sampling.images[order] for sampling in shown)]
-    instances = [report.counts.instances[order], *(sampling.instances[order] for sampling in shown)]
-    _draw_samplings(upper, images, colors=colors, labels=labels)
-    _draw_samplings(lower, instances, colors=colors, labels=labels)
-    upper.set_ylabel('images with the class')
-    lower.set_ylabel('instances of the class')
-    handles, found = upper.get_legend_handles_labels()
-    ordered = [handles[found.index(label)] for label in labels]
-    figure.legend(ordered, labels, loc='outside upper right', frameon=False)
-    name_classes(lower, [report.taxonomy.names[label] for label in order.tolist()])
-    figure.suptitle(_sampling_heading(report), x=0.01, ha='left', fontsize=11)
-    figure.savefig(path, dpi=110)
-
-
-def _label(report: SamplingReport, name: str, images: npt.NDArray[np.number]) -> str:
-    return f'{name}: head to tail {report.head_to_tail(images):,.1f}'
-
-
-def _sampling_heading(report: SamplingReport) -> str:
-    text = (
-        f'{report.taxonomy.num_classes} classes, labels expanded to ancestors, by number of images; head and tail are '
-        f'the {report.tenth} most and least frequent\n'
-    )
-    if len(report.samplings) > 1:
-        descriptions = '\n'.join(sampling.description for sampling in report.samplings if sampling.name != PLAIN)
-        return f'{text}{report.num_images:,} images, and what samplers show of them in as many draws\n{descriptions}'
-    (sampling,) = report.samplings
-    return f'{text}{report.num_images:,} images, and the {sampling.epoch:,.0f} of an epoch\n{sampling.description}'
-
-
-def _draw_samplings(
-    axes: Axes, values: Sequence[npt.NDArray[np.number]], *, colors: list[str], labels: list[str]
-) -> None:
-    """The first as bars, the others as lines in front of them: a sampler may show less as well as more."""
-    draw_bars(axes, values[0], color=DATA, label=labels[0])
-    edges = np.arange(len(values[0]) + 1) - 0.5
-    for one, color, label in zip(values[1:], colors, labels[1:], strict=True):
-        axes.stairs(one, edges, baseline=None, color=color, label=label, linewidth=2)
-    style_counts(axes, lowest=min(float(one.min()) for one in values))
-
-
-AFTER, CAP = '#2563eb', '#dc2626'
-
-
-def plot_layer_report(report: LayerReport, path: Path) -> None:
-    """Draws images and instances of every class before and after the cap, on a logarithmic scale.
-
-    Args:
-        report: One layer.
-        path: The PNG to write.
-    """
-    figure = Figure(figsize=(13, 8), layout='constrained')
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    order, before, after = report.by_frequency, report.before, report.after
-    cap = report.view.images_per_class
-    _draw_cap(upper, before.images_per_class[order], after.images_per_class[order])
-    label = f'cap: {cap:,} images per class, and those that rarer classes bring'
-    upper.axhline(cap, color=CAP, linewidth=1, linestyle='--', label=label)
-    upper.set_ylabel('training images')
-    upper.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    _draw_cap(lower, before.instances_per_class[order], after.instances_per_class[order])
-    lower.set_ylabel('instances')
-    name_classes(lower, [report.view.taxonomy.names[label] for label in order.tolist()])
-    figure.suptitle(_layer_heading(report), x=0.01, ha='left', fontsize=11)
-    figure.savefig(path, dpi=110)
-
-
-def _layer_heading(report: LayerReport) -> str:
-    before, after = report.before, report.after
-    text = (
-        f'{report.title}, by number of images\n'
-        f'{before.images:,} training images and {before.instances:,} instances, '
-        f'after the cap {after.images:,} and {after.instances:,}'
-    )
-    if report.view.classes.painted.any():
-        text += (
-            f'\n{before.painted:,} boxes painted grey and {before.spared:,} spared by the 25 % rule, '
-            f'after the cap {after.painted:,} and {after.spared:,}'
-        )
-    return text
-
-
-def _draw_cap(axes: Axes, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> None:
-    draw_bars(axes, before, color=DATA, label='before the cap')
-    draw_bars(axes, after, color=AFTER, label='after the cap')
-    style_counts(axes)
-
-
-DOT_COLORS = ('#2563eb', '#ea580c', '#16a34a')
-ROW_HEIGHT = 0.36
-"""Inches for each score of a variant."""
-
-Scores = Mapping[str, Mapping[str, Sequence[float]]]
-
-
 def plot_score_dots(scores: Scores, panels: Sequence[Sequence[str]], path: str | Path, *, title: str) -> None:
     """Draws the scores and writes them as PNG.
 
@@ -200,7 +167,7 @@ def plot_score_dots(scores: Scores, panels: Sequence[Sequence[str]], path: str |
     for axes, names in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
         _draw_dots(axes, scores, names)
     content = io.BytesIO()
-    figure.savefig(content, format='png', dpi=110)
+    figure.savefig(content, format='png', dpi=DPI)
     write_atomically(content.getvalue(), path)
 
 
@@ -220,5 +187,4 @@ def _draw_dots(axes: Axes, scores: Scores, names: Sequence[str]) -> None:
     axes.grid(axis='x', color='#e5e7eb')
     axes.set_axisbelow(True)
     axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.12), ncols=len(names), frameon=False, fontsize=9)
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
+    axes.spines[['top', 'right']].set_visible(False)

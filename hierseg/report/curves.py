@@ -74,26 +74,21 @@ def _entries(work_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
     """Iteration, epoch and losses of every logged line that has losses, in the order of writing."""
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
-            entry = _parsed(line)
-            losses = {key.removeprefix('train/'): value for key, value in entry.items() if _is_total(key)}
+            try:
+                entry: dict[str, Any] = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a run that was killed
+            losses = {
+                key.removeprefix('train/'): value
+                for key, value in entry.items()
+                if key == 'loss' or key.endswith('/loss')
+            }
             if losses and {'iter', 'epoch'} <= entry.keys():
                 yield entry['iter'], entry['epoch'], losses
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        entry: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        return {}  # the last line of a run that was killed
-    return entry
-
-
-def _is_total(key: str) -> bool:
-    return key == 'loss' or key.endswith('/loss')
-
-
 def _without_repeats(entries: Iterable[tuple[int, int, dict[str, float]]]) -> list[tuple[int, int, dict[str, float]]]:
-    """What is left when whoever goes back to an earlier iteration takes back what came after it."""
+    """The entries without those that a later start of the run has written again."""
 
     def place(entry: tuple[int, int, dict[str, float]]) -> tuple[int, bool]:
         # Within an iteration, training comes before validation.

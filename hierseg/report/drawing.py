@@ -1,15 +1,7 @@
-"""Pictures set side by side, each with a heading and remarks below.
-
-A colour for every class: one hue per root class, shades of it below.
-
-Shape letters: C classes.
-
-What is written beside an instance.
-
-Instances drawn on a picture: masks, outlines, boxes and text that finds its place.
+"""Instances on pictures: a colour for every class, labels that find their place, and pictures side by side.
 
 OpenCV draws shapes, Pillow writes text. Boxes are xyxy in pixels of the image given; pictures are RGB uint8.
-Shape letters: H, W the image; everything is drawn on it after enlarging by a whole number.
+Shape letters: C classes; H, W the image. Everything is drawn after enlarging the image by a whole number.
 """
 
 from __future__ import annotations
@@ -29,8 +21,24 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hierseg.taxonomy import Taxonomy
 
+Picture = npt.NDArray[np.uint8]
+Rectangle = tuple[int, int, int, int]
 GOLDEN_RATIO = 0.618033988749895
 """Steps of this part of a circle keep any number of hues far apart, and never move an earlier one."""
+SEPARATOR = ' › '
+FULL_SIZE = 640
+"""Pictures whose longer side is smaller are enlarged to about this, so that text finds room."""
+LARGEST_FACTOR = 6
+MASK_OPACITY = 0.4
+LABEL_OPACITY = 0.88
+TOLERATED_OVERLAP = 0.35
+"""A label of which a larger part would cover other labels is left out."""
+CROWD = 12
+"""With more instances than this, text is smaller and narrow boxes get the shorter forms of their labels."""
+GAP = 8
+"""Pixels between two panels."""
+BACKGROUND = (24, 24, 27)
+LIGHT_TEXT, FAINT_TEXT = (228, 228, 231), (161, 161, 170)
 
 
 def class_colors(taxonomy: Taxonomy) -> npt.NDArray[np.uint8]:
@@ -76,9 +84,6 @@ def _shade(family: int, position: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-SEPARATOR = ' › '
-
-
 def path_steps(
     taxonomy: Taxonomy,
     label: int,
@@ -86,7 +91,7 @@ def path_steps(
     class_scores: npt.NDArray[np.floating] | None = None,
     score: float | None = None,
 ) -> tuple[str, ...]:
-    """The preferred path of a class, one text per step, root class first.
+    """Texts for the steps of a class's preferred path, root class first.
 
     Args:
         taxonomy: The classes.
@@ -107,7 +112,7 @@ def path_steps(
 
 
 def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]:
-    """A label's text from its longest to its shortest form: root steps give way first.
+    """Forms of a label from the longest to the shortest: root steps give way first.
 
     Args:
         steps: From :func:`path_steps`.
@@ -122,21 +127,6 @@ def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]
     cut = [SEPARATOR.join(('…', *steps[start:])) for start in range(1, len(steps) - 1)]
     last = [steps[-1]] if len(steps) > 1 else []
     return tuple(text + behind for text in (*whole, *cut, *last))
-
-
-Picture = npt.NDArray[np.uint8]
-Rectangle = tuple[int, int, int, int]
-
-FULL_SIZE = 640
-"""Pictures whose longer side is smaller are enlarged to about this, so that text finds room, ..."""
-LARGEST_FACTOR = 6
-"""... by this factor at most."""
-MASK_OPACITY = 0.4
-LABEL_OPACITY = 0.88
-TOLERATED_OVERLAP = 0.35
-"""A label of which a larger part would cover other labels is left out."""
-CROWD = 12
-"""With more instances than this, text is smaller and narrow boxes get the shorter forms of their labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +146,6 @@ class DrawnInstance:
     texts: tuple[str, ...]
     mask: npt.NDArray[np.bool_ | np.uint8] | None = None
     dashed: bool = False
-
-
-def enlargement(height: int, width: int) -> int:
-    """The whole number by which a picture of this size is enlarged before anything is drawn."""
-    return int(np.clip(round(FULL_SIZE / max(height, width)), 1, LARGEST_FACTOR))
 
 
 def draw_instances(
@@ -189,8 +174,13 @@ def draw_instances(
     return _draw_labels(picture, ordered, factor, text_size=text_size or font_size(picture))
 
 
+def enlargement(height: int, width: int) -> int:
+    """The whole number by which a picture of this size is enlarged before anything is drawn."""
+    return int(np.clip(round(FULL_SIZE / max(height, width)), 1, LARGEST_FACTOR))
+
+
 def font_size(picture: Picture) -> int:
-    """Pixels; grows slowly with the picture."""
+    """Pixels of text, which grow slowly with the picture."""
     return int(np.clip(round(min(picture.shape[:2]) / 38), 12, 22))
 
 
@@ -199,14 +189,6 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib, so that text looks the same on every machine."""
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / name), size)
-
-
-def _box_area(box: npt.NDArray[np.floating]) -> float:
-    return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def _has_mask(instance: DrawnInstance) -> bool:
-    return instance.mask is not None and bool(instance.mask.any())
 
 
 def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
@@ -227,32 +209,30 @@ def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
     tint = instance.color.astype(np.float32) * MASK_OPACITY
     region[inside] = (region[inside] * np.float32(1 - MASK_OPACITY) + tint).astype(np.uint8)
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-    color = tuple(int(channel) for channel in instance.color)
-    cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, _rgb(instance), 2, cv2.LINE_AA)
 
 
 def _draw_box(picture: Picture, instance: DrawnInstance, factor: int) -> None:
     left, top, right, bottom = (int(side) for side in np.round(np.asarray(instance.box) * factor))
-    color = tuple(int(channel) for channel in instance.color)
-    thickness = 1 if _has_mask(instance) else 2
+    has_mask = instance.mask is not None and bool(instance.mask.any())
+    color, thickness = _rgb(instance), 1 if has_mask else 2
     if not instance.dashed:
         cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
         return
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     for start, end in pairwise(corners):
-        for dash_start, dash_end in _dashes(start, end):
-            cv2.line(picture, dash_start, dash_end, color, thickness, cv2.LINE_AA)
+        length = max(np.abs(end - start).max(), 1)
+        for offset in range(0, length, 14):  # dashes of 8 pixels with 6 between them
+            first, last = (
+                np.round(start + (end - start) / length * min(at, length)).astype(int).tolist()
+                for at in (offset, offset + 8)
+            )
+            cv2.line(picture, first, last, color, thickness, cv2.LINE_AA)
 
 
-def _dashes(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Cuts a line into dashes of 8 pixels with 6 between them."""
-    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
-    direction = (np.asarray(end) - np.asarray(start)) / length
-    dashes = []
-    for offset in range(0, length, 14):
-        first, last = (np.round(start + direction * min(at, length)).astype(int) for at in (offset, offset + 8))
-        dashes.append(((int(first[0]), int(first[1])), (int(last[0]), int(last[1]))))
-    return dashes
+def _rgb(instance: DrawnInstance) -> tuple[int, int, int]:
+    red, green, blue = instance.color.tolist()
+    return red, green, blue
 
 
 def _draw_labels(
@@ -276,8 +256,7 @@ def _draw_labels(
             continue
         text, rectangle = choice
         placed.append(rectangle)
-        background = (*(int(channel) for channel in instance.color), round(255 * LABEL_OPACITY))
-        pen.rounded_rectangle(rectangle, radius=3, fill=background)
+        pen.rounded_rectangle(rectangle, radius=3, fill=(*_rgb(instance), round(255 * LABEL_OPACITY)))
         middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
         pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
     return np.asarray(canvas), len(instances) - len(placed)
@@ -345,15 +324,12 @@ def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]
     return float((np.clip(widths, 0, None) * np.clip(heights, 0, None)).sum()) / area
 
 
-GAP = 8
-"""Pixels between two panels."""
-BACKGROUND = (24, 24, 27)
-PLAIN = (228, 228, 231)
-FAINT = (161, 161, 170)
+def _box_area(box: npt.NDArray[np.floating]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class TitledPicture:
     """A picture with its texts.
 
     Attributes:
@@ -369,8 +345,8 @@ class Panel:
     remarks: tuple[str, ...] = ()
 
 
-def side_by_side(panels: Sequence[Panel]) -> Picture:
-    """Sets panels in a row, all tops aligned.
+def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
+    """Sets pictures with their texts in a row, all tops aligned.
 
     Returns:
         RGB uint8; as wide as the pictures and the gaps between them, and higher than the highest of them
@@ -386,16 +362,22 @@ def side_by_side(panels: Sequence[Panel]) -> Picture:
     for panel, height, width in zip(panels, heights, widths, strict=True):
         size = font_size(panels[0].picture)
         bold, plain = font(size, bold=True), font(size)
-        pen.text((left + 6, line / 2), panel.title, font=bold, fill=PLAIN, anchor='lm')
+        pen.text((left + 6, line / 2), panel.title, font=bold, fill=LIGHT_TEXT, anchor='lm')
         behind = 6 + bold.getlength(panel.title) + size
         subtitle = shortened(panel.subtitle, width - behind, size)
-        pen.text((left + behind, line / 2), subtitle, font=plain, fill=FAINT, anchor='lm')
+        pen.text((left + behind, line / 2), subtitle, font=plain, fill=FAINT_TEXT, anchor='lm')
         sheet.paste(Image.fromarray(panel.picture), (left, line))
         for row, remark in enumerate(panel.remarks):
             place = (left + 6, line + height + (row + 0.5) * line)
-            pen.text(place, shortened(remark, width - 12, size), font=plain, fill=PLAIN, anchor='lm')
+            pen.text(place, shortened(remark, width - 12, size), font=plain, fill=LIGHT_TEXT, anchor='lm')
         left += width + GAP
     return np.asarray(sheet)
+
+
+def count_text(instances: int, left_out: int) -> str:
+    """Text on the number of instances drawn, and of those whose label found no place."""
+    text = f'{instances} instance{"" if instances == 1 else "s"}'
+    return f'{text}, {left_out} of them without room for a label' if left_out else text
 
 
 def line_height(picture: Picture) -> int:

@@ -1,9 +1,7 @@
-"""How the two-layer ensemble came to what it says about one image: its layers' instances and what became of them.
+"""Flow of the two-layer ensemble on one image: its layers' instances, what became of them, as a picture and a table.
 
 Shape letters: N layer-0 instances, M layer-1 instances, K merged instances, C classes of the taxonomy, H, W the
 image. Labels are those of the full taxonomy.
-
-The flow of the two-layer ensemble as a picture: layer 0 | layer 1 | final, and the table of the report below.
 """
 
 from __future__ import annotations
@@ -19,12 +17,13 @@ from PIL import Image, ImageDraw
 from hierseg.models.two_layer_ensemble import MergedInstances
 from hierseg.report.drawing import (
     BACKGROUND,
-    FAINT,
-    PLAIN,
+    FAINT_TEXT,
+    LIGHT_TEXT,
     DrawnInstance,
-    Panel,
     Picture,
+    TitledPicture,
     class_colors,
+    count_text,
     draw_instances,
     font,
     font_size,
@@ -41,7 +40,7 @@ NOTHING = '–'
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """What the ensemble found on an image.
+    """Instances that the ensemble found on an image.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -122,10 +121,10 @@ class FlowRow:
 
 
 def flow_rows(flow: Flow, *, threshold: float = 0.3) -> list[FlowRow]:
-    """The table of the report: what each layer says of each instance, and what the ensemble says.
+    """Rows of the table: classes that each layer and the ensemble give to each instance.
 
     Args:
-        flow: What was found on the image.
+        flow: Instances of the image.
         threshold: Instances without a class of at least this score are left out, and so are other opinions below it.
     """
     rows = [_row(flow, number, int(instance), threshold) for number, instance in enumerate(flow.shown(threshold), 1)]
@@ -165,10 +164,10 @@ MOST_ROWS = 24
 
 
 def draw_flow(flow: Flow, *, threshold: float = 0.3) -> Picture:
-    """Draws what each layer and the ensemble found, with one number for each instance through all panels.
+    """Draws the instances of each layer and of the ensemble, with one number for each through all panels.
 
     Args:
-        flow: What was found on the image.
+        flow: Instances of the image.
         threshold: Instances without a class of at least this score are left out.
 
     Returns:
@@ -180,9 +179,8 @@ def draw_flow(flow: Flow, *, threshold: float = 0.3) -> Picture:
     panels = []
     for title, instances in zip(titles, drawn, strict=True):
         picture, left_out = draw_instances(flow.image, instances)
-        count = f'{len(instances)} instance{"" if len(instances) == 1 else "s"}'
-        subtitle = f'{count}, {left_out} without room for a label' if left_out else count
-        panels.append(Panel(picture, title, f'{subtitle}, score ≥ {threshold:g}'))
+        subtitle = count_text(len(instances), left_out)
+        panels.append(TitledPicture(picture, title, f'{subtitle}, score ≥ {threshold:g}'))
     upper = side_by_side(panels)
     lower = _table(flow, rows, upper.shape[1], panels[0].picture)
     return np.concatenate([upper, lower])
@@ -239,18 +237,18 @@ def _table(flow: Flow, rows: Sequence[FlowRow], width: int, picture: Picture) ->
     lefts = np.cumsum([0, *WIDTHS[:-1]]) * width + 6
     rooms = np.asarray(WIDTHS) * width - 12
     for left, heading in zip(lefts, HEADINGS, strict=True):
-        pen.text((left, line / 2), heading, font=bold, fill=PLAIN, anchor='lm')
+        pen.text((left, line / 2), heading, font=bold, fill=LIGHT_TEXT, anchor='lm')
     colors = class_colors(flow.taxonomy)
     for index, row in enumerate(shown, 1):
         middle = (index + 0.5) * line
         color = tuple(int(channel) for channel in colors[row.label])
         pen.rectangle((6, middle - size / 2, 6 + size, middle + size / 2), fill=color)
-        pen.text((12 + size, middle), str(row.number or NOTHING), font=plain, fill=PLAIN, anchor='lm')
+        pen.text((12 + size, middle), str(row.number or NOTHING), font=plain, fill=LIGHT_TEXT, anchor='lm')
         cells = (row.first, row.second, row.overlap, row.final, row.others)
         for left, room, text in zip(lefts[1:], rooms[1:], cells, strict=True):
             letters = bold if text == row.final else plain
-            fill = FAINT if text in (NOTHING, row.others) else PLAIN
+            fill = FAINT_TEXT if text in (NOTHING, row.others) else LIGHT_TEXT
             pen.text((left, middle), shortened(text, room, size), font=letters, fill=fill, anchor='lm')
     for text in more:
-        pen.text((lefts[1], (len(shown) + 1.5) * line), text, font=plain, fill=FAINT, anchor='lm')
+        pen.text((lefts[1], (len(shown) + 1.5) * line), text, font=plain, fill=FAINT_TEXT, anchor='lm')
     return np.asarray(sheet)

@@ -1,26 +1,37 @@
-"""The visualizer that MMEngine's hooks and tools call: class paths, ground truth beside prediction."""
+"""The visualizer that MMEngine's hooks and tools call, and pictures of whole data sets by it.
+
+Ground truth stands beside the prediction, each instance with its class path.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
 import numpy.typing as npt
 import torch
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.dataset import BaseDataset
 from mmengine.dist import master_only
 from mmengine.structures import InstanceData
+from tqdm import tqdm
 
+from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError
-from hierseg.registry import VISUALIZERS
+from hierseg.registry import DATASETS, VISUALIZERS
 from hierseg.report.drawing import (
     DrawnInstance,
-    Panel,
     Picture,
+    TitledPicture,
     class_colors,
+    count_text,
     draw_instances,
     label_variants,
     path_steps,
@@ -119,18 +130,20 @@ class HierLocalVisualizer(DetLocalVisualizer):
         else:
             self.add_image(name, drawn, step)
 
-    def _ground_truth(self, image: Picture, sample: DetDataSample) -> Panel:
+    def _ground_truth(self, image: Picture, sample: DetDataSample) -> TitledPicture:
         instances = self._drawn(sample.gt_instances)
         if 'ignored_instances' in sample:
             instances += self._drawn(sample.ignored_instances, mark=GROUP)
         picture, left_out = draw_instances(image, instances)
-        return Panel(picture, 'Ground truth', _count(len(instances), left_out), self._verified(sample))
+        return TitledPicture(picture, 'Ground truth', count_text(len(instances), left_out), self._verified(sample))
 
-    def _prediction(self, image: Picture, sample: DetDataSample, threshold: float) -> Panel:
+    def _prediction(self, image: Picture, sample: DetDataSample, threshold: float) -> TitledPicture:
         found = sample.pred_instances
         instances = self._drawn(found[found.scores >= threshold])
         picture, left_out = draw_instances(image, instances)
-        return Panel(picture, 'Prediction', f'{_count(len(instances), left_out)} with score ≥ {threshold:g}')
+        return TitledPicture(
+            picture, 'Prediction', f'{count_text(len(instances), left_out)} with score ≥ {threshold:g}'
+        )
 
     def _verified(self, sample: DetDataSample) -> tuple[str, ...]:
         """A line for the classes verified as present and one for those verified as absent, where there are."""
@@ -175,14 +188,100 @@ def _as_the_pipeline_read_it(image: Picture, sample: DetDataSample) -> Picture:
     return mmcv.imread(sample.img_path, flag='color_ignore_orientation', channel_order='rgb')
 
 
-def _count(instances: int, left_out: int) -> str:
-    text = f'{instances} instance{"" if instances == 1 else "s"}'
-    return f'{text}, {left_out} of them without room for a label' if left_out else text
-
-
 def _array(data: Any) -> npt.NDArray[Any]:
     """Boxes, masks or tensors of mmdet as an array."""
     if isinstance(data, (BitmapMasks, PolygonMasks)):
         return data.to_ndarray()
     data = getattr(data, 'tensor', data)  # mmdet's box types
     return data.numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
+
+
+def store_dataset(store: str | Path, images: str | Path) -> StoreDataset:
+    """The data set of a whole store, nothing filtered or transformed.
+
+    Args:
+        store: Folder of the store.
+        images: Folder of the images.
+    """
+    pipeline = [
+        LoadImageFromFile(color_type='color_ignore_orientation'),  # as stores count pixels
+        LoadAnnotations(with_mask=True),
+        PackDetInputs(meta_keys=('img_id', 'img_path', 'ori_shape', 'verified_positive', 'verified_negative')),
+    ]
+    return StoreDataset(store, data_prefix=dict(img=str(images)), pipeline=pipeline, test_mode=True)
+
+
+def configured_dataset(config: Mapping[str, Any], split: str) -> Any:
+    """Builds the data set that a config names for a split, with its pipeline.
+
+    Args:
+        config: An MMDetection config.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        ConfigError: If the config has no such data loader, or one for each layer.
+    """
+    loader = config.get(f'{split}_dataloader')
+    if not loader:
+        raise ConfigError(f'the config has no {split}_dataloader', fix='Name another split with --split.')
+    if 'dataset' not in loader:
+        raise ConfigError(
+            f'{split}_dataloader has a data set for each layer',
+            fix='Name the config of a layer alone, such as configs/two_layer/layer1.py.',
+        )
+    return DATASETS.build(loader['dataset'])
+
+
+def browse_dataset(
+    dataset: BaseDataset,
+    visualizer: DetLocalVisualizer,
+    *,
+    output_dir: Path | None,
+    show: bool = False,
+    show_interval: float = 2.0,
+    max_images: int | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Draws the ground truth of samples after the pipeline.
+
+    Args:
+        dataset: Its pipeline must end in ``PackDetInputs``.
+        visualizer: Its ``dataset_meta`` is set from the data set.
+        output_dir: Where pictures are written, under the names of their images; None to write none.
+        show: Whether to open a window for each.
+        show_interval: Seconds that a window stays.
+        max_images: As many images, evenly spaced over the data set; None for all.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The pictures written.
+
+    Raises:
+        ConfigError: If the pipeline loads no annotations.
+    """
+    visualizer.dataset_meta = dataset.metainfo
+    count = len(dataset) if max_images is None else min(max_images, len(dataset))
+    indices = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    written = []
+    for index in tqdm(indices.tolist(), disable=not progress, unit='image'):
+        packed = dataset[index]
+        sample = packed['data_samples']
+        if 'bboxes' not in sample.gt_instances:
+            raise ConfigError(
+                'the pipeline loads no annotations, so there is nothing to draw',
+                where=type(dataset).__name__,
+                fix="Add dict(type='LoadAnnotations', with_bbox=True, with_mask=True), or name another --split.",
+            )
+        path = None if output_dir is None else output_dir / Path(sample.img_path).name
+        visualizer.add_datasample(
+            Path(sample.img_path).name,
+            packed['inputs'].permute(1, 2, 0).numpy()[..., ::-1],  # OpenCV's BGR to RGB
+            sample,
+            draw_pred=False,
+            show=show,
+            wait_time=show_interval,
+            out_file=None if path is None else str(path),
+        )
+        if path is not None:
+            written.append(path)
+    return written

@@ -1,10 +1,10 @@
-"""How often each class occurs in what is trained on, and how often an image is to be repeated for it.
+"""Counts of the instances that train: of classes, of a layer, and how often an image is to be repeated for them.
 
 Repeat factor sampling (RFS): Gupta, Dollár and Girshick, "LVIS: A Dataset for Large Vocabulary Instance
 Segmentation", CVPR 2019, appendix. Instance-aware (IRFS): Yaman, Mahmud and Liu, "Instance-Aware Repeat Factor
 Sampling for Long-Tailed Object Detection", 2023, arXiv 2305.08069.
 
-Shape letters: C classes, N images, M instances that train, P pairs of an image and a class on it.
+Shape letters: C classes of a store or layer, N images, M instances that train, P pairs of an image and a class on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from hierseg.errors import ConfigError
 from hierseg.formats import FloatArray, IntArray
-from hierseg.store.layers import SIDES, LayerView, trainable
+from hierseg.store.layers import LayerView, ranges, spared, trainable
 from hierseg.store.store import Store
 from hierseg.taxonomy.graph import Taxonomy
 
@@ -35,7 +35,7 @@ class ClassCounts:
 
 @dataclass(frozen=True, eq=False)
 class TrainingLabels:
-    """The instances that train as two columns, and what can be counted in them.
+    """The instances that train, as two columns.
 
     ``expanded`` says throughout that an instance is one of its class and of all ancestors, by every path: then a
     class is as frequent as it is in evaluation, and Carnivore is not rare because most of its instances have
@@ -62,12 +62,11 @@ class TrainingLabels:
             rows: (N,) the images that count, as rows of the store; None for all.
         """
         first, count = store.first_instances, store.num_instances_per_image
-        boxes = np.stack([store.instance_column(side) for side in SIDES], axis=1)
-        trains = trainable(boxes, store.instance_column('group_of'))
+        trains = trainable(store.all_boxes(), store.instance_column('group_of'))
         labels = store.instance_column('label').astype(np.int64)  # not store.labels, which would stay in memory
         if rows is not None:
             first, count = first[rows], count[rows]
-            chosen = _ranges(first, count)
+            chosen = ranges(first, count)
             trains, labels = trains[chosen], labels[chosen]
         images = np.repeat(np.arange(len(count)), count)
         return cls(images[trains], labels[trains], len(count), store.taxonomy)
@@ -78,11 +77,11 @@ class TrainingLabels:
         images, labels = np.divmod(np.unique(self.images * classes + self.labels), classes)
         if not expanded:
             return images, labels
-        # Each pair becomes one for each ancestor of its class: at real scale, pairs are few and matrices are not.
+        # Each pair becomes one for each ancestor of its class: pairs are fewer than entries of a matrix.
         arrays = self.taxonomy.arrays
         first, count, ancestors = arrays.starts[:-1], np.diff(arrays.starts), arrays.at_or_above
         images = np.repeat(images, count[labels])
-        labels = ancestors[_ranges(first[labels], count[labels])]
+        labels = ancestors[ranges(first[labels], count[labels])]
         images, labels = np.divmod(np.unique(images * classes + labels), classes)
         return images, labels
 
@@ -96,7 +95,7 @@ class TrainingLabels:
         return ClassCounts(np.bincount(labels, minlength=classes), instances)
 
     def counts_of_draws(self, draws: FloatArray, *, expanded: bool = True) -> tuple[FloatArray, FloatArray]:
-        """What a sampler shows of each class.
+        """Images and instances of each class that a sampler shows.
 
         Args:
             draws: (N,) float64; how often each image is drawn, on average.
@@ -112,7 +111,7 @@ class TrainingLabels:
         return drawn, self.taxonomy.arrays.sums_below(instances) if expanded else instances
 
     def frequencies(self, *, instance_aware: bool = False, expanded: bool = True) -> FloatArray:
-        """How frequent each class is: f of the published formulas.
+        """Frequencies of classes: f of the published formulas.
 
         Args:
             instance_aware: False for the share of images with the class (RFS); True for the geometric mean of
@@ -145,8 +144,18 @@ class TrainingLabels:
         return factors
 
 
+def count_classes(store: Store | LayerView, *, expanded: bool = True) -> ClassCounts:
+    """Counts a store in whole columns, without reading a mask.
+
+    Args:
+        store: The store, or a view of it.
+        expanded: An instance counts for its class and all ancestors; else for its class alone.
+    """
+    return TrainingLabels.of(store).counts(expanded=expanded)
+
+
 def repeat_factors(frequencies: FloatArray, threshold: float) -> FloatArray:
-    """How often images of each class are to be seen in a pass: r(c) = max(1, √(t / f(c))).
+    """Repeat factors of classes: images of a class are seen r(c) = max(1, √(t / f(c))) times in a pass.
 
     Args:
         frequencies: (C,) float64; f. A class that does not occur has the factor 1.
@@ -170,18 +179,47 @@ def repeat_factors(frequencies: FloatArray, threshold: float) -> FloatArray:
     return factors
 
 
-def count_classes(store: Store | LayerView, *, expanded: bool = True) -> ClassCounts:
-    """Counts a store in whole columns, without reading a mask.
+@dataclass(frozen=True, eq=False)
+class LayerCounts:
+    """Counts over the *training images* of a layer view: those with an instance of the layer that trains.
 
-    Args:
-        store: The store, or a view of it.
-        expanded: An instance counts for its class and all ancestors; else for its class alone.
+    Attributes:
+        images: Training images.
+        images_per_class: (C,) int64; training images with an instance of the class that trains.
+        instances_per_class: (C,) int64; instances that train.
+        painted: Boxes painted grey.
+        spared: Boxes that are not painted, since they cover more than 25 % of the box of a target.
+        images_painted: Training images with a painted box.
     """
-    return TrainingLabels.of(store).counts(expanded=expanded)
+
+    images: int
+    images_per_class: IntArray
+    instances_per_class: IntArray
+    painted: int
+    spared: int
+    images_painted: int
+
+    @property
+    def instances(self) -> int:
+        """Instances that train, of all classes."""
+        return int(self.instances_per_class.sum())
 
 
-def _ranges(first: IntArray, count: IntArray) -> IntArray:
-    """first[0], …, first[0] + count[0] - 1, first[1], … in one array."""
-    before = np.cumsum(count) - count
-    ranges: IntArray = np.repeat(first - before, count) + np.arange(int(count.sum()))
-    return ranges
+def count_layer(view: LayerView) -> LayerCounts:
+    """Counts a view in whole columns of its store, without reading a mask."""
+    labels, store, classes = TrainingLabels.of(view), view.store, view.classes
+    counts = labels.counts()
+    training_images = np.zeros(len(store), dtype=bool)
+    training_images[view.rows[labels.images]] = True
+    images = np.repeat(np.arange(len(store)), store.num_instances_per_image)
+    of_class, trained_on = store.instance_column('label'), training_images[images]
+    candidates = classes.painted[of_class] & trained_on
+    is_spared = spared(store.all_boxes(), images, candidates, (classes.layer_labels[of_class] >= 0) & trained_on)
+    return LayerCounts(
+        images=int(training_images.sum()),
+        images_per_class=counts.images,
+        instances_per_class=counts.instances,
+        painted=int((candidates & ~is_spared).sum()),
+        spared=int(is_spared.sum()),
+        images_painted=len(np.unique(images[candidates & ~is_spared])),
+    )

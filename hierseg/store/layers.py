@@ -1,37 +1,13 @@
-"""How much there is to train a layer on: images, instances and painted boxes.
-
-Shape letters: K classes of the layer.
-
-Which boxes of other classes are painted grey before a layer is trained.
-
-An object that is labelled with a root class alone (Person) may be an instance of a class of layer 1 (Man).
-Dropping its label there would teach "no object", so it is hidden, unless that would hide a labelled object too.
-
-Shape letters: B boxes that may be painted, T target boxes, M instances of all images, P pairs.
-
-Which classes a layer of the two-layer ensemble has, and what becomes of the others.
-
-Shape letters: C classes of the taxonomy, K classes of the layer.
-
-At most so many images for each class: which images stay.
-
-Shape letters: N images, I instances, K classes.
-
-Which annotated instances train a detector, said once for data set, cap and counts.
-
-Shape letters: I instances.
-
-Layer views: a store as one layer of the two-layer ensemble sees it, computed and not copied.
+"""Layers: a store as one layer of the two-layer ensemble sees it, computed and not copied.
 
 Shape letters: I instances of one image, P painted boxes of one image, N images and M instances of the view,
-C classes of the store, K classes of the layer.
+C classes of the store, K classes of the layer, B boxes, T instances that train.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,198 +18,12 @@ from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.store.store import ImageRow, Instances, Store
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 
+SHORTEST_SIDE = 1.0
+"""Pixels; a box with a shorter side trains nothing."""
 LARGEST_COVERED_SHARE = 0.25
 """A box that covers more of a target box than this is spared."""
 PAIRS_AT_ONCE = 1 << 21
 """Pairs of boxes that are compared in one go: about 300 MB."""
-
-
-def covers(boxes: FloatArray, targets: FloatArray) -> BoolArray:
-    """Whether a box hides more than a quarter of a target box: intersection / target area > 0.25.
-
-    Args:
-        boxes: (..., 4) float64; xyxy, pixels.
-        targets: (..., 4) float64; likewise, broadcast against ``boxes``.
-
-    Returns:
-        (...) bool; never true of a target without area.
-
-    Example:
-        >>> covers(np.array([0.0, 0.0, 5.0, 10.0]), np.array([[0.0, 0, 20, 10], [0.0, 0, 19, 10]])).tolist()
-        [False, True]
-    """
-    sides = np.minimum(boxes[..., 2:], targets[..., 2:]) - np.maximum(boxes[..., :2], targets[..., :2])
-    intersections = np.prod(np.maximum(sides, 0.0), axis=-1)
-    areas = np.prod(targets[..., 2:] - targets[..., :2], axis=-1)
-    covered: BoolArray = intersections > LARGEST_COVERED_SHARE * areas
-    return covered
-
-
-def spared(boxes: FloatArray, targets: FloatArray) -> BoolArray:
-    """(B,) bool: which of one image's boxes (B, 4) are not painted, for the sake of its targets (T, 4)."""
-    hides: BoolArray = np.logical_or.reduce(covers(boxes[:, None], targets[None]), axis=1)
-    return hides
-
-
-def spared_everywhere(
-    boxes: FloatArray, images: IntArray, candidates: BoolArray, targets: BoolArray, *, num_images: int
-) -> BoolArray:
-    """:func:`spared` for all images at once.
-
-    Args:
-        boxes: (M, 4) float64; xyxy, pixels.
-        images: (M,) int64; the image of each, ascending.
-        candidates: (M,) bool; boxes that may be painted.
-        targets: (M,) bool; instances of the layer.
-        num_images: How many images there are.
-
-    Returns:
-        (M,) bool, true for spared candidates alone.
-    """
-    candidate_rows, target_rows = np.flatnonzero(candidates), np.flatnonzero(targets)
-    targets_of_image = np.bincount(images[target_rows], minlength=num_images)
-    first_target = np.cumsum(targets_of_image) - targets_of_image
-    num_pairs = targets_of_image[images[candidate_rows]]
-    result = np.zeros(len(boxes), dtype=bool)
-    # Steps end between candidates, at every PAIRS_AT_ONCE pairs or so.
-    steps = np.cumsum(num_pairs) // PAIRS_AT_ONCE
-    for part in np.split(np.arange(len(candidate_rows)), np.flatnonzero(np.diff(steps)) + 1):
-        counts = num_pairs[part]
-        first = np.repeat(np.arange(len(part)), counts)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = candidate_rows[part][first]
-        hides = covers(boxes[rows], boxes[target_rows[first_target[images[rows]] + within]])
-        result[rows[hides]] = True
-    return result
-
-
-@dataclass(frozen=True, eq=False)
-class LayerClasses:
-    """The classes of a layer.
-
-    Attributes:
-        taxonomy: The K classes without edges, in the label order of the full taxonomy.
-        labels: (K,) int64; their labels in the full taxonomy.
-        layer_labels: (C,) int64; full label → label in the layer, -1 for classes that are dropped.
-        painted: (C,) bool; classes of which boxes are painted grey.
-        arrays: The full taxonomy.
-    """
-
-    taxonomy: Taxonomy
-    labels: IntArray
-    layer_labels: IntArray
-    painted: BoolArray
-    arrays: TaxonomyArrays
-
-    @classmethod
-    def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
-        """The classes of layer 0 (root classes) or 1 (all deeper ones).
-
-        Raises:
-            ConfigError: If ``layer`` is neither, or if the taxonomy has no class in that layer.
-        """
-        if layer not in (0, 1):
-            raise ConfigError(f'layer={layer!r}', fix='Layers are 0, the root classes, and 1, all deeper classes.')
-        labels = np.array(taxonomy.deeper_classes if layer else taxonomy.root_classes, dtype=np.int64)
-        if len(labels) == 0:
-            raise ConfigError(
-                f'none of the {taxonomy.num_classes} classes has a parent, so there is no layer 1',
-                fix='Name the hierarchy where the data set is converted.',
-            )
-        positions = np.full(taxonomy.num_classes, -1, dtype=np.int64)
-        positions[labels] = np.arange(len(labels))
-        arrays = taxonomy.arrays
-        return cls(
-            taxonomy=Taxonomy(
-                tuple(taxonomy.ids[label] for label in labels),
-                tuple(taxonomy.names[label] for label in labels),
-                ((),) * len(labels),
-            ),
-            labels=labels,
-            layer_labels=positions if layer else positions[arrays.preferred_roots],
-            painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
-            arrays=arrays,
-        )
-
-    def implied_absent(self, absent: IntArray) -> IntArray:
-        """Labels of the layer that classes verified as absent tell to be absent, themselves and all below, ascending.
-
-        Args:
-            absent: (N,) int64; labels of the full taxonomy.
-        """
-        below = np.concatenate([self.labels[:0], *map(self.arrays.below, absent)])
-        return np.flatnonzero(np.isin(self.labels, below))
-
-
-def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
-    """Shuffles images by a keyed hash of their ids.
-
-    The order of two images depends on the seed and on their ids, and on nothing else: neither on where they
-    stand nor on which other images there are.
-
-    Args:
-        image_ids: (N,) unique texts.
-        seed: At least 0, below 2**64.
-
-    Returns:
-        (N,) int64; positions of the images in random order.
-    """
-    import pandas as pd  # where it is needed: no other reader of stores does, and it takes 20 MB of each process
-
-    keys = pd.util.hash_array(image_ids, hash_key=f'{seed:016x}', categorize=False)
-    return np.argsort(keys, kind='stable')
-
-
-def capped_images(images: IntArray, labels: IntArray, order: IntArray, *, images_per_class: int) -> IntArray:
-    """Chooses images so that every class keeps ``images_per_class`` of its own, or all if it has fewer.
-
-    Of the images that hold a class, its first ``images_per_class`` in ``order`` are kept, and the union over
-    classes is the result. The same images are kept by going through ``order`` once and taking each
-    image that holds a class of which fewer than ``images_per_class`` images were taken so far. A frequent class
-    therefore has more images than that in the end: those that a rarer class brought along.
-
-    A larger number keeps all images that a smaller one keeps.
-
-    Args:
-        images: (I,) int64; the image of each instance, below N.
-        labels: (I,) int64; its class.
-        order: (N,) int64; all images, from :func:`random_order`.
-        images_per_class: At least 1.
-
-    Returns:
-        int64; the images kept, ascending.
-    """
-    count = len(order)
-    rank = np.empty(count, dtype=np.int64)
-    rank[order] = np.arange(count)
-    pairs = np.unique(labels * count + rank[images])  # by class, then in random order
-    classes = pairs // max(count, 1)
-    place_in_class = np.arange(len(pairs)) - np.searchsorted(classes, classes)
-    kept: IntArray = np.unique(order[pairs[place_in_class < images_per_class] % max(count, 1)])
-    return kept
-
-
-SHORTEST_SIDE = 1.0
-"""Pixels; a box with a shorter side trains nothing."""
-
-
-def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
-    """Instances that are neither group-of boxes nor shorter than a pixel.
-
-    Args:
-        boxes: (I, 4) float64; xyxy, pixels.
-        group_of: (I,) bool.
-
-    Returns:
-        (I,) bool. The others stay in the data as regions to ignore.
-    """
-    trains: BoolArray = ~group_of
-    for start, end in ((0, 2), (1, 3)):  # one side after the other: of millions of boxes, each array counts
-        trains &= boxes[:, end] - boxes[:, start] >= SHORTEST_SIDE
-    return trains
-
-
-SIDES = ('x1', 'y1', 'x2', 'y2')
 
 
 class LayerView:
@@ -255,8 +45,7 @@ class LayerView:
     positive one stays.
 
     **Cap.** With ``images_per_class``, the view has only images with an instance that trains
-    (:func:`~hierseg.store.layers.trainable`), chosen by
-    :func:`~hierseg.store.layers.capped_images`: of each class that many images, or all if it has fewer.
+    (:func:`trainable`), chosen by :func:`capped_images`: of each class that many images, or all if it has fewer.
     They are the same images for a seed wherever they stand in the store. A kept image keeps all its instances.
 
     Without a cap nothing is read when a view is made; with one, a few columns are. A view can be pickled and
@@ -269,7 +58,8 @@ class LayerView:
         seed: Of the cap; at least 0, below 2**64.
 
     Attributes:
-        classes: Which classes the layer has, and what becomes of the others.
+        path: The folder of the store.
+        classes: The classes of the layer, and what becomes of the others.
         taxonomy: The K classes of the layer, in the label order of the store's, without edges.
         labels_of_layer: (K,) int64; their labels in the taxonomy of the store.
 
@@ -277,7 +67,6 @@ class LayerView:
         ConfigError: If an argument is out of range, the layer has no classes, or the cap would leave no image.
 
     Example:
-        >>> from hierseg.store.layers import LayerClasses
         >>> pets = Taxonomy.from_edges(['toy', 'animal', 'teddy'], [('teddy', 'toy'), ('teddy', 'animal')])
         >>> [LayerClasses.of(pets, layer).layer_labels.tolist() for layer in (0, 1)]
         [[0, 1, 0], [-1, -1, 0]]
@@ -296,6 +85,7 @@ class LayerView:
             self.classes = LayerClasses.of(store.taxonomy, layer)
         except ConfigError as error:
             raise ConfigError(error.what, where=where, fix=error.fix) from None
+        self.path, self.taxonomy, self.labels_of_layer = store.path, self.classes.taxonomy, self.classes.labels
         self._rows: IntArray | None = None if images_per_class is None else self._capped(images_per_class)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -309,21 +99,6 @@ class LayerView:
     def __repr__(self) -> str:
         cap = '' if self.images_per_class is None else f', {self.images_per_class} images per class, seed {self.seed}'
         return f'LayerView({str(self.path)!r}, layer {self.layer}{cap}: {len(self)} of {len(self.store)} images)'
-
-    @property
-    def path(self) -> Path:
-        """The folder of the store."""
-        return self.store.path
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes of the layer; labels of the view index them."""
-        return self.classes.taxonomy
-
-    @property
-    def labels_of_layer(self) -> IntArray:
-        """(K,) int64; labels of the layer's classes in the taxonomy of the store."""
-        return self.classes.labels
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -369,8 +144,9 @@ class LayerView:
         if not self.classes.painted.any():
             return np.zeros((0, 4))
         found = self.store.instances(self.store_row(row))
-        boxes = found.boxes[self.classes.painted[found.labels]]
-        return boxes[~spared(boxes, found.boxes[self.classes.layer_labels[found.labels] >= 0])]
+        candidates, targets = self.classes.painted[found.labels], self.classes.layer_labels[found.labels] >= 0
+        image = np.zeros(len(found), dtype=np.int64)
+        return found.boxes[candidates & ~spared(found.boxes, image, candidates, targets)]
 
     def verified(self, row: int) -> tuple[IntArray, IntArray]:
         """Labels of the layer verified as present and as absent on the image in a row, ascending, int64 each."""
@@ -417,6 +193,10 @@ class LayerView:
         labels: IntArray = self.instance_column('label').astype(np.int64)
         return labels
 
+    def all_boxes(self) -> FloatArray:
+        """(M, 4) float64; boxes of all instances of the view, xyxy, pixels; a copy."""
+        return self.store.all_boxes()[self._shown]
+
     def image_column(self, name: str) -> npt.NDArray[Any]:
         """(N,) one fixed-width column of all images of the view, such as ``width``; a copy.
 
@@ -452,8 +232,7 @@ class LayerView:
 
     def _capped(self, images_per_class: int) -> IntArray:
         labels = self.classes.layer_labels[self.store.instance_column('label')]
-        boxes = np.stack([self.store.instance_column(side) for side in SIDES], axis=1)
-        trains = (labels >= 0) & trainable(boxes, self.store.instance_column('group_of'))
+        trains = (labels >= 0) & trainable(self.store.all_boxes(), self.store.instance_column('group_of'))
         images = np.repeat(np.arange(len(self.store)), self.store.num_instances_per_image)
         if not trains.any():
             raise ConfigError(
@@ -466,55 +245,180 @@ class LayerView:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerCounts:
-    """Counts over the *training images* of a layer view: those with an instance of the layer that trains.
-
-    Group-of boxes and boxes shorter than a pixel train nothing.
+class LayerClasses:
+    """The classes of a layer.
 
     Attributes:
-        images: Training images.
-        images_per_class: (K,) int64; training images with an instance of the class that trains.
-        instances_per_class: (K,) int64; instances that train.
-        painted: Boxes painted grey.
-        spared: Boxes that are not painted, since they cover more than 25 % of the box of a target.
-        images_painted: Training images with a painted box.
+        taxonomy: The K classes without edges, in the label order of the full taxonomy.
+        labels: (K,) int64; their labels in the full taxonomy.
+        layer_labels: (C,) int64; labels in the layer of all classes, -1 for those that are dropped.
+        painted: (C,) bool; classes of which boxes are painted grey.
+        arrays: The full taxonomy.
     """
 
-    images: int
-    images_per_class: IntArray
-    instances_per_class: IntArray
-    painted: int
-    spared: int
-    images_painted: int
+    taxonomy: Taxonomy
+    labels: IntArray
+    layer_labels: IntArray
+    painted: BoolArray
+    arrays: TaxonomyArrays
 
-    @property
-    def instances(self) -> int:
-        """Instances that train, of all classes."""
-        return int(self.instances_per_class.sum())
+    @classmethod
+    def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
+        """The classes of layer 0 (root classes) or 1 (all deeper ones).
+
+        Raises:
+            ConfigError: If ``layer`` is neither, or if the taxonomy has no class in that layer.
+        """
+        if layer not in (0, 1):
+            raise ConfigError(f'layer={layer!r}', fix='Layers are 0, the root classes, and 1, all deeper classes.')
+        labels = np.array(taxonomy.deeper_classes if layer else taxonomy.root_classes, dtype=np.int64)
+        if len(labels) == 0:
+            raise ConfigError(
+                f'none of the {taxonomy.num_classes} classes has a parent, so there is no layer 1',
+                fix='Name the hierarchy where the data set is converted.',
+            )
+        positions = np.full(taxonomy.num_classes, -1)
+        positions[labels] = np.arange(len(labels))
+        arrays = taxonomy.arrays
+        return cls(
+            taxonomy=Taxonomy(
+                tuple(taxonomy.ids[label] for label in labels),
+                tuple(taxonomy.names[label] for label in labels),
+                ((),) * len(labels),
+            ),
+            labels=labels,
+            layer_labels=positions if layer else positions[arrays.preferred_roots],
+            painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
+            arrays=arrays,
+        )
+
+    def implied_absent(self, absent: IntArray) -> IntArray:
+        """Labels of the layer that classes verified as absent tell to be absent, themselves and all below, ascending.
+
+        Args:
+            absent: (N,) int64; labels of the full taxonomy.
+        """
+        below = np.concatenate([self.labels[:0], *map(self.arrays.below, absent)])
+        return np.flatnonzero(np.isin(self.labels, below))
 
 
-def count_layer(view: LayerView) -> LayerCounts:
-    """Counts a view in whole columns of its store, without reading a mask."""
-    store, classes = view.store, view.classes
-    num_images, num_classes = len(store), len(classes.labels)
-    labels = store.instance_column('label')
-    boxes = np.stack([store.instance_column(side) for side in SIDES], axis=1)
-    images = np.repeat(np.arange(num_images), store.num_instances_per_image)
-    layer_labels = classes.layer_labels[labels]
-    in_view = np.zeros(num_images, dtype=bool)
-    in_view[view.rows] = True
-    trains = (layer_labels >= 0) & trainable(boxes, store.instance_column('group_of')) & in_view[images]
-    is_training_image = np.bincount(images[trains], minlength=num_images) > 0
-    on_training_image = is_training_image[images]
-    candidates = classes.painted[labels] & on_training_image
-    targets = (layer_labels >= 0) & on_training_image
-    is_spared = spared_everywhere(boxes, images, candidates, targets, num_images=num_images)
-    pairs = np.unique(layer_labels[trains] * num_images + images[trains])
-    return LayerCounts(
-        images=int(is_training_image.sum()),
-        images_per_class=np.bincount(pairs // num_images, minlength=num_classes),
-        instances_per_class=np.bincount(layer_labels[trains], minlength=num_classes),
-        painted=int((candidates & ~is_spared).sum()),
-        spared=int(is_spared.sum()),
-        images_painted=len(np.unique(images[candidates & ~is_spared])),
-    )
+def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
+    """Instances that are neither group-of boxes nor shorter than a pixel.
+
+    Args:
+        boxes: (B, 4) float64; xyxy, pixels.
+        group_of: (B,) bool.
+
+    Returns:
+        (B,) bool. The others stay in the data as regions to ignore.
+    """
+    trains: BoolArray = ~group_of
+    for start, end in ((0, 2), (1, 3)):  # one side after the other: of millions of boxes, each array counts
+        trains &= boxes[:, end] - boxes[:, start] >= SHORTEST_SIDE
+    return trains
+
+
+def covers(boxes: FloatArray, targets: FloatArray) -> BoolArray:
+    """True where a box hides more than a quarter of a target box: intersection / target area > 0.25.
+
+    Args:
+        boxes: (..., 4) float64; xyxy, pixels.
+        targets: (..., 4) float64; likewise, broadcast against ``boxes``.
+
+    Returns:
+        (...) bool; never true of a target without area.
+
+    Example:
+        >>> covers(np.array([0.0, 0.0, 5.0, 10.0]), np.array([[0.0, 0, 20, 10], [0.0, 0, 19, 10]])).tolist()
+        [False, True]
+    """
+    sides = np.minimum(boxes[..., 2:], targets[..., 2:]) - np.maximum(boxes[..., :2], targets[..., :2])
+    intersections = np.prod(np.maximum(sides, 0.0), axis=-1)
+    areas = np.prod(targets[..., 2:] - targets[..., :2], axis=-1)
+    covered: BoolArray = intersections > LARGEST_COVERED_SHARE * areas
+    return covered
+
+
+def spared(boxes: FloatArray, images: IntArray, candidates: BoolArray, targets: BoolArray) -> BoolArray:
+    """Boxes that are not painted, since they would hide an instance of the layer.
+
+    An object that is labelled with a root class alone (Person) may be an instance of a class of layer 1 (Man).
+    Dropping its label there would teach "no object", so it is hidden, unless that would hide a labelled object, too.
+
+    Args:
+        boxes: (B, 4) float64; xyxy, pixels, of any number of images.
+        images: (B,) int64; the image of each, ascending.
+        candidates: (B,) bool; boxes that may be painted.
+        targets: (B,) bool; instances of the layer.
+
+    Returns:
+        (B,) bool, true for spared candidates alone.
+    """
+    candidate_rows, target_rows = np.flatnonzero(candidates), np.flatnonzero(targets)
+    targets_of_image = np.bincount(images[target_rows], minlength=int(images.max(initial=-1)) + 1)
+    first_target = np.cumsum(targets_of_image) - targets_of_image
+    num_pairs = targets_of_image[images[candidate_rows]]
+    result = np.zeros(len(boxes), dtype=bool)
+    # Steps end between candidates, at every PAIRS_AT_ONCE pairs or so.
+    steps = np.cumsum(num_pairs) // PAIRS_AT_ONCE
+    for part in np.split(np.arange(len(candidate_rows)), np.flatnonzero(np.diff(steps)) + 1):
+        rows, counts = candidate_rows[part], num_pairs[part]
+        against = target_rows[ranges(first_target[images[rows]], counts)]
+        rows = np.repeat(rows, counts)
+        result[rows[covers(boxes[rows], boxes[against])]] = True
+    return result
+
+
+def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
+    """Shuffles images by a keyed hash of their ids.
+
+    The order of two images depends on the seed and on their ids, and on nothing else: neither on where they
+    stand nor on which other images there are.
+
+    Args:
+        image_ids: (N,) unique texts.
+        seed: At least 0, below 2**64.
+
+    Returns:
+        (N,) int64; positions of the images in random order.
+    """
+    import pandas as pd  # where it is needed: no other reader of stores does, and it takes 20 MB of each process
+
+    keys = pd.util.hash_array(image_ids, hash_key=f'{seed:016x}', categorize=False)
+    return np.argsort(keys, kind='stable')
+
+
+def capped_images(images: IntArray, labels: IntArray, order: IntArray, *, images_per_class: int) -> IntArray:
+    """Chooses images so that every class keeps ``images_per_class`` of its own, or all if it has fewer.
+
+    Of the images that hold a class, its first ``images_per_class`` in ``order`` are kept, and the union over
+    classes is the result. The same images are kept by going through ``order`` once and taking each
+    image that holds a class of which fewer than ``images_per_class`` images were taken so far. A frequent class
+    therefore has more images than that in the end: those that a rarer class brought along.
+
+    A larger number keeps all images that a smaller one keeps.
+
+    Args:
+        images: (T,) int64; the image of each instance, below N.
+        labels: (T,) int64; its class.
+        order: (N,) int64; all images, from :func:`random_order`.
+        images_per_class: At least 1.
+
+    Returns:
+        int64; the images kept, ascending.
+    """
+    count = len(order)
+    rank = np.empty(count, dtype=np.int64)
+    rank[order] = np.arange(count)
+    pairs = np.unique(labels * count + rank[images])  # by class, then in random order
+    classes = pairs // max(count, 1)
+    place_in_class = np.arange(len(pairs)) - np.searchsorted(classes, classes)
+    kept: IntArray = np.unique(order[pairs[place_in_class < images_per_class] % max(count, 1)])
+    return kept
+
+
+def ranges(first: IntArray, count: IntArray) -> IntArray:
+    """first[0], …, first[0] + count[0] - 1, first[1], … in one array."""
+    before = np.cumsum(count) - count
+    ranges: IntArray = np.repeat(first - before, count) + np.arange(int(count.sum()))
+    return ranges

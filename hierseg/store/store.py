@@ -1,11 +1,7 @@
 """Reading a store: memory-mapped Arrow files, so that ranks and their workers share one page cache.
 
-Shape letters: I instances of one image, N images, M instances in all.
-
-What the store keeps of one image, and the columns that it is kept in.
-
-Shape letters: I instances of one image. A mask is the ``counts`` bytes of a COCO *compressed* run-length
-encoding of size (height, width) of its image; pycocotools reads
+Shape letters: I instances of one image, N images, M instances in all. A mask is the ``counts`` bytes of a COCO
+*compressed* run-length encoding of size (height, width) of its image; pycocotools reads
 ``{'size': [height, width], 'counts': mask}``.
 """
 
@@ -34,26 +30,15 @@ from hierseg.taxonomy.graph import Taxonomy
 FORMAT = 'hierseg-store'
 VERSION = 1
 
-
-IMAGES_SCHEMA = pa.schema(
-    [
-        ('id', pa.string()),
-        ('file_name', pa.string()),
-        ('width', pa.int32()),
-        ('height', pa.int32()),
-        ('first_instance', pa.int64()),
-        ('last_instance', pa.int64()),
-        ('first_verified', pa.int64()),
-        ('last_verified', pa.int64()),
-    ]
-)
+SIDES = ('x1', 'y1', 'x2', 'y2')
+IMAGE_FIELDS = [('id', pa.string()), ('file_name', pa.string()), ('width', pa.int32()), ('height', pa.int32())]
+SPANS = ('first_instance', 'last_instance', 'first_verified', 'last_verified')
+"""Rows of the other tables that belong to an image, as half-open ranges."""
+IMAGES_SCHEMA = pa.schema([*IMAGE_FIELDS, *((name, pa.int64()) for name in SPANS)])
 INSTANCES_SCHEMA = pa.schema(
     [
         ('label', pa.int32()),
-        ('x1', pa.float64()),
-        ('y1', pa.float64()),
-        ('x2', pa.float64()),
-        ('y2', pa.float64()),
+        *((side, pa.float64()) for side in SIDES),
         ('mask', pa.large_binary()),
         ('has_mask', pa.bool_()),
         ('group_of', pa.bool_()),
@@ -148,9 +133,10 @@ class _Table:
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def batch_of(self, row: int) -> int:
-        """Index of the batch that holds a row."""
-        return bisect_right(self.starts, row) - 1
+    def batch_with(self, row: int) -> tuple[int, Views]:
+        """First row and :meth:`views` of the batch that holds a row."""
+        index = bisect_right(self.starts, row) - 1
+        return self.starts[index], self.views(index)
 
     def views(self, index: int) -> Views:
         """Numpy views of a batch's fixed-width columns, and of offsets and bytes of the others."""
@@ -164,7 +150,7 @@ class _Table:
                     bits = np.unpackbits(content, count=len(column), bitorder='little')
                     views[field.name] = bits.view(bool)
                 elif pa.types.is_primitive(field.type):
-                    views[field.name] = content.view(_dtype(field))[: len(column)]
+                    views[field.name] = content.view(str(field.type))[: len(column)]
                 else:
                     width = np.int64 if pa.types.is_large_binary(field.type) else np.int32
                     offsets = column.buffers()[1]
@@ -175,16 +161,12 @@ class _Table:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A whole fixed-width column, copied out of its batches."""
-        empty: npt.NDArray[Any] = np.zeros(0, dtype=_dtype(self.schema.field(name)))
+        empty: npt.NDArray[Any] = np.zeros(0, dtype=str(self.schema.field(name).type))
         return np.concatenate([empty, *(self.views(index)[name] for index in range(len(self.batches)))])
 
 
-def _dtype(field: pa.Field) -> np.dtype[Any]:
-    """The numpy type of a fixed-width column."""
-    return np.dtype(str(field.type))
-
-
 def _slices(views: Views, name: str, first: int, last: int) -> list[bytes]:
+    """Texts or masks of the rows [first, last) of a batch."""
     offsets = views[f'{name}.offsets'][first : last + 1].tolist()
     if not offsets:
         return []
@@ -218,10 +200,9 @@ class Store:
         self.num_masks: int = header.get('masks', 0)
         document = _read_json(self.path, 'taxonomy.json')
         self.taxonomy = Taxonomy.from_json(document, where=str(self.path / 'taxonomy.json'))
-        self._images, self._instances, self._verified = (
-            _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()
-        )
-        for name, table in (('images', self._images), ('instances', self._instances), ('verified', self._verified)):
+        self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}
+        self._images, self._instances, self._verified = self._tables.values()
+        for name, table in self._tables.items():
             if header.get(name) != len(table):
                 raise StoreError(
                     f'holds {len(table)} rows, store.json says {header.get(name)}',
@@ -247,33 +228,30 @@ class Store:
     def __repr__(self) -> str:
         return f'Store({str(self.path)!r}: {len(self)} images, {len(self._instances)} instances)'
 
-    def _image_views(self, row: int) -> tuple[int, int, Views]:
+    def _image_views(self, row: int) -> tuple[int, Views]:
         if not 0 <= row < len(self):
             raise StoreError(f'image row {row} of {len(self)} images does not exist', where=str(self.path))
-        index = self._images.batch_of(row)
-        return index, row - self._images.starts[index], self._images.views(index)
+        start, views = self._images.batch_with(row)
+        return row - start, views
 
     def image(self, row: int) -> ImageRow:
         """The image in a row, 0 <= row < len(store)."""
-        index, at, views = self._image_views(row)
-        batch = self._images.batches[index]
-        return ImageRow(
-            batch.column(0)[at].as_py(), batch.column(1)[at].as_py(), int(views['width'][at]), int(views['height'][at])
-        )
+        at, views = self._image_views(row)
+        (id_,), (file_name,) = (_slices(views, name, at, at + 1) for name in ('id', 'file_name'))
+        return ImageRow(id_.decode(), file_name.decode(), int(views['width'][at]), int(views['height'][at]))
 
     def instances(self, row: int) -> Instances:
         """The instances of the image in a row; arrays and bytes are the caller's own."""
-        _, at, image = self._image_views(row)
+        at, image = self._image_views(row)
         first, last = int(image['first_instance'][at]), int(image['last_instance'][at])
         if first == last:
             return Instances.empty()
-        index = self._instances.batch_of(first)
-        start, views = self._instances.starts[index], self._instances.views(index)
+        start, views = self._instances.batch_with(first)
         first, last = first - start, last - start
         rows = slice(first, last)
         return Instances(
             labels=views['label'][rows].astype(np.int64),
-            boxes=np.stack([views[name][rows] for name in ('x1', 'y1', 'x2', 'y2')], axis=1),
+            boxes=np.stack([views[name][rows] for name in SIDES], axis=1),
             masks=_slices(views, 'mask', first, last),
             has_mask=views['has_mask'][rows].copy(),
             group_of=views['group_of'][rows].copy(),
@@ -283,20 +261,18 @@ class Store:
 
     def verified(self, row: int) -> tuple[IntArray, IntArray]:
         """Labels verified as present and as absent on the image in a row, ascending, int64 each."""
-        _, at, image = self._image_views(row)
+        at, image = self._image_views(row)
         first, last = int(image['first_verified'][at]), int(image['last_verified'][at])
         if first == last:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        index = self._verified.batch_of(first)
-        start, views = self._verified.starts[index], self._verified.views(index)
+        start, views = self._verified.batch_with(first)
         labels = views['label'][first - start : last - start].astype(np.int64)
         positive = views['positive'][first - start : last - start]
         return labels[positive], labels[~positive]
 
     def tables(self) -> dict[str, pa.Table]:
         """``images``, ``instances`` and ``verified`` as they lie on disk, one chunk for each record batch; no copy."""
-        tables = {'images': self._images, 'instances': self._instances, 'verified': self._verified}
-        return {name: pa.Table.from_batches(table.batches, schema=table.schema) for name, table in tables.items()}
+        return {name: pa.Table.from_batches(table.batches, schema=table.schema) for name, table in self._tables.items()}
 
     @cached_property
     def _ids(self) -> pa.ChunkedArray:
@@ -341,6 +317,10 @@ class Store:
     def labels(self) -> IntArray:
         """(M,) int64; labels of all instances, image after image."""
         return self._instances.column('label').astype(np.int64)
+
+    def all_boxes(self) -> FloatArray:
+        """(M, 4) float64; boxes of all instances, xyxy, pixels; a copy."""
+        return np.stack([self._instances.column(side) for side in SIDES], axis=1)
 
     def image_column(self, name: str) -> npt.NDArray[Any]:
         """(N,) one fixed-width column of all images, such as ``width``; a copy."""

@@ -1,8 +1,7 @@
-"""Writing a store: record batches stream to a temporary sibling folder, which is renamed when whole.
+"""Writing a store: images, or whole parts of them, stream to a hidden folder that gets its name when it is whole.
 
-Output folders: which may be replaced, and which hidden ones beside them nobody works in any more.
-
-Finished parts of a store: Arrow tables of some images, and files of them that are whole or not there.
+A part is the Arrow tables of some images. It can be kept in a file of its own, so that a killed conversion goes on
+from the parts that are finished.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ from hierseg.files import whole_file
 from hierseg.formats import IntArray
 from hierseg.store.store import (
     FORMAT,
-    IMAGES_SCHEMA,
+    IMAGE_FIELDS,
     INSTANCES_SCHEMA,
     SCHEMAS,
+    SPANS,
     VERIFIED_SCHEMA,
     VERSION,
     ImageRow,
@@ -43,6 +43,354 @@ from hierseg.store.store import (
 from hierseg.taxonomy.graph import Taxonomy
 
 STORE_FILE = 'store.json'
+ROWS_PER_BATCH = 1 << 16
+BYTES_PER_BATCH = 1 << 26
+IMAGES_AT_ONCE = 256
+"""Single images that wait to be written together."""
+# Counts in place of the spans of rows, which depend on the parts before.
+_COUNTS = ('num_instances', 'num_verified')
+_PART_IMAGES = pa.schema([*IMAGE_FIELDS, *((name, pa.int32()) for name in _COUNTS)])
+PART_SCHEMAS = {'images': _PART_IMAGES, 'instances': INSTANCES_SCHEMA, 'verified': VERIFIED_SCHEMA}
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_NOTES = b'hierseg-notes'
+
+Verified = tuple[IntArray, IntArray]
+"""Labels verified as present and as absent on an image, each ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class StorePart:
+    """Consecutive images of a store, with all that belongs to them.
+
+    Attributes:
+        images: As in the store, but with ``num_instances`` and ``num_verified`` in place of spans of rows.
+        instances: Of one image after the other.
+        verified: Likewise; of each image the present labels, then the absent ones, both ascending.
+    """
+
+    images: pa.Table
+    instances: pa.Table
+    verified: pa.Table
+
+    @classmethod
+    def of(cls, images: Sequence[ImageRow], instances: Sequence[Instances], verified: Sequence[Verified]) -> StorePart:
+        """Puts images together with the instances and the verified labels of each."""
+        num_instances = [len(some) for some in instances]
+        num_verified = [len(positive) + len(negative) for positive, negative in verified]
+        labels = [some for pair in verified for some in pair]
+        columns = [[getattr(image, name) for image in images] for name, _ in IMAGE_FIELDS]
+        return cls(
+            _table([*columns, num_instances, num_verified], _PART_IMAGES),
+            _table(
+                [
+                    _joined([some.labels for some in instances], np.int64),
+                    *_joined([some.boxes for some in instances], np.float64).reshape(-1, 4).T,
+                    [mask for some in instances for mask in some.masks],
+                    _joined([some.has_mask for some in instances], np.bool_),
+                    _joined([some.group_of for some in instances], np.bool_),
+                    _joined([some.areas for some in instances], np.float64),
+                    [text for some in instances for text in some.annotation_ids],
+                ],
+                INSTANCES_SCHEMA,
+            ),
+            _table(
+                [_joined(labels, np.int64), np.repeat([True, False] * len(verified), [len(some) for some in labels])],
+                VERIFIED_SCHEMA,
+            ),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[StorePart]) -> StorePart:
+        """One part of several, in order."""
+        return cls(*(pa.concat_tables([getattr(part, name) for part in parts]) for name in PART_SCHEMAS))
+
+
+def _joined(arrays: Iterable[Any], dtype: type[np.generic]) -> Any:
+    return np.concatenate([np.zeros(0, dtype), *(np.ravel(array) for array in arrays)])
+
+
+def _table(columns: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
+    """Writes a file that ends with a digest of what is before; it takes its name when it is whole.
+
+    Args:
+        part: The tables.
+        notes: Anything that JSON can hold, to be read back with them.
+        path: In a folder that exists.
+    """
+    sink = pa.BufferOutputStream()
+    for name, schema in PART_SCHEMAS.items():
+        metadata = {_NOTES: json.dumps(notes).encode()} if name == 'images' else None
+        with pa.ipc.new_stream(sink, schema.with_metadata(metadata)) as stream:
+            stream.write_table(getattr(part, name).combine_chunks())
+    content = sink.getvalue()
+    with whole_file(path) as file:
+        file.write(content)
+        file.write(hashlib.sha256(content).digest())
+
+
+def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
+    """Reads what :func:`write_part` wrote.
+
+    Raises:
+        StoreError: If the file is missing, cut off or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f'cannot be read ({error.strerror})', where=str(path), fix='Convert it again.') from None
+    body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        raise StoreError(
+            'is damaged or cut off', where=str(path), fix='Copy it again; or delete it, and convert it again.'
+        )
+    source = pa.BufferReader(pa.py_buffer(body))
+    tables, notes = {}, {}
+    for name, schema in PART_SCHEMAS.items():
+        stream = pa.ipc.open_stream(source)
+        notes.update(json.loads((stream.schema.metadata or {}).get(_NOTES, b'{}')))
+        tables[name] = stream.read_all().cast(schema)
+    return StorePart(**tables), notes
+
+
+class _TableWriter:
+    """Collects groups of rows and writes a record batch when there are enough.
+
+    A batch ends with the group that fills it, so that the file does not depend on how many groups come at once.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._file = pa.ipc.new_file(str(path), schema)
+        self._tables: list[pa.Table] = []
+        self._pending_rows = self._pending_bytes = 0
+
+    def extend(self, table: pa.Table, num_rows: IntArray, num_bytes: IntArray) -> None:
+        """Adds groups of rows, each of which stays together in one batch.
+
+        Args:
+            table: The rows.
+            num_rows: (G,) int64; of each group.
+            num_bytes: (G,) int64; likewise, beyond columns of fixed width.
+        """
+        row_ends, byte_ends = np.cumsum(num_rows), np.cumsum(num_bytes)
+        self.rows += table.num_rows
+        group = row = byte = 0
+        while group < len(num_rows):
+            full = (row_ends >= row + ROWS_PER_BATCH - self._pending_rows) | (
+                byte_ends >= byte + BYTES_PER_BATCH - self._pending_bytes
+            )
+            # The first group that fills the batch, an empty one not among them; or the last.
+            fills = np.flatnonzero(full[group:] & (num_rows[group:] > 0))
+            last = group + int(fills[0]) if len(fills) else len(num_rows) - 1
+            self._tables.append(table.slice(row, int(row_ends[last]) - row))
+            self._pending_rows += int(row_ends[last]) - row
+            self._pending_bytes += int(byte_ends[last]) - byte
+            if len(fills):
+                self._flush()
+            group, row, byte = last + 1, int(row_ends[last]), int(byte_ends[last])
+
+    def _flush(self) -> None:
+        if self._pending_rows:
+            table = pa.concat_tables(self._tables)
+            self._file.write_batch(pa.record_batch([_packed(column) for column in table.columns], schema=self.schema))
+        self._tables = []
+        self._pending_rows = self._pending_bytes = 0
+
+    def close(self, *, whole: bool) -> None:
+        """Ends the file; an aborted one is left as it is, to be deleted."""
+        if whole:
+            self._flush()
+        self._file.close()
+
+
+def _packed(column: pa.ChunkedArray) -> pa.Array:
+    """One array; its bytes do not depend on what it was put together from, which the last bits of a bool could."""
+    if pa.types.is_boolean(column.type):
+        return pa.array(column.to_numpy())
+    return column.combine_chunks()
+
+
+class StoreWriter:
+    """Writes a store image by image in bounded memory; a context manager.
+
+    The folder appears under its name only when the block ends without an error. Until then everything
+    lies in a hidden folder beside it, which goes away on any exception; what a killed run left there is
+    removed by the next run for the same path.
+
+    Args:
+        path: The folder to make.
+        taxonomy: The classes that labels index.
+        overwrite: Replace an existing store. Anything that is not a store is never replaced.
+
+    Attributes:
+        summary: What was read and skipped, for ``store.json``; set it before the block ends.
+
+    Raises:
+        StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, taxonomy: Taxonomy, overwrite: bool = False) -> None:
+        self.path = Path(path).absolute()
+        self.taxonomy = taxonomy
+        self.overwrite = overwrite
+        self.summary: dict[str, Any] = {}
+        # Ids that came one by one; those of whole parts ascend, so that the last one tells enough.
+        self._ids: set[str] = set()
+        self._largest_id = ''
+        self._extended = False
+        self._num_images = self._num_masks = 0
+        self._waiting: list[tuple[ImageRow, Instances, Verified]] = []
+        self._lock: int | None = None
+        check_target(self.path, overwrite=overwrite)
+
+    def __enter__(self) -> StoreWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
+        self._partial = new_partial(self.path)
+        try:
+            self._partial.mkdir()
+            # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
+            self._lock = os.open(self._partial, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
+            return self
+        except BaseException:
+            # Python calls no __exit__ for an interruption that comes before the block begins.
+            self._discard()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._write_waiting()
+            for table in self._tables.values():
+                table.close(whole=kind is None)
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Removes the hidden folder, unless it took its name, and lets the lock go."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def add(self, image: ImageRow, instances: Instances, positive: npt.ArrayLike, negative: npt.ArrayLike) -> None:
+        """Adds an image, which is written later, with others.
+
+        Args:
+            image: Its id must be new to this store.
+            instances: Labels within the taxonomy, boxes with x1 <= x2 and y1 <= y2. Its arrays must not change
+                until the block ends.
+            positive: Labels verified as present; kept ascending, each once.
+            negative: Labels verified as absent; likewise.
+
+        Raises:
+            StoreError: If any of that does not hold.
+        """
+        verified = np.unique(np.asarray(positive, np.int64)), np.unique(np.asarray(negative, np.int64))
+        self._check(image, instances, verified)
+        self._ids.add(image.id)
+        self._largest_id = max(self._largest_id, image.id)
+        self._num_images += 1
+        self._waiting.append((image, instances, verified))
+        if len(self._waiting) == IMAGES_AT_ONCE:
+            self._write_waiting()
+
+    def extend(self, part: StorePart) -> None:
+        """Adds consecutive images at once; the files are those that :meth:`add` would make of them.
+
+        Args:
+            part: Its image ids ascend, and come after all ids before.
+
+        Raises:
+            StoreError: If they do not, or if the tables contradict each other.
+        """
+        ids = part.images.column('id').to_pylist()
+        if not ids:
+            return
+        if any(a >= b for a, b in pairwise([self._largest_id, *ids] if self._num_images else ids)):
+            raise StoreError('image ids do not ascend', where=str(self.path), fix='Add parts in order, each once.')
+        self._write_waiting()
+        self._write(part)
+        self._num_images += len(ids)
+        self._largest_id, self._extended = ids[-1], True
+
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            images, instances, verified = zip(*self._waiting, strict=True)
+            self._write(StorePart.of(images, instances, verified))
+            self._waiting = []
+
+    def _write(self, part: StorePart) -> None:
+        counts = {name: part.images.column(name).to_numpy().astype(np.int64) for name in _COUNTS}
+        names = ('instances', 'verified')
+        if [int(count.sum()) for count in counts.values()] != [getattr(part, name).num_rows for name in names]:
+            raise StoreError('a part has other rows than its images say', where=str(self.path), fix='Convert it again.')
+        spans: list[IntArray] = []
+        for name, count in zip(names, counts.values(), strict=True):
+            ends = self._tables[name].rows + np.cumsum(count)
+            spans += [ends - count, ends]
+        images = part.images.select([name for name, _ in IMAGE_FIELDS])
+        for name, span in zip(SPANS, spans, strict=True):
+            images = images.append_column(name, pa.array(span))
+        nothing = np.zeros(len(images), dtype=np.int64)
+        instances = part.instances
+        mask_bytes = np.cumsum(pc.binary_length(instances.column('mask')).to_numpy())
+        ends = np.cumsum(counts['num_instances'])
+        bytes_until = np.concatenate([[0], mask_bytes])[np.concatenate([[0], ends])]
+        self._tables['images'].extend(images.cast(SCHEMAS['images']), nothing + 1, nothing)
+        self._tables['instances'].extend(instances, counts['num_instances'], np.diff(bytes_until))
+        self._tables['verified'].extend(part.verified, counts['num_verified'], nothing)
+        self._num_masks += int(pc.sum(instances.column('has_mask')).as_py() or 0)
+
+    def _check(self, image: ImageRow, instances: Instances, verified: Sequence[npt.NDArray[np.int64]]) -> None:
+        def refuse(what: str, fix: str) -> StoreError:
+            return StoreError(what, where=f'image {image.id}', fix=fix)
+
+        if image.id in self._ids or (self._extended and image.id <= self._largest_id):
+            raise refuse('is added twice', 'Image ids are unique within a store, and ascend after whole parts.')
+        if not (image.width > 0 and image.height > 0):
+            raise refuse(f'has the size {image.width} x {image.height}', 'Width and height are at least 1 pixel.')
+        count = len(instances)
+        columns = [instances.boxes, instances.masks, instances.has_mask, instances.group_of, instances.areas]
+        if any(len(column) != count for column in [*columns, instances.annotation_ids]):
+            raise refuse('has columns of different lengths', 'Each instance has one value in each column.')
+        if np.shape(instances.boxes) != (count, 4):
+            raise refuse(f'has boxes of shape {np.shape(instances.boxes)}', f'Expected ({count}, 4).')
+        labels = np.concatenate([np.asarray(instances.labels, dtype=np.int64), *verified])
+        if len(labels) and not (labels.min() >= 0 and labels.max() < self.taxonomy.num_classes):
+            wrong = labels[(labels < 0) | (labels >= self.taxonomy.num_classes)]
+            raise refuse(f'has the label {wrong[0]}', f'Labels are 0 to {self.taxonomy.num_classes - 1}.')
+        if count == 0:
+            return
+        boxes = np.asarray(instances.boxes, dtype=np.float64)
+        if not (np.isfinite(boxes).all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
+            raise refuse('has a box with x1 > x2 or y1 > y2 or a value that is not finite', 'Boxes are xyxy, pixels.')
+        if [bool(mask) for mask in instances.masks] != np.asarray(instances.has_mask, dtype=bool).tolist():
+            raise refuse('has_mask contradicts the masks', "A mask is b'' exactly where has_mask is False.")
+
+    def _finish(self) -> None:
+        if not self._num_images:
+            raise StoreError(
+                'the split is empty: no images were added', where=str(self.path), fix='Check the annotation files.'
+            )
+        counts = {name: table.rows for name, table in self._tables.items()}
+        header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
+        for name, document in (('taxonomy.json', self.taxonomy.to_json()), ('store.json', header)):
+            text = json.dumps(document, ensure_ascii=False, indent=1)
+            (self._partial / name).write_text(text + '\n', encoding='utf-8')
+        replace_folder(self._partial, self.path, overwrite=self.overwrite)
 
 
 def check_target(path: Path, *, overwrite: bool, marker: str = STORE_FILE) -> None:
@@ -103,388 +451,3 @@ def remove_leftovers(path: Path) -> None:
                 continue
             finally:
                 os.close(lock)
-
-
-COUNTS = ('num_instances', 'num_verified')
-# Counts in place of the spans of rows, which depend on the parts before.
-PART_IMAGES_SCHEMA = pa.schema([*list(IMAGES_SCHEMA)[:4], *((name, pa.int32()) for name in COUNTS)])
-PART_SCHEMAS = {'images': PART_IMAGES_SCHEMA, 'instances': INSTANCES_SCHEMA, 'verified': VERIFIED_SCHEMA}
-DIGEST_BYTES = hashlib.sha256().digest_size
-NOTES = b'hierseg-notes'
-
-
-@dataclass(frozen=True, eq=False)
-class StorePart:
-    """Consecutive images of a store, with all that belongs to them.
-
-    Attributes:
-        images: As in the store, but with ``num_instances`` and ``num_verified`` in place of spans of rows.
-        instances: Of one image after the other.
-        verified: Likewise; of each image the present labels, then the absent ones, both ascending.
-    """
-
-    images: pa.Table
-    instances: pa.Table
-    verified: pa.Table
-
-    @classmethod
-    def of(cls, images: Sequence[ImageRow], instances: Sequence[Instances], verified: Sequence[Verified]) -> StorePart:
-        """Puts images together; each has its instances and its labels, present and absent, both ascending."""
-        num_instances = [len(some) for some in instances]
-        num_verified = [len(positive) + len(negative) for positive, negative in verified]
-        columns = [[getattr(image, name) for image in images] for name in ('id', 'file_name', 'width', 'height')]
-        return cls(
-            _table([*columns, num_instances, num_verified], PART_IMAGES_SCHEMA),
-            _table(_instance_columns(instances), INSTANCES_SCHEMA),
-            _table(
-                [
-                    _joined([labels for pair in verified for labels in pair], np.int64),
-                    np.repeat([True, False] * len(verified), [len(labels) for pair in verified for labels in pair]),
-                ],
-                VERIFIED_SCHEMA,
-            ),
-        )
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[StorePart]) -> StorePart:
-        """One part of several, in order."""
-        return cls(*(pa.concat_tables([getattr(part, name) for part in parts]) for name in PART_SCHEMAS))
-
-
-Verified = tuple[IntArray, IntArray]
-
-
-def _instance_columns(instances: Sequence[Instances]) -> list[Any]:
-    boxes = _joined([some.boxes for some in instances], np.float64).reshape(-1, 4)
-    return [
-        _joined([some.labels for some in instances], np.int64),
-        *boxes.T,
-        [mask for some in instances for mask in some.masks],
-        _joined([some.has_mask for some in instances], np.bool_),
-        _joined([some.group_of for some in instances], np.bool_),
-        _joined([some.areas for some in instances], np.float64),
-        [text for some in instances for text in some.annotation_ids],
-    ]
-
-
-def _joined(arrays: Iterable[Any], dtype: type[np.generic]) -> Any:
-    return np.concatenate([np.zeros(0, dtype), *(np.ravel(array) for array in arrays)])
-
-
-def _table(columns: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
-    """Writes a file that ends with a digest of what is before; it takes its name when it is whole.
-
-    Args:
-        part: The tables.
-        notes: Anything that JSON can hold, to be read back with them.
-        path: In a folder that exists.
-    """
-    sink = pa.BufferOutputStream()
-    for name, schema in PART_SCHEMAS.items():
-        metadata = {NOTES: json.dumps(notes).encode()} if name == 'images' else None
-        with pa.ipc.new_stream(sink, schema.with_metadata(metadata)) as stream:
-            stream.write_table(getattr(part, name).combine_chunks())
-    content = sink.getvalue()
-    with whole_file(path) as file:
-        file.write(content)
-        file.write(hashlib.sha256(content).digest())
-
-
-def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
-    """Reads what :func:`write_part` wrote.
-
-    Raises:
-        StoreError: If the file is missing, cut off or damaged.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f'cannot be read ({error.strerror})', where=str(path), fix='Convert it again.') from None
-    body, digest = memoryview(content)[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != digest:
-        raise StoreError(
-            'is damaged or cut off', where=str(path), fix='Copy it again; or delete it, and convert it again.'
-        )
-    source = pa.BufferReader(pa.py_buffer(body))
-    tables, notes = {}, {}
-    for name, schema in PART_SCHEMAS.items():
-        stream = pa.ipc.open_stream(source)
-        notes.update(json.loads((stream.schema.metadata or {}).get(NOTES, b'{}')))
-        tables[name] = stream.read_all().cast(schema)
-    return StorePart(**tables), notes
-
-
-ROWS_PER_BATCH = 1 << 16
-BYTES_PER_BATCH = 1 << 26
-
-
-class _TableWriter:
-    """Collects rows and writes a record batch when there are enough.
-
-    Rows that come column-wise in lists and rows that come in Arrow tables make the same file.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.rows = 0
-        self._file = pa.ipc.new_file(str(path), schema)
-        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        self._tables: list[pa.Table] = []
-        self._pending_rows = 0
-        self._pending_bytes = 0
-
-    def add(self, columns: dict[str, Sequence[Any]], *, num_rows: int, num_bytes: int = 0) -> None:
-        """Adds rows that stay together in one batch."""
-        for name, values in columns.items():
-            self._columns[name].extend(values)
-        self._count(num_rows, num_bytes)
-
-    def extend(self, table: pa.Table, num_rows: IntArray, num_bytes: IntArray) -> None:
-        """Adds groups of rows, each of which stays together in one batch.
-
-        Args:
-            table: The rows.
-            num_rows: (G,) int64; of each group.
-            num_bytes: (G,) int64; likewise, beyond columns of fixed width.
-        """
-        self._gather_columns()
-        row_ends, byte_ends = np.cumsum(num_rows), np.cumsum(num_bytes)
-        group = row = byte = 0
-        while group < len(num_rows):
-            full = (row_ends >= row + ROWS_PER_BATCH - self._pending_rows) | (
-                byte_ends >= byte + BYTES_PER_BATCH - self._pending_bytes
-            )
-            # The first group that fills the batch, an empty one not among them; or the last.
-            fills = np.flatnonzero(full[group:] & (num_rows[group:] > 0))
-            last = group + int(fills[0]) if len(fills) else len(num_rows) - 1
-            self._tables.append(table.slice(row, int(row_ends[last]) - row))
-            self._count(int(row_ends[last]) - row, int(byte_ends[last]) - byte)
-            group, row, byte = last + 1, int(row_ends[last]), int(byte_ends[last])
-
-    def _count(self, num_rows: int, num_bytes: int) -> None:
-        self.rows += num_rows
-        self._pending_rows += num_rows
-        self._pending_bytes += num_bytes
-        if self._pending_rows >= ROWS_PER_BATCH or self._pending_bytes >= BYTES_PER_BATCH:
-            self._flush()
-
-    def _gather_columns(self) -> None:
-        if self._columns[self.schema.names[0]]:
-            arrays = [pa.array(self._columns[field.name], type=field.type) for field in self.schema]
-            self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
-            self._columns = {name: [] for name in self.schema.names}
-
-    def _flush(self) -> None:
-        self._gather_columns()
-        if self._pending_rows:
-            table = pa.concat_tables(self._tables)
-            self._file.write_batch(pa.record_batch([_packed(column) for column in table.columns], schema=self.schema))
-        self._tables = []
-        self._pending_rows = self._pending_bytes = 0
-
-    def close(self, *, whole: bool) -> None:
-        """Ends the file; an aborted one is left as it is, to be deleted."""
-        if whole:
-            self._flush()
-        self._file.close()
-
-
-def _packed(column: pa.ChunkedArray) -> pa.Array:
-    """One array; its bytes do not depend on what it was put together from, which the last bits of a bool could."""
-    if pa.types.is_boolean(column.type):
-        return pa.array(column.to_numpy())
-    return column.combine_chunks()
-
-
-class StoreWriter:
-    """Writes a store image by image in bounded memory; a context manager.
-
-    The folder appears under its name only when the block ends without an error. Until then everything
-    lies in a hidden folder beside it, which goes away on any exception; what a killed run left there is
-    removed by the next run for the same path.
-
-    Args:
-        path: The folder to make.
-        taxonomy: The classes that labels index.
-        overwrite: Replace an existing store. Anything that is not a store is never replaced.
-
-    Attributes:
-        summary: What was read and skipped, for ``store.json``; set it before the block ends.
-
-    Raises:
-        StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
-    """
-
-    def __init__(self, path: str | PathLike[str], *, taxonomy: Taxonomy, overwrite: bool = False) -> None:
-        self.path = Path(path).absolute()
-        self.taxonomy = taxonomy
-        self.overwrite = overwrite
-        self.summary: dict[str, Any] = {}
-        # Ids that came one by one; those of whole parts ascend, so that the last one tells enough.
-        self._ids: set[str] = set()
-        self._largest_id = ''
-        self._extended = False
-        self._num_images = self._num_masks = 0
-        self._lock: int | None = None
-        check_target(self.path, overwrite=overwrite)
-
-    def __enter__(self) -> StoreWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path)
-        self._partial = new_partial(self.path)
-        try:
-            self._partial.mkdir()
-            # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
-            self._lock = os.open(self._partial, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
-            return self
-        except BaseException:
-            # Python calls no __exit__ for an interruption that comes before the block begins.
-            self._discard()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            for table in self._tables.values():
-                table.close(whole=kind is None)
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _discard(self) -> None:
-        """Removes the hidden folder, unless it took its name, and lets the lock go."""
-        shutil.rmtree(self._partial, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def add(
-        self,
-        image: ImageRow,
-        instances: Instances,
-        positive: npt.ArrayLike,
-        negative: npt.ArrayLike,
-    ) -> None:
-        """Adds an image.
-
-        Args:
-            image: Its id must be new to this store.
-            instances: Labels within the taxonomy, boxes with x1 <= x2 and y1 <= y2.
-            positive: Labels verified as present; kept ascending, each once.
-            negative: Labels verified as absent; likewise.
-
-        Raises:
-            StoreError: If any of that does not hold.
-        """
-        labels = [np.unique(np.asarray(values, dtype=np.int64)) for values in (positive, negative)]
-        self._check(image, instances, labels)
-        self._ids.add(image.id)
-        self._largest_id = max(self._largest_id, image.id)
-        self._num_images += 1
-        tables, count, verified = self._tables, len(instances), len(labels[0]) + len(labels[1])
-        first, first_verified = tables['instances'].rows, tables['verified'].rows
-        spans = (first, first + count, first_verified, first_verified + verified)
-        values = (image.id, image.file_name, image.width, image.height, *spans)
-        tables['images'].add({name: (v,) for name, v in zip(SCHEMAS['images'].names, values, strict=True)}, num_rows=1)
-        if count:
-            self._add_instances(instances)
-        if verified:
-            positives = [True] * len(labels[0]) + [False] * len(labels[1])
-            tables['verified'].add({'label': np.concatenate(labels).tolist(), 'positive': positives}, num_rows=verified)
-
-    def extend(self, part: StorePart) -> None:
-        """Adds consecutive images at once; the files are those that :meth:`add` would make of them.
-
-        Args:
-            part: Its image ids ascend, and come after all ids before.
-
-        Raises:
-            StoreError: If they do not, or if the tables contradict each other.
-        """
-        ids = part.images.column('id').to_pylist()
-        if not ids:
-            return
-        if any(a >= b for a, b in pairwise([self._largest_id, *ids] if self._num_images else ids)):
-            raise StoreError('image ids do not ascend', where=str(self.path), fix='Add parts in order, each once.')
-        counts = {name: part.images.column(name).to_numpy().astype(np.int64) for name in COUNTS}
-        names = ('instances', 'verified')
-        if [int(count.sum()) for count in counts.values()] != [getattr(part, name).num_rows for name in names]:
-            raise StoreError('a part has other rows than its images say', where=str(self.path), fix='Convert it again.')
-        images = part.images.select([0, 1, 2, 3])
-        for name, count in zip(names, counts.values(), strict=True):
-            ends = self._tables[name].rows + np.cumsum(count)
-            images = images.append_column(f'first_{name.removesuffix("s")}', pa.array(ends - count))
-            images = images.append_column(f'last_{name.removesuffix("s")}', pa.array(ends))
-        nothing = np.zeros(len(ids), dtype=np.int64)
-        instances = part.instances
-        mask_bytes = np.cumsum(pc.binary_length(instances.column('mask')).to_numpy())
-        ends = np.cumsum(counts['num_instances'])
-        bytes_until = np.concatenate([[0], mask_bytes])[np.concatenate([[0], ends])]
-        self._tables['images'].extend(images.cast(SCHEMAS['images']), nothing + 1, nothing)
-        self._tables['instances'].extend(instances, counts['num_instances'], np.diff(bytes_until))
-        self._tables['verified'].extend(part.verified, counts['num_verified'], nothing)
-        self._num_masks += int(pc.sum(instances.column('has_mask')).as_py() or 0)
-        self._num_images += len(ids)
-        self._largest_id, self._extended = ids[-1], True
-
-    def _add_instances(self, instances: Instances) -> None:
-        boxes = np.asarray(instances.boxes, dtype=np.float64).T.tolist()
-        has_mask = np.asarray(instances.has_mask, dtype=bool)
-        columns: dict[str, Sequence[Any]] = dict(zip(('x1', 'y1', 'x2', 'y2'), boxes, strict=True))
-        columns['label'] = np.asarray(instances.labels).tolist()
-        columns['mask'] = instances.masks
-        columns['has_mask'] = has_mask.tolist()
-        columns['group_of'] = np.asarray(instances.group_of, dtype=bool).tolist()
-        columns['area'] = np.asarray(instances.areas, dtype=np.float64).tolist()
-        columns['annotation_id'] = instances.annotation_ids
-        self._num_masks += int(has_mask.sum())
-        self._tables['instances'].add(
-            columns, num_rows=len(instances), num_bytes=sum(len(mask) for mask in instances.masks)
-        )
-
-    def _check(self, image: ImageRow, instances: Instances, verified: Sequence[npt.NDArray[np.int64]]) -> None:
-        def refuse(what: str, fix: str) -> StoreError:
-            return StoreError(what, where=f'image {image.id}', fix=fix)
-
-        if image.id in self._ids or (self._extended and image.id <= self._largest_id):
-            raise refuse('is added twice', 'Image ids are unique within a store, and ascend after whole parts.')
-        if not (image.width > 0 and image.height > 0):
-            raise refuse(f'has the size {image.width} x {image.height}', 'Width and height are at least 1 pixel.')
-        count = len(instances)
-        columns = [instances.boxes, instances.masks, instances.has_mask, instances.group_of, instances.areas]
-        if any(len(column) != count for column in [*columns, instances.annotation_ids]):
-            raise refuse('has columns of different lengths', 'Each instance has one value in each column.')
-        if np.shape(instances.boxes) != (count, 4):
-            raise refuse(f'has boxes of shape {np.shape(instances.boxes)}', f'Expected ({count}, 4).')
-        labels = np.concatenate([np.asarray(instances.labels, dtype=np.int64), *verified])
-        if len(labels) and not (labels.min() >= 0 and labels.max() < self.taxonomy.num_classes):
-            wrong = labels[(labels < 0) | (labels >= self.taxonomy.num_classes)]
-            raise refuse(f'has the label {wrong[0]}', f'Labels are 0 to {self.taxonomy.num_classes - 1}.')
-        if count == 0:
-            return
-        boxes = np.asarray(instances.boxes, dtype=np.float64)
-        if not (np.isfinite(boxes).all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
-            raise refuse('has a box with x1 > x2 or y1 > y2 or a value that is not finite', 'Boxes are xyxy, pixels.')
-        if [bool(mask) for mask in instances.masks] != np.asarray(instances.has_mask, dtype=bool).tolist():
-            raise refuse('has_mask contradicts the masks', "A mask is b'' exactly where has_mask is False.")
-
-    def _finish(self) -> None:
-        if not self._num_images:
-            raise StoreError(
-                'the split is empty: no images were added', where=str(self.path), fix='Check the annotation files.'
-            )
-        counts = {name: table.rows for name, table in self._tables.items()}
-        header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
-        for name, document in (('taxonomy.json', self.taxonomy.to_json()), ('store.json', header)):
-            text = json.dumps(document, ensure_ascii=False, indent=1)
-            (self._partial / name).write_text(text + '\n', encoding='utf-8')
-        replace_folder(self._partial, self.path, overwrite=self.overwrite)

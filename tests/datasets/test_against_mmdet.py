@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from hierseg.converters.coco import convert_coco
 from hierseg.datasets import StoreDataset
 from hierseg.report import HierLocalVisualizer
-from hierseg.report.browse import browse_dataset
+from hierseg.report.visualizer import browse_dataset
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),

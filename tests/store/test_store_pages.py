@@ -20,8 +20,7 @@ from hierseg.store import (
     StoreWriter,
 )
 from hierseg.store import writer as store_writer
-from hierseg.store.frequency import TrainingLabels, count_classes
-from hierseg.store.layers import count_layer
+from hierseg.store.frequency import TrainingLabels, count_classes, count_layer
 from hierseg.taxonomy import Taxonomy
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')

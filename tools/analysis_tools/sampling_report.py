@@ -12,10 +12,10 @@ from hierseg.apis import read_config
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 from hierseg.report.class_plots import plot_sampling_report
-from hierseg.report.sampling import configured_samplers, report_document, report_text, sampling_report, write_csv
+from hierseg.report.class_reports import configured_samplers, sampling_report
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--compare', action='store_true', help='also show what the alternative samplers would do')
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     config = read_config(args.config)
     config.merge_from_dict(args.cfg_options or {})
     init_default_scope(config.get('default_scope', 'mmdet'))
@@ -48,10 +48,10 @@ def main() -> None:
     for name, report in reports.items():
         if name:
             print(f'== {name}')
-        print(report_text(report), end='\n\n')
+        print(report, end='\n\n')
         stem = f'{name}_sampling' if name else 'sampling'
-        write_csv(report, args.out / f'{stem}.csv')
-        write_json(report_document(report), args.out / f'{stem}.json')
+        report.write_csv(args.out / f'{stem}.csv')
+        write_json(report.to_json(), args.out / f'{stem}.json')
         plot_sampling_report(report, args.out / f'{stem}.png')
     print(f'every class as CSV, totals as JSON, and a plot: {args.out}')
 

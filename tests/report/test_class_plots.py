@@ -1,10 +1,10 @@
-"""The picture of scores, by what is drawn."""
+"""Plots of scores, by what is seen in them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hierseg.report.class_plots import plot_score_dots
@@ -16,24 +16,34 @@ SCORES = {
 
 
 @pytest.fixture
-def dots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[float], float]]:
-    """Scores and row of everything that is plotted."""
-    found: list[tuple[list[float], float]] = []
-    plot = Axes.plot
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are written."""
+    found: list[Figure] = []
+    save = Figure.savefig
 
-    def noting(axes: Axes, x, y, *arguments, **options):
-        found.append((list(x), float(np.mean(y))))
-        return plot(axes, x, y, *arguments, **options)
+    def noting(figure: Figure, *arguments, **options):
+        found.append(figure)
+        return save(figure, *arguments, **options)
 
-    monkeypatch.setattr(Axes, 'plot', noting)
+    monkeypatch.setattr(Figure, 'savefig', noting)
     return found
 
 
-def test_a_dot_for_each_training_in_the_row_of_its_variant(tmp_path, dots):
+def test_a_dot_for_each_training_in_the_row_of_its_variant(tmp_path, figures):
     plot_score_dots(SCORES, [['mAP'], ['rare', 'common']], tmp_path / 'scores.png', title='Is it worth it?')
-    assert [values for values, _ in dots] == [[0.4, 0.6], [0.7], [0.1, 0.2], [0.4], [0.5, 0.5], [0.6]]
+    (figure,) = figures
+    first = figure.axes[0]
+    rows = dict(zip(first.get_yticks(), (label.get_text() for label in first.get_yticklabels()), strict=True))
+    dots = {}
+    for axes in figure.axes:
+        for line in axes.lines:
+            row = float(np.mean(line.get_ydata()))
+            dots.setdefault(rows[round(row)], []).append((list(line.get_xdata()), round(row % 1, 2)))
     # Alone in the middle of its row; two scores of a row above and below that.
-    assert [round(row, 2) for _, row in dots] == [0, 1, -0.11, 0.89, 0.11, 1.11]
+    assert dots == {
+        'without': [([0.4, 0.6], 0), ([0.1, 0.2], 0.89), ([0.5, 0.5], 0.11)],
+        'with it': [([0.7], 0), ([0.4], 0.89), ([0.6], 0.11)],
+    }
     with Image.open(tmp_path / 'scores.png') as picture:
         assert picture.format == 'PNG'
         assert picture.width > picture.height

@@ -1,4 +1,4 @@
-"""Layer views, a test for every rule."""
+"""Layer views, a test for every rule; the 25 % rule and the cap on images per class by themselves."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from layer_stores import BEAR, CAR, CARNIVORE, MAN, PERSON, TEDDY, TOY, Picture, Row, layered_taxonomy, write_store
 from small_store import rectangle_mask
 
 from hierseg.errors import ConfigError, StoreError
-from hierseg.store import LayerView
-from hierseg.store.layers import LayerClasses
+from hierseg.store import LayerView, layers
+from hierseg.store.layers import LayerClasses, capped_images, random_order
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 # Far apart, so that no rule about overlap comes in.
@@ -298,3 +300,124 @@ class TestCoco:
 def test_the_taxonomy_of_these_tests_is_what_it_says():
     assert layered_taxonomy().preferred_path(TEDDY) == (TOY, TEDDY)
     assert layered_taxonomy().ancestors(TEDDY) == {TOY, BEAR, CARNIVORE}
+
+
+@pytest.mark.parametrize(
+    ('box', 'target', 'expected'),
+    [
+        ((0, 0, 10, 10), (0, 0, 20, 20), False),  # 100 of 400 is 25 %, not more
+        ((0, 0, 10.01, 10), (0, 0, 20, 20), True),
+        ((5, 5, 6, 6), (0, 0, 1.9, 1.9), False),
+        ((0, 0, 10, 10), (-50, 2, 50, 3), False),  # 10 of 100
+        ((0, 0, 10, 10), (4, 4, 4, 8), False),  # a target without area
+        ((3, 3, 3, 9), (0, 0, 10, 10), False),  # a box without area
+    ],
+)
+def test_covers(box, target, expected):
+    assert bool(layers.covers(np.array(box, dtype=float), np.array(target, dtype=float))) is expected
+
+
+def test_without_targets_nothing_is_spared():
+    boxes = np.array([[0.0, 0, 5, 5], [1, 1, 2, 2]])
+    everything, nothing = np.ones(2, dtype=bool), np.zeros(2, dtype=bool)
+    image = np.zeros(2, dtype=int)
+    assert layers.spared(boxes, image, everything, nothing).tolist() == [False, False]
+    assert layers.spared(boxes, image, nothing, everything).tolist() == [False, False]
+    assert layers.spared(boxes[:0], image[:0], nothing[:0], nothing[:0]).tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    counts=st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    pairs_at_once=st.sampled_from([1, 5, 1 << 21]),
+)
+def test_all_images_at_once_equals_every_pair_alone(seed, counts, pairs_at_once):
+    generator = np.random.default_rng(seed)
+    total = sum(counts)
+    boxes = np.sort(generator.uniform(0, 10, (total, 2, 2)), axis=1).reshape(total, 4)
+    kinds = generator.integers(0, 3, total)  # 0 may be painted, 1 is a target, 2 is neither
+    images = np.repeat(np.arange(len(counts)), counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, 'PAIRS_AT_ONCE', pairs_at_once)
+        found = layers.spared(boxes, images, kinds == 0, kinds == 1)
+    expected = [
+        kinds[one] == 0
+        and any(
+            layers.covers(boxes[one], boxes[other])
+            for other in range(total)
+            if images[other] == images[one] and kinds[other] == 1
+        )
+        for one in range(total)
+    ]
+    assert found.tolist() == expected
+
+
+instance_lists = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 4)), min_size=1, max_size=60)
+orders = st.permutations(range(12))
+
+
+def keep(pairs, order, images_per_class):
+    images, labels = np.array(pairs).T
+    return capped_images(images, labels, np.array(order), images_per_class=images_per_class).tolist()
+
+
+def test_by_hand():
+    # Class 0 is in images 0 to 3, class 1 in 2 and 4, class 2 in 5 (twice). In the order 3 1 4 0 2 5, at most 2
+    # images each: class 0 takes 3 and 1, class 1 takes 4 and 2, class 2 takes 5. Image 2 brings class 0 a third one.
+    pairs = [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0), (4, 1), (5, 2), (5, 2)]
+    assert keep(pairs, [3, 1, 4, 0, 2, 5], 2) == [1, 2, 3, 4, 5]
+    assert keep(pairs, [3, 1, 4, 0, 2, 5], 1) == [3, 4, 5]
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs=instance_lists, order=orders, cap=st.integers(1, 5))
+def test_it_is_the_greedy_rule(pairs, order, cap):
+    """An image is taken if it holds a class of which fewer than ``cap`` images were taken."""
+    classes_of = {image: {label for other, label in pairs if other == image} for image in range(12)}
+    taken, count = [], dict.fromkeys(range(5), 0)
+    for image in order:
+        if any(count[label] < cap for label in classes_of[image]):
+            taken.append(image)
+            for label in classes_of[image]:
+                count[label] += 1
+    assert keep(pairs, order, cap) == sorted(taken)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs=instance_lists, order=orders, cap=st.integers(1, 5))
+def test_every_class_keeps_its_share_and_a_larger_cap_keeps_more(pairs, order, cap):
+    kept = set(keep(pairs, order, cap))
+    for wanted in range(5):
+        images = {image for image, label in pairs if label == wanted}
+        assert len(images & kept) >= min(cap, len(images))
+    assert kept <= set(keep(pairs, order, cap + 1))
+    assert set(keep(pairs, order, 12)) == {image for image, _ in pairs}
+
+
+def test_the_order_depends_on_ids_and_seed_alone():
+    ids = np.array([f'{number:016x}' for number in range(500)], dtype=object)
+    order = ids[random_order(ids, 7)].tolist()
+    assert sorted(order) == ids.tolist()
+    assert order != ids.tolist()
+    shuffled = np.random.default_rng(0).permutation(ids)
+    assert shuffled[random_order(shuffled, 7)].tolist() == order
+    assert ids[random_order(ids, 8)].tolist() != order
+    # Fewer images stand in the same order.
+    half = ids[::2]
+    assert half[random_order(half, 7)].tolist() == [one for one in order if one in set(half)]
+
+
+def test_the_order_is_the_same_on_every_machine_and_version():
+    # Written down once: another order would silently change everybody's training images.
+    ids = np.array(['0a', '1b', '2c', '3d', '4e', 'é', ''], dtype=object)
+    assert random_order(ids, 0).tolist() == [2, 3, 5, 1, 0, 6, 4]
+    assert random_order(ids, 2**64 - 1).tolist() == [3, 2, 1, 0, 6, 4, 5]
+
+
+def test_the_order_is_even():
+    ids = np.array([str(number) for number in range(1000)], dtype=object)
+    times = sum(np.bincount(random_order(ids, seed)[:100], minlength=1000) for seed in range(100))
+    # How often an id is among the first tenth is binomial (100, 0.1): mean 10, standard deviation 3.
+    assert 2.7 < times.std() < 3.3
+    assert 9.5 < times[:500].mean() < 10.5

@@ -1,4 +1,4 @@
-"""The report on what a sampler shows: text, CSV, JSON, plot and the tool."""
+"""Reports on layers and samplers: text, CSV, JSON, plots and the tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layer_stores import BEAR, CAR, MAN, PERSON, Picture, Row, write_store
+from layer_stores import BEAR, CAR, MAN, PERSON, TEDDY, Picture, Row, write_store
+from matplotlib.colors import to_rgb
 from mmdet.datasets.samplers import ClassAwareSampler
 from mmengine.dataset import DefaultSampler
 from PIL import Image
@@ -22,12 +23,147 @@ from hierseg.datasets import (
     StreamSampler,
 )
 from hierseg.errors import ConfigError
-from hierseg.report.class_plots import plot_sampling_report
-from hierseg.report.sampling import report_document, report_text, sampling_report, write_csv
+from hierseg.report.class_plots import AFTER, DATA, SAMPLER_COLORS, plot_layer_report, plot_sampling_report
+from hierseg.report.class_reports import CLASS_AWARE, IRFS, RFS, layer_reports, sampling_report
+from hierseg.taxonomy import Taxonomy
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'sampling_report.py'
-BOX = (20, 20, 60, 60)
+TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'layer_report.py'
+# Three images of men, each with a person to paint; the last has one to spare as well, and a teddy bear.
+MEN = [Row(PERSON, (0, 0, 10, 10)), Row(MAN, (50, 50, 70, 70))]
 PICTURES = [
+    Picture('a', MEN),
+    Picture('b', MEN),
+    Picture('c', [*MEN, Row(PERSON, (50, 50, 60, 90)), Row(TEDDY, (20, 20, 30, 30))]),
+    Picture('d', [Row(CAR, (0, 0, 10, 10)), Row(BEAR, (0, 0, 0.5, 10))]),
+]
+
+
+def pixels_of(picture: Image.Image, color: str) -> int:
+    """Pixels of a colour of the plots."""
+    return int((np.asarray(picture.convert('RGB')) == np.round(255 * np.array(to_rgb(color)))).all(axis=2).sum())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / 'store', PICTURES)
+
+
+def test_says_what_is_there_before_and_after_the_cap(store):
+    _, report = layer_reports(store, images_per_class=1, seed=0)
+    # c stays for the teddy bear. Man's one image is drawn among a, b and c.
+    kept = report.after.images
+    assert kept in (1, 2)
+    lines = [line.split() for line in str(report).splitlines()]
+    assert ' '.join(lines[0]) == 'Layer 1: 3 deeper classes'
+    for expected in (
+        ['training', 'images', '3', str(kept)],
+        ['instances', '4', str(kept + 1)],
+        ['boxes', 'painted', '3', str(kept)],
+        ['on', 'as', 'many', 'images', '3', str(kept)],
+        ['boxes', 'spared', 'by', 'the', '25', '%', 'rule', '1', '1'],
+        ['classes', 'without', 'a', 'training', 'image', '1', '1'],
+        ['Person', '›', 'Man', '3', str(kept), '3', str(kept)],
+        ['Toy', '›', 'Teddy', 'bear', '1', '1', '1', '1'],
+        ['Carnivore', '›', 'Bear', '0', '0', '0', '0'],
+    ):
+        assert expected in lines
+
+
+def test_a_long_list_shows_both_ends(tmp_path):
+    ids = [f'class{number:02}' for number in range(30)]
+    pictures = [Picture(str(n), [Row(label, (0, 0, 9, 9)) for label in range(1, n + 1)]) for n in range(1, 30)]
+    edges = [(child, 'class00') for child in ids[1:]]
+    store = write_store(tmp_path / 'store', pictures, taxonomy=Taxonomy.from_edges(ids, edges))
+    _, report = layer_reports(store, images_per_class=4)
+    listed = [line.split()[2] for line in str(report).splitlines() if '›' in line]
+    assert listed == [*ids[1:6], *ids[25:]]
+    assert '  … 19 more' in str(report)
+
+
+def test_the_csv_has_every_class(store, tmp_path):
+    report, _ = layer_reports(store, images_per_class=1)
+    report.write_csv(tmp_path / 'layer0.csv')
+    with (tmp_path / 'layer0.csv').open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    # Most images first, then by label: person 3, car 1, toy 1, carnivore 0 (a sliver trains nothing).
+    assert [row['id'] for row in rows] == ['person', 'car', 'toy', 'carnivore']
+    assert [row['label'] for row in rows] == ['2', '0', '1', '3']
+    assert [row['images_before'] for row in rows] == ['3', '1', '1', '0']
+    assert [row['instances_before'] for row in rows] == ['7', '1', '1', '0']
+    assert [row['images_after'] for row in rows[1:]] == ['1', '1', '0']
+    assert rows[0]['path'] == 'Person'
+
+
+@pytest.mark.parametrize('num_classes', [3, 90])
+def test_the_plot_shows_what_the_cap_takes(tmp_path, num_classes):
+    """Of 50 images with half of the classes one stays: grey must be seen, and none with the cap above everything."""
+    ids = [f'class {number}' for number in range(num_classes)]
+    frequent = [Row(label, (0, 0, 9, 9)) for label in range(1, 1 + num_classes // 2)]
+    pictures = [Picture(f'x{n}', frequent) for n in range(50)]
+    pictures += [Picture(str(label), [Row(label, (0, 0, 9, 9))]) for label in range(2, num_classes)]
+    taxonomy = Taxonomy.from_edges(ids, [(child, ids[0]) for child in ids[1:]])
+    store = write_store(tmp_path / 'store', pictures, taxonomy=taxonomy)
+    grey = []
+    for cap in (1, 1000):
+        _, report = layer_reports(store, images_per_class=cap)
+        plot_layer_report(report, tmp_path / 'plot.png')
+        picture = Image.open(tmp_path / 'plot.png')
+        assert min(picture.size) > 800
+        middle = picture.height // 2
+        for top, bottom in ((0, middle), (middle, picture.height)):  # images above, instances below
+            half = picture.crop((0, top, picture.width, bottom))
+            assert pixels_of(half, AFTER) > 5000
+            grey.append(pixels_of(half, DATA))
+    # The legend above has a little of it.
+    assert grey[0] > 10 * grey[2] > 0
+    assert grey[1] > 5000
+    assert grey[3] == 0
+
+
+@pytest.fixture
+def run_tool(monkeypatch):
+    """Runs the tool's main function in this process."""
+    spec = importlib.util.spec_from_file_location('layer_report_tool', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, 'argv', ['layer_report.py', *map(str, arguments)])
+        module.main()
+
+    return run
+
+
+def test_the_tool(store, tmp_path, run_tool, capsys):
+    run_tool(store.path, '--images-per-class', 1, '--seed', 3, '--out', tmp_path / 'new' / 'report')
+    printed = capsys.readouterr().out
+    assert 'Layer 0: 4 root classes' in printed
+    assert 'Layer 1: 3 deeper classes\n  cap: 1 images per class, and those that rarer classes bring; seed 3' in printed
+    written = {path.name for path in (tmp_path / 'new' / 'report').iterdir()}
+    assert written == {'layer0.csv', 'layer0.png', 'layer1.csv', 'layer1.png'}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['nowhere'], 'nowhere: no store.json here'),
+        (['STORE', '--images-per-class', '0'], 'images_per_class=0'),
+        (['STORE', '--seed', '-1'], 'seed=-1'),
+    ],
+)
+def test_bad_arguments_end_in_one_line(store, run_tool, capsys, tmp_path, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(*[store.path if one == 'STORE' else one for one in arguments], '--out', tmp_path / 'report')
+    assert stopped.value.code == 2
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert captured.count('\n') == 1
+    assert not (tmp_path / 'report').exists()
+
+
+SAMPLING_TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'sampling_report.py'
+BOX = (20, 20, 60, 60)
+SAMPLED = [
     Picture('a', [Row(PERSON, BOX), Row(MAN, BOX)]),
     Picture('b', [Row(PERSON, BOX), Row(PERSON, BOX)]),
     Picture('c', [Row(PERSON, BOX)]),
@@ -40,8 +176,8 @@ DRAWS = np.array([R_RARE, R_PERSON, R_PERSON, R_RARE])
 
 @pytest.fixture
 def folder(tmp_path):
-    write_store(tmp_path / 'store', PICTURES)
-    for picture in PICTURES:
+    write_store(tmp_path / 'store', SAMPLED)
+    for picture in SAMPLED:
         (tmp_path / f'{picture.id}.png').touch()
     return tmp_path
 
@@ -52,7 +188,7 @@ def dataset(folder):
 
 
 def cells(report) -> list[list[str]]:
-    return [line.split() for line in report_text(report).splitlines()]
+    return [line.split() for line in str(report).splitlines()]
 
 
 def test_expected_images_and_instances_by_hand(dataset):
@@ -122,44 +258,41 @@ def test_other_samplers(dataset):
 
 def test_csv_and_json(dataset, tmp_path):
     report = sampling_report(RepeatFactorSampler(dataset, threshold=1, seed=0))
-    write_csv(report, tmp_path / 'sampling.csv')
+    report.write_csv(tmp_path / 'sampling.csv')
     with (tmp_path / 'sampling.csv').open(encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     assert [row['id'] for row in rows] == ['person', 'car', 'man', 'bear', 'carnivore', 'toy', 'teddy']
     assert rows[2]['path'] == 'Person › Man'
     assert (rows[0]['images'], rows[0]['instances']) == ('3', '5')
     assert (rows[0]['RFS images'], rows[0]['RFS factor']) == ('4.3094', '1.1547')
-    document = report_document(report)
+    document = report.to_json()
     assert (document['images'], document['classes_without_images'], document['most_to_least_shown_class']) == (4, 2, 3)
     assert document['samplers'][0]['images'] == pytest.approx(DRAWS.sum())
 
 
-def pixels_of(path: Path, color: tuple[int, int, int]) -> int:
-    return int((np.asarray(Image.open(path).convert('RGB')) == color).all(axis=2).sum())
-
-
 def test_the_plot_has_the_data_and_each_sampler(dataset, tmp_path):
-    blue, teal, orange, grey = (0x25, 0x63, 0xEB), (0x0D, 0x94, 0x88), (0xEA, 0x58, 0x0C), (0xA1, 0xA1, 0xAA)
     plot_sampling_report(sampling_report(StreamSampler(dataset, seed=0), compare=True, threshold=1), tmp_path / 'a.png')
-    assert pixels_of(tmp_path / 'a.png', grey) > 50_000
+    compared = Image.open(tmp_path / 'a.png')
+    assert pixels_of(compared, DATA) > 50_000
     # Lines across the plot, two pixels high at least; the last one drawn covers the others where they meet.
-    assert min(pixels_of(tmp_path / 'a.png', color) for color in (blue, teal, orange)) > 500
+    assert min(pixels_of(compared, color) for color in map(SAMPLER_COLORS.get, (RFS, IRFS, CLASS_AWARE))) > 500
     plot_sampling_report(sampling_report(RepeatFactorSampler(dataset, 1, seed=0)), tmp_path / 'b.png')
-    assert pixels_of(tmp_path / 'b.png', blue) > 2000
-    assert pixels_of(tmp_path / 'b.png', orange) == 0
+    one = Image.open(tmp_path / 'b.png')
+    assert pixels_of(one, SAMPLER_COLORS[RFS]) > 2000
+    assert pixels_of(one, SAMPLER_COLORS[CLASS_AWARE]) == 0
 
 
 @pytest.fixture
-def run_tool(monkeypatch, folder):
+def run_sampling_tool(monkeypatch, folder):
     """Runs the tool's main function in this process, on a config with the lines given."""
-    spec = importlib.util.spec_from_file_location('sampling_report_tool', TOOL)
+    spec = importlib.util.spec_from_file_location('sampling_report_tool', SAMPLING_TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
     def run(config: str, *arguments: object) -> None:
         data = f'dict(type="hierseg.StoreDataset", store="{folder}/store", data_prefix=dict(img="{folder}"), pipeline=['
         (folder / 'config.py').write_text(config.replace('DATA', data))
-        monkeypatch.setattr(sys, 'argv', [TOOL.name, *map(str, [folder / 'config.py', *arguments])])
+        monkeypatch.setattr(sys, 'argv', [SAMPLING_TOOL.name, *map(str, [folder / 'config.py', *arguments])])
         module.main()
 
     return run
@@ -168,9 +301,9 @@ def run_tool(monkeypatch, folder):
 STREAM = "train_dataloader = dict(sampler=dict(type='hierseg.StreamSampler'), dataset=DATA]))"
 
 
-def test_the_tool(run_tool, folder, capsys):
+def test_the_sampling_tool(run_sampling_tool, folder, capsys):
     options = 'train_dataloader.sampler.type=hierseg.RepeatFactorSampler', 'train_dataloader.sampler.threshold=1.0'
-    run_tool(STREAM, '--out', folder / 'new' / 'report', '--cfg-options', *options)
+    run_sampling_tool(STREAM, '--out', folder / 'new' / 'report', '--cfg-options', *options)
     assert 'RFS: RepeatFactorSampler, threshold 1' in capsys.readouterr().out
     assert {path.name for path in (folder / 'new' / 'report').iterdir()} == {
         'sampling.csv', 'sampling.json', 'sampling.png'
@@ -178,13 +311,13 @@ def test_the_tool(run_tool, folder, capsys):
     assert json.loads((folder / 'new' / 'report' / 'sampling.json').read_text())['images'] == 4
 
 
-def test_the_tool_on_layers(run_tool, folder, capsys):
+def test_the_sampling_tool_on_layers(run_sampling_tool, folder, capsys):
     config = """train_dataloader = dict(
         sampler=dict(type='hierseg.StreamSampler'),
         layer0=dict(dataset=DATA], layer=0)),
         layer1=dict(sampler=dict(type='hierseg.ClassAwareStreamSampler'),
                     dataset=DATA dict(type='hierseg.PaintBoxes')], layer=1, filter_cfg=dict(filter_empty_gt=True))))"""
-    run_tool(config, '--out', folder / 'report', '--compare')
+    run_sampling_tool(config, '--out', folder / 'report', '--compare')
     printed = capsys.readouterr().out
     assert '== layer0\n4 images to train on, 4 classes' in printed
     # Man on a, bear on d.
@@ -200,9 +333,9 @@ def test_the_tool_on_layers(run_tool, folder, capsys):
         (STREAM, ['--compare', '--threshold', '2'], 'threshold=2.0 is no frequency'),
     ],
 )
-def test_bad_arguments_end_in_one_line(run_tool, folder, capsys, config, arguments, message):
+def test_bad_sampling_arguments_end_in_one_line(run_sampling_tool, folder, capsys, config, arguments, message):
     with pytest.raises(SystemExit) as stopped:
-        run_tool(config, *arguments, '--out', folder / 'report')
+        run_sampling_tool(config, *arguments, '--out', folder / 'report')
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error

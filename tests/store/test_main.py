@@ -19,8 +19,7 @@ from hierseg.store import (
     StoreWriter,
 )
 from hierseg.store import writer as store_writer
-from hierseg.store.__main__ import main
-from hierseg.store.integrity import check_store
+from hierseg.store.__main__ import check_store, main
 from hierseg.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_edges(['animal', 'dog'], [('dog', 'animal')])
@@ -175,7 +174,7 @@ def test_bytes_that_are_no_text(store, capsys):
 
 
 def test_every_kind_of_damage_is_told_at_once_with_a_few_examples(store, monkeypatch):
-    monkeypatch.setattr('hierseg.store.integrity.EXAMPLES', 2)
+    monkeypatch.setattr('hierseg.store.__main__.NAMED_ROWS', 2)
     for row in range(5):
         change(store, 'instances', 'label', row, 9)
     change(store, 'images', 'height', 0, -3)

@@ -1,0 +1,378 @@
+"""Reports on the classes that training sees: in layers with a cap, and as samplers show them. Text, CSV and JSON.
+
+Nothing is trained or drawn at random for them: numbers of a sampler are means. Shape letters: n images, C classes of
+a data set, K classes of a layer.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+
+from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StreamSampler
+from hierseg.datasets.balanced_samplers import training_labels
+from hierseg.errors import ConfigError
+from hierseg.formats import FloatArray, IntArray
+from hierseg.registry import DATA_SAMPLERS, DATASETS
+from hierseg.store import LayerView, Store
+from hierseg.store.frequency import ClassCounts, LayerCounts, TrainingLabels, count_layer
+from hierseg.taxonomy import Taxonomy
+
+PLAIN, RFS, IRFS, CLASS_AWARE = 'plain', 'RFS', 'IRFS', 'class-aware'
+TENTH = 10
+"""Head and tail are the most and the least frequent one in so many classes."""
+NAME_WIDTH, WIDTH = 38, 12
+SHOWN_CLASSES = 5
+"""The text names this many of the most and of the least frequent classes of a layer; the CSV has all."""
+LAYER_TITLES = ('root classes', 'deeper classes')
+CLASS_COLUMNS = ('label', 'id', 'name', 'path')
+
+
+def layer_reports(store: Store, *, images_per_class: int, seed: int = 0) -> tuple[LayerReport, LayerReport]:
+    """Counts both layers of a store.
+
+    Args:
+        store: The training split.
+        images_per_class: The cap.
+        seed: Of the cap.
+
+    Raises:
+        ConfigError: If a layer has no classes or no image to train on.
+    """
+    reports = []
+    for layer in (0, 1):
+        view = LayerView(store, layer, images_per_class=images_per_class, seed=seed)
+        reports.append(LayerReport(view, count_layer(LayerView(store, layer)), count_layer(view)))
+    return reports[0], reports[1]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerReport:
+    """Counts of one layer without and with the cap; as text, totals and some classes.
+
+    Attributes:
+        view: The layer with the cap.
+        before: Counts without the cap.
+        after: Counts with it.
+    """
+
+    view: LayerView
+    before: LayerCounts
+    after: LayerCounts
+
+    @property
+    def title(self) -> str:
+        """Such as ``Layer 0: 213 root classes``."""
+        return f'Layer {self.view.layer}: {self.view.taxonomy.num_classes} {LAYER_TITLES[self.view.layer]}'
+
+    @property
+    def by_frequency(self) -> IntArray:
+        """(K,) labels of the layer, the class with the most images before the cap first, then by label."""
+        return np.argsort(-self.before.images_per_class, kind='stable')
+
+    @property
+    def columns(self) -> dict[str, IntArray]:
+        """(K,) int64 each: images and instances of the classes, before and after the cap."""
+        return {
+            'images_before': self.before.images_per_class,
+            'images_after': self.after.images_per_class,
+            'instances_before': self.before.instances_per_class,
+            'instances_after': self.after.instances_per_class,
+        }
+
+    def __str__(self) -> str:
+        before, after, view = self.before, self.after, self.view
+        cap = f'{view.images_per_class:,} images per class, and those that rarer classes bring; seed {view.seed}'
+        lines = [self.title, f'  cap: {cap}', '', f'{"":<34}{"before":>12}{"after":>12}']
+        rows = [
+            ('training images', before.images, after.images),
+            ('instances', before.instances, after.instances),
+            ('boxes painted', before.painted, after.painted),
+            ('  on as many images', before.images_painted, after.images_painted),
+            ('boxes spared by the 25 % rule', before.spared, after.spared),
+            ('classes without a training image', *(int((c.images_per_class == 0).sum()) for c in (before, after))),
+        ]
+        lines += [f'  {name:<32}{one:>12,}{other:>12,}' for name, one, other in rows]
+        lines += ['', f'  {"class":<40}{"images":>10}{"after":>10}{"instances":>12}{"after":>10}']
+        order = self.by_frequency.tolist()
+        hidden = len(order) - 2 * SHOWN_CLASSES
+        if hidden <= 1:
+            return '\n'.join([*lines, *map(self._line, order)])
+        most, fewest = map(self._line, order[:SHOWN_CLASSES]), map(self._line, order[-SHOWN_CLASSES:])
+        return '\n'.join([*lines, *most, f'  … {hidden} more', *fewest])
+
+    def _line(self, label: int) -> str:
+        name = self.view.store.taxonomy.path_name(int(self.view.labels_of_layer[label]))
+        name = name if len(name) < 40 else f'{name[:38]}…'
+        counts = zip(self.columns.values(), (10, 10, 12, 10), strict=True)
+        return f'  {name:<40}' + ''.join(f'{values[label]:>{width},}' for values, width in counts)
+
+    def write_csv(self, path: Path) -> None:
+        """Writes a row for every class, in the order of :attr:`by_frequency`."""
+        order = self.by_frequency
+        _write_csv(path, self.view.store.taxonomy, order, self.view.labels_of_layer[order], self.columns)
+
+
+def sampling_report(sampler: Any, *, compare: bool = False, threshold: float = 1e-3) -> SamplingReport:
+    """Asks a sampler what it is going to show.
+
+    Args:
+        sampler: One of hierseg's, or a sampler of MMEngine that draws all images alike.
+        compare: Over as many draws as there are images, also what the alternatives would show of the same data
+            set.
+        threshold: Of repeat factors among the alternatives; the sampler's own goes before.
+
+    Raises:
+        ConfigError: If it cannot be told what the sampler shows.
+    """
+    labels = training_labels(sampler.dataset, where='sampling report')
+    own = _sampling(sampler, labels)
+    samplings = [own]
+    if compare:
+        dataset, given, power = (
+            sampler.dataset,
+            getattr(sampler, 'threshold', threshold),
+            getattr(sampler, 'power', 0.0),
+        )
+        alternatives = {
+            PLAIN: StreamSampler(dataset, seed=0),
+            RFS: RepeatFactorSampler(dataset, given, seed=0),
+            IRFS: RepeatFactorSampler(dataset, given, instance_aware=True, seed=0),
+            CLASS_AWARE: ClassAwareStreamSampler(dataset, power=power, seed=0),
+        }
+        samplings = [own if name == own.name else _sampling(other, labels) for name, other in alternatives.items()]
+        samplings = [sampling.of_as_many_draws(labels.num_images) for sampling in samplings]
+    return SamplingReport(labels.taxonomy, labels.num_images, labels.counts(), samplings)
+
+
+def configured_samplers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds data set and sampler of a config's training, of each layer where there are several.
+
+    Args:
+        config: An MMDetection config.
+
+    Returns:
+        Samplers by the name of their layer, which is '' for a model that is trained as a whole.
+
+    Raises:
+        ConfigError: If the config trains nothing, or without a sampler.
+    """
+    loader = config.get('train_dataloader')
+    if not loader:
+        raise ConfigError('the config has no train_dataloader', where='sampling report')
+    layers = {name: {**loader, **value} for name, value in loader.items() if _has_dataset(value)}
+    samplers = {}
+    for name, settings in (layers or {'': loader}).items():
+        for key in ('dataset', 'sampler'):
+            if not settings.get(key):
+                raise ConfigError(f'train_dataloader has no {key}', where='sampling report')
+        dataset = DATASETS.build(settings['dataset'])
+        # What is expected does not depend on the seed.
+        samplers[name] = DATA_SAMPLERS.build(settings['sampler'], default_args=dict(dataset=dataset, seed=0))
+    return samplers
+
+
+def _has_dataset(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get('dataset'), Mapping)
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingReport:
+    """Classes of a data set as they are, and as samplers show them; as text, totals and every class along the tree.
+
+    Attributes:
+        taxonomy: The C classes.
+        num_images: n, what the data set's filter leaves.
+        counts: Images and instances that train, over labels expanded to ancestors.
+        samplings: One for an epoch of the sampler in the config; or several over n draws each, to be compared.
+    """
+
+    taxonomy: Taxonomy
+    num_images: int
+    counts: ClassCounts
+    samplings: Sequence[Sampling]
+
+    @cached_property
+    def by_frequency(self) -> IntArray:
+        """(C,) labels; the class on most images first, then by label."""
+        return np.argsort(-self.counts.images, kind='stable')
+
+    @cached_property
+    def by_tree(self) -> list[tuple[int, int]]:
+        """Labels and depths along preferred parents: a class before those below it, frequent siblings first."""
+        children: dict[int, list[int]] = {}
+        for label in self.by_frequency.tolist():
+            children.setdefault(int(self.taxonomy.arrays.preferred_parents[label]), []).append(label)
+        listed, waiting = [], [(label, 0) for label in reversed(children.get(-1, []))]
+        while waiting:
+            label, depth = waiting.pop()
+            listed.append((label, depth))
+            waiting += [(child, depth + 1) for child in reversed(children.get(label, []))]
+        return listed
+
+    @cached_property
+    def _present(self) -> IntArray:
+        """Labels of the classes that have images, the most frequent first."""
+        return self.by_frequency[self.counts.images[self.by_frequency] > 0]
+
+    def extremes(self, images: npt.NDArray[Any]) -> float:
+        """Images of the class that has most, for each of the class that has fewest; classes without one left out."""
+        shown = images[self._present]
+        return float(shown.max() / shown.min()) if len(shown) else 1.0
+
+    @property
+    def tenth(self) -> int:
+        """How many classes are head, and how many tail."""
+        return max(1, len(self._present) // TENTH)
+
+    def head_to_tail(self, images: npt.NDArray[Any]) -> float:
+        """Images of the head for each of the tail: the tenths of classes that have most and fewest in the data."""
+        present = self._present
+        return (
+            float(images[present[: self.tenth]].mean() / images[present[-self.tenth :]].mean()) if len(present) else 1
+        )
+
+    def __str__(self) -> str:
+        samplings, counts = self.samplings, self.counts
+        lines = [f'{self.num_images:,} images to train on, {self.taxonomy.num_classes} classes', '']
+        lines += [f'{sampling.name}: {sampling.description}' for sampling in samplings]
+        if len(samplings) > 1:
+            lines += ['', f'Images of each class in {self.num_images:,} draws:']
+        heads = ['in the data', *(sampling.name for sampling in samplings)]
+        images = [counts.images, *(sampling.images for sampling in samplings)]
+        columns, details = images, list[FloatArray]()
+        if len(samplings) == 1:
+            columns = [columns[0], columns[1], counts.instances, samplings[0].instances]
+            details = [*samplings[0].details.values()]
+        rows = [
+            _line('', heads),
+            _line('images', _numbers([self.num_images, *(sampling.epoch for sampling in samplings)], digits=0)),
+            _line('most to least shown class, images', _numbers(map(self.extremes, images), digits=1)),
+            _line(f'head to tail, {self.tenth} of each', _numbers(map(self.head_to_tail, images), digits=1)),
+            _line('most shown image, times', _numbers([1, *(s.draws.max() for s in samplings)], digits=2)),
+            _line('least shown image, times', _numbers([1, *(s.draws.min() for s in samplings)], digits=2)),
+            '',
+            _line('class', heads if len(samplings) > 1 else
+                  ['images', 'shown', 'instances', 'shown', *samplings[0].details]),
+        ]  # fmt: skip
+        for label, depth in self.by_tree:
+            numbers = _numbers([column[label] for column in columns], digits=0)
+            numbers += [f'{values[label]:.4g}' for values in details]
+            rows.append(_line('  ' * depth + self.taxonomy.names[label], numbers))
+        return '\n'.join([*lines, '', *rows] if len(samplings) == 1 else [*lines, *rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """The totals, for JSON."""
+        return {
+            'images': self.num_images,
+            'classes': self.taxonomy.num_classes,
+            'classes_without_images': int((self.counts.images == 0).sum()),
+            'classes_of_head_and_of_tail': self.tenth,
+            'most_to_least_shown_class': self.extremes(self.counts.images),
+            'head_to_tail': self.head_to_tail(self.counts.images),
+            'samplers': [
+                {
+                    'name': sampling.name,
+                    'description': sampling.description,
+                    'images': sampling.epoch,
+                    'most_to_least_shown_class': self.extremes(sampling.images),
+                    'head_to_tail': self.head_to_tail(sampling.images),
+                    'most_shown_image': float(sampling.draws.max()),
+                    'least_shown_image': float(sampling.draws.min()),
+                }
+                for sampling in self.samplings
+            ],
+        }
+
+    def write_csv(self, path: Path) -> None:
+        """Writes a row for every class, the most frequent first; numbers of each sampler under its name."""
+        columns = {'images': self.counts.images, 'instances': self.counts.instances}
+        for one in self.samplings:
+            shown = {'images': one.images, 'instances': one.instances, **one.details}
+            columns |= {f'{one.name} {name}': [f'{value:.6g}' for value in values] for name, values in shown.items()}
+        _write_csv(path, self.taxonomy, self.by_frequency, self.by_frequency, columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Images and instances that a sampler shows in some stretch of its stream.
+
+    Attributes:
+        name: ``plain``, ``RFS``, ``IRFS`` or ``class-aware``.
+        description: The sampler and its settings.
+        draws: (n,) float64; how often each image comes.
+        images: (C,) float64; images with each class that come, over labels expanded to ancestors.
+        instances: (C,) float64; instances of each class.
+        details: What the sampler decides by, (C,) float64 each: frequency and factor, or probability.
+    """
+
+    name: str
+    description: str
+    draws: FloatArray
+    images: FloatArray
+    instances: FloatArray
+    details: Mapping[str, FloatArray]
+
+    @property
+    def epoch(self) -> float:
+        """Images that come, repeated ones counted as often as they do."""
+        return float(self.draws.sum())
+
+    def of_as_many_draws(self, count: int) -> Sampling:
+        """The same over another number of images."""
+        scale = count / self.epoch
+        draws, images, instances = self.draws * scale, self.images * scale, self.instances * scale
+        return Sampling(self.name, self.description, draws, images, instances, self.details)
+
+
+def _sampling(sampler: Any, labels: TrainingLabels) -> Sampling:
+    details: dict[str, FloatArray] = {}
+    name, description = PLAIN, 'all images alike'
+    if isinstance(sampler, RepeatFactorSampler):
+        name = IRFS if sampler.instance_aware else RFS
+        kind = 'geometric mean of image and instance frequency' if sampler.instance_aware else 'image frequency'
+        description = f'threshold {sampler.threshold:g} of the {kind}'
+        details = {'frequency': sampler.class_frequencies, 'factor': sampler.class_factors}
+    elif isinstance(sampler, ClassAwareStreamSampler):
+        name, description = CLASS_AWARE, f'power {sampler.power:g} of the images of a class'
+        details = {'probability': sampler.class_probabilities}
+    elif type(sampler) not in (StreamSampler, DefaultSampler, InfiniteSampler):
+        raise ConfigError(
+            f'it is not known how often {type(sampler).__name__} draws an image',
+            where='sampling report',
+            fix="Use a sampler of hierseg, such as dict(type='hierseg.RepeatFactorSampler').",
+        )
+    if not getattr(sampler, 'expanded', True):
+        description += ', labels not expanded to ancestors'
+    draws = sampler.expected_draws() if isinstance(sampler, StreamSampler) else np.ones(labels.num_images)
+    images, instances = labels.counts_of_draws(draws)
+    return Sampling(name, f'{type(sampler).__name__}, {description}', draws, images, instances, details)
+
+
+def _write_csv(
+    path: Path, taxonomy: Taxonomy, order: IntArray, nodes: IntArray, columns: Mapping[str, Sequence[Any] | IntArray]
+) -> None:
+    """Writes classes, of which ``nodes`` are the places in the taxonomy, with their columns."""
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow([*CLASS_COLUMNS, *columns])
+        for label, node in zip(order.tolist(), nodes.tolist(), strict=True):
+            described = label, taxonomy.ids[node], taxonomy.names[node], taxonomy.path_name(node)
+            writer.writerow([*described, *(values[label] for values in columns.values())])
+
+
+def _numbers(values: Iterable[float], *, digits: int) -> list[str]:
+    return [f'{value:,.{digits}f}' for value in values]
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    name = name if len(name) < NAME_WIDTH else f'{name[: NAME_WIDTH - 2]}…'
+    return f'{name:<{NAME_WIDTH}}' + ''.join(f'{cell:>{WIDTH}}' for cell in cells)
