@@ -23,7 +23,7 @@ from hierseg.synthetic import (
 from hierseg.taxonomy import read_taxonomy
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write a synthetic data set in the official Open Images files.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -88,7 +88,7 @@ def options_from(args: argparse.Namespace) -> SynthesisOptions:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     with exits_cleanly():
         options = options_from(args)
         if args.classes is not None and args.taxonomy is None:

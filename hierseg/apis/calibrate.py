@@ -1,8 +1,6 @@
-"""Calibration of the threshold by which the end-to-end model backs off to a parent.
+"""Calibration of the threshold by which the end-to-end model backs off to a parent: search, table and picture.
 
-Shape letters: P pairs, C classes.
-
-What calibrating the threshold of the back-off rule finds: the record, its table and its picture.
+Shape letters: P pairs, C classes, T thresholds.
 """
 
 from __future__ import annotations
@@ -22,23 +20,12 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from terminaltables import AsciiTable
 
-from hierseg.apis.runner import (
-    build_runner,
-    check_checkpoint,
-    load_config,
-    running,
-    stores_in,
-)
+from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
-from hierseg.metrics import (
-    LocalisedPairs,
-    OperatingPoint,
-    Resampling,
-    correctness_interval,
-    operating_curve,
-    operating_point,
-)
+from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.localised_pairs import LocalisedPairs
+from hierseg.metrics.names import OperatingPoint, correctness_interval, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import TaxonomyArrays
@@ -50,7 +37,7 @@ KEY = 'model.test_cfg.rcnn.decision'
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How the names of localised pairs change with the threshold, and the threshold that was wanted.
+    """Names of localised pairs and how they change with the threshold, and the threshold that was wanted.
 
     Attributes:
         store: The store whose images were used.
@@ -232,7 +219,7 @@ def calibrate(
     checkpoint: str,
     *,
     correctness: float = 0.9,
-    score_thr: float = 0.0,
+    score_threshold: float = 0.0,
     work_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Calibration, Path]:
@@ -245,7 +232,7 @@ def calibrate(
         config: The config file of an end-to-end model.
         checkpoint: The weights.
         correctness: How many of the names shall be the true class or an ancestor of it, in (0, 1].
-        score_thr: Detections whose most probable class is less probable do not count.
+        score_threshold: Detections whose most probable class is less probable do not count.
         work_dir: Where the log goes; `./work_dirs/<config name>` unless the config says otherwise.
         options: Values by dotted key that override the config's.
 
@@ -256,14 +243,14 @@ def calibrate(
         ConfigError: A file does not exist, the model has no such threshold, or the data are not of one store.
         EvaluationError: The model finds no object whose name is known to be right or wrong.
     """
-    for name, value, lowest in (('correctness', correctness, 0.0), ('score_thr', score_thr, -1.0)):
+    for name, value, lowest in (('correctness', correctness, 0.0), ('score_threshold', score_threshold, -1.0)):
         if not lowest < value <= 1:
             raise ConfigError(f'{name}={value}', fix='It is a part of 1, such as 0.9.')
     settled = load_config(config, options=options, work_dir=work_dir)
     settled.load_from = check_checkpoint(checkpoint)
     store = _use_validation_data(settled, where=str(config))
-    settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_thr)
-    with running(checkpoint):
+    settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
+    with safe_loading(checkpoint):
         runner = build_runner(settled)
         decision = _decision_of(runner.model, where=str(config))
         runner.test()
@@ -338,7 +325,7 @@ def calibrate_pairs(
 def names_by_threshold(
     class_scores: npt.NDArray[np.float32], arrays: TaxonomyArrays, *, relative: bool
 ) -> npt.NDArray[np.int64]:
-    """(P, T) int64; what the back-off rule names at each of ``THRESHOLDS``.
+    """(P, T) int64; the names that the back-off rule gives at each of ``THRESHOLDS``.
 
     Args:
         class_scores: (P, C) float32; 0 for classes that are not claimed.

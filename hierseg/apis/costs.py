@@ -1,4 +1,4 @@
-"""What a trained system costs: parameters, arithmetic, time and memory of one image, and the time of its training."""
+"""Costs of a trained system: parameters, arithmetic, time and memory of one image, and the time of its training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hierseg.apis.runner import load_model, running
-from hierseg.report.comparison import Costs
+from hierseg.apis.runner import load_model, safe_loading
+from hierseg.metrics.system import Costs
 
 WARM_UP = 2
 """Images before the first that is timed: the first ones pay for allocations and for choosing algorithms."""
@@ -28,7 +28,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class StepCosts:
-    """What one image costs.
+    """Costs of one image.
 
     Attributes:
         flops: Of one image through the whole test step, mean over the images; a multiplication and an addition are two.
@@ -65,7 +65,7 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
     """
     torch.set_num_threads(threads)
-    with running(checkpoint), PeakMemory() as memory:
+    with safe_loading(checkpoint), PeakMemory() as memory:
         model = load_model(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         steps = measure_steps(model, loader, images=images)

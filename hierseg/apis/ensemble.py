@@ -1,7 +1,4 @@
-"""One image through the two-layer ensemble, step by step.
-
-Two detectors that were trained alone, joined into a checkpoint of the two-layer ensemble.
-"""
+"""The two-layer ensemble: a checkpoint joined from two detectors that were trained alone, and one image through it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hierseg.report import HierLocalVisualizer
 from hierseg.report.browse import browse_dataset, configured_dataset, store_dataset
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', nargs='?', help='config file; not needed with --store')
     parser.add_argument('--store', type=Path, help='look at a store as it is, without a config')
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     init_default_scope('mmdet')
     if args.store is not None:
         dataset = store_dataset(args.store, args.images)

@@ -11,7 +11,7 @@ from hierseg.report.layer_report import layer_reports
 from hierseg.store import Store
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('store', type=Path, help='folder of the store of the training split')
     parser.add_argument('--images-per-class', type=int, default=1500, help='the cap; default: 1500')
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     reports = layer_reports(Store.open(args.store), images_per_class=args.images_per_class, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     for report in reports:

@@ -15,7 +15,7 @@ from hierseg.report.class_plots import plot_sampling_report
 from hierseg.report.sampling import configured_samplers, report_document, report_text, sampling_report, write_csv
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--compare', action='store_true', help='also show what the alternative samplers would do')
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     config = read_config(args.config)
     config.merge_from_dict(args.cfg_options or {})
     init_default_scope(config.get('default_scope', 'mmdet'))

@@ -22,7 +22,7 @@ from hierseg.taxonomy import Taxonomy, read_taxonomy
 BALANCES = ('seesaw', 'eql', 'logit_adjustment')
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--taxonomy', type=Path, help='taxonomy file; else a random tree of three levels')
     parser.add_argument('--classes', type=Path, help='class list that the taxonomy file goes with')
@@ -100,7 +100,7 @@ def synchronise(device: str) -> None:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     torch.set_num_threads(args.threads)
     taxonomy = (
         read_taxonomy(args.taxonomy, classes=args.classes)

@@ -46,7 +46,7 @@ SAMPLES = 200
 """Images whose annotations are read at random, as training does."""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', type=int, default=850_000, help='of the largest store (default: %(default)s)')
     parser.add_argument(
@@ -269,7 +269,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     if args.probe:
         print(json.dumps(probe(*args.probe)))
         return

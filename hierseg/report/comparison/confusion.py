@@ -1,4 +1,4 @@
-"""What objects were named, collapsed to a level of the taxonomy: a drawing and the most frequent confusions.
+"""Names of the objects, collapsed to a level of the taxonomy: a drawing and the most frequent confusions.
 
 A class deeper than the level counts as its ancestor on that level by preferred parents; one above it stays what it is.
 """
@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hierseg.metrics.names import MISSED, labels_at_depth
-from hierseg.report.comparison.document import Comparison, System
+from hierseg.metrics.names import MISSED
+from hierseg.metrics.system import System
+from hierseg.report.comparison.document import Comparison
 from hierseg.taxonomy import Taxonomy
 
 MOST_CLASSES = 16
@@ -55,7 +56,7 @@ class ConfusionCell:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionDrawing:
     """What a system named the objects, on one level.
 
     Attributes:
@@ -96,20 +97,20 @@ class Confusion:
 
 def levels(document: Comparison) -> list[str]:
     """Names of the levels, root classes first; empty where no system has a confusion."""
-    if not any(system.confusion for system in document.systems):
+    if not any(len(system.confusion.counts) for system in document.systems):
         return []
     deepest = int(document.taxonomy.arrays.depths.max())
     names = ['root classes', *(f'down to level {level}' for level in range(1, deepest)), 'all classes']
     return names if deepest else names[-1:]
 
 
-def confusion(document: Comparison, position: int, level: int) -> Confusion:
+def confusion(document: Comparison, position: int, level: int) -> ConfusionDrawing:
     """Collapses and lays out what the system at a position named the objects."""
     taxonomy = document.taxonomy
     every = [collapsed(taxonomy, system, level) for system in document.systems]
     counts, shown = every[position], _shown(taxonomy, every)
     cells, rows = _cells(taxonomy, counts, shown)
-    return Confusion(
+    return ConfusionDrawing(
         system=position,
         level=level,
         rows=tuple(_cut(_name(taxonomy, label)) for label in rows),
@@ -123,11 +124,9 @@ def confusion(document: Comparison, position: int, level: int) -> Confusion:
 
 def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
     """Counts by true and named label on a level, ``MISSED`` for what was not found."""
-    counts = Counter[tuple[int, int]]()
-    labels = labels_at_depth(taxonomy.arrays, depth=level).tolist()
-    for true, named, count in system.confusion:
-        counts[labels[true], named if named == MISSED else labels[named]] += count
-    return dict(counts)
+    found = system.confusion.collapsed(taxonomy.arrays, depth=level)
+    pairs = zip(found.true_labels.tolist(), found.named_labels.tolist(), strict=True)
+    return dict(zip(pairs, found.counts.tolist(), strict=True))
 
 
 def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:
