@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hierseg.metrics.average_precision import RECALLS
-from hierseg.metrics.declarations import CountedKind, Metric
+from hierseg.metrics.declarations import CountedKind, Estimate, Metric
 from hierseg.metrics.names import Confusion, OperatingCurve, OperatingPoint
-from hierseg.metrics.system import Costs, Estimate, System
+from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel
 from hierseg.synthetic import default_taxonomy
 from hierseg.synthetic.scenes import Scene, ScenePainter

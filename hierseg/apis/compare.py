@@ -29,12 +29,12 @@ from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
 from hierseg.files import describe_machine
 from hierseg.metrics.average_precision import class_groups
-from hierseg.metrics.bootstrap import Resampling, interval, paired_difference, resampled_mean_average_precision
-from hierseg.metrics.declarations import declared
+from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
+from hierseg.metrics.declarations import Estimate, declared
 from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
 from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums, operating_curve
 from hierseg.metrics.records import OPEN_IMAGES
-from hierseg.metrics.system import Costs, Estimate, System
+from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
 from hierseg.report.curves import read_losses
 from hierseg.report.drawing import Picture
@@ -49,7 +49,7 @@ class RunSource:
     """A trained model.
 
     Attributes:
-        name: What the system is called.
+        name: Of the system.
         config: Its config file.
         checkpoint: Its weights; the folder that they lie in has the log of the training.
     """
@@ -59,11 +59,7 @@ class RunSource:
     checkpoint: str
 
     def settled(self, options: Mapping[str, Any] | None, *, work_dir: Path | None = None) -> Config:
-        """The config with overridden values, for the checkpoint.
-
-        Raises:
-            ConfigError: A file does not exist, or the config cannot be read.
-        """
+        """The config with overridden values, for the checkpoint; a ConfigError if a file is not there."""
         config = load_config(self.config, options=options, work_dir=work_dir)
         config.load_from = check_checkpoint(self.checkpoint)
         return config
@@ -71,12 +67,7 @@ class RunSource:
 
 @dataclass(frozen=True)
 class PredictionsSource:
-    """A submission CSV.
-
-    Attributes:
-        name: What the system is called.
-        path: The file.
-    """
+    """A submission CSV: the name of the system and the file."""
 
     name: str
     path: str
@@ -84,10 +75,10 @@ class PredictionsSource:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSystem:
-    """A system, what it said and what it costs.
+    """A system, its predictions and its costs.
 
     Attributes:
-        name: What it is called.
+        name: Of the system.
         config: Its config file, '' for a submission.
         weights: Its checkpoint, or the submission.
         predictions: One for each image.
@@ -105,8 +96,8 @@ class EvaluatedSystem:
     training_curves: Curves = field(default_factory=dict)
 
 
-def evaluate_run(
-    source: RunSource,
+def evaluate_source(
+    source: RunSource | PredictionsSource,
     store: Store,
     *,
     groups: Groups,
@@ -115,10 +106,10 @@ def evaluate_run(
     work_dir: Path,
     options: Mapping[str, Any] | None = None,
 ) -> EvaluatedSystem:
-    """Tests a trained model on its config's test data, and measures what it costs.
+    """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
     Args:
-        source: The model.
+        source: The system.
         store: The ground truth, which has all images of the test data.
         groups: Groups of classes whose mean AP is told apart.
         score_threshold: Of kinds of errors.
@@ -128,8 +119,15 @@ def evaluate_run(
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
+        EvaluationError: The submission cannot be used; it names the line.
         StoreError: The store does not have an image.
     """
+    if isinstance(source, PredictionsSource):
+        predictions = read_predictions(source.path, store)
+        evaluation = evaluate_system(
+            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
+        )
+        return EvaluatedSystem(source.name, '', source.path, predictions, evaluation)
     config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
@@ -141,39 +139,13 @@ def evaluate_run(
         runner.test()
     metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
     return EvaluatedSystem(
-        name=source.name,
-        config=source.config,
-        weights=source.checkpoint,
-        predictions=metric.predictions,
-        evaluation=replace(metric.evaluation, groups=groups),
-        costs=costs,
-        training_curves=loss_curves(Path(source.checkpoint).parent),
-    )
-
-
-def evaluate_submission(
-    source: PredictionsSource, store: Store, *, groups: Groups, score_threshold: float
-) -> EvaluatedSystem:
-    """Evaluates a submission on all images of a store.
-
-    Args:
-        source: The submission.
-        store: The ground truth.
-        groups: Groups of classes whose mean AP is told apart.
-        score_threshold: Of kinds of errors.
-
-    Raises:
-        EvaluationError: If the file cannot be used; it names the line.
-    """
-    predictions = read_predictions(source.path, store)
-    return EvaluatedSystem(
-        name=source.name,
-        config='',
-        weights=source.path,
-        predictions=predictions,
-        evaluation=evaluate_system(
-            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
-        ),
+        source.name,
+        source.config,
+        source.checkpoint,
+        metric.predictions,
+        replace(metric.evaluation, groups=groups),
+        costs,
+        loss_curves(Path(source.checkpoint).parent),
     )
 
 
@@ -192,11 +164,11 @@ RIGHT = {ErrorKind.CORRECT: 1.0, ErrorKind.FINER: 1.0, ErrorKind.COARSER: 0.5}
 NOT_COUNTED = (ErrorKind.IGNORED, ErrorKind.UNVERIFIED)
 NO_ERRORS = (ErrorKind.CORRECT, ErrorKind.FINER)
 SCORE = 'F1 of the detections; a name coarser than the annotated class counts half'
-"""What :func:`image_score` is, for the page."""
+"""The meaning of :func:`image_score`, for the page."""
 
 
 def image_score(errors: ImageErrors) -> float:
-    """How good a system is on one image: the harmonic mean of precision and recall of its detections.
+    """The quality of a system on one image: the harmonic mean of precision and recall of its detections.
 
     A name that is coarser than the annotated class counts half. 1 where there is nothing to find and nothing was said.
     """
@@ -251,10 +223,11 @@ def compared_images(
     shown = []
     for position in choose_images(scores, count, seed=seed).tolist():
         row = store.row_of(systems[0].predictions[position].image_id)
-        path = _path(systems, position, store, row, folder)
+        known = (system.predictions[position].image_path for system in systems)
+        path = next(filter(None, known), None) if folder is None else folder / store.image(row).file_name
         if path is None:
             return []
-        picture = _read(path)
+        picture = _read(Path(path))
         instances = store.instances(row)
         annotated = [
             PanelInstance(label, box, mask if has_mask else None, group_of=group_of)
@@ -287,15 +260,6 @@ def _read(path: Path) -> Picture:
     except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
         raise ConfigError('the image cannot be read', where=str(path), fix='Name the folder with --images.') from error
     return picture
-
-
-def _path(
-    systems: Sequence[EvaluatedSystem], position: int, store: Store, row: int, folder: Path | None
-) -> Path | None:
-    if folder is not None:
-        return folder / store.image(row).file_name
-    known = (system.predictions[position].image_path for system in systems)
-    return next((Path(path) for path in known if path is not None), None)
 
 
 def _found(
@@ -378,18 +342,13 @@ def compare(
     training = None if training_path is None else Store.open(training_path)
     train_images = None if training is None else train_images_of(training, truth)
     groups = class_groups(truth.taxonomy, train_images=train_images)
-    systems = []
-    for position, source in enumerate(sources):
-        if isinstance(source, PredictionsSource):
-            systems.append(evaluate_submission(source, truth, groups=groups, score_threshold=score_threshold))
-        else:
-            log = Path(out) / 'logs' / str(position)
-            systems.append(
-                evaluate_run(
-                    source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
-                    work_dir=log, options=options,
-                )
-            )  # fmt: skip
+    systems = [
+        evaluate_source(
+            source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
+            work_dir=Path(out) / 'logs' / str(position), options=options,
+        )
+        for position, source in enumerate(sources)
+    ]  # fmt: skip
     _require_same_images(systems)
     head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
     folder = None if images is None else Path(images)
@@ -442,11 +401,11 @@ def comparison_of(
         train_images=train_images,
         metrics=metrics,
         systems=[
-            _in_numbers(system, truth, {key: _estimate(values, drawn, key) for key in keys}, curve)
+            _in_numbers(system, truth, _estimates(values, drawn, keys), curve)
             for system, values, drawn, curve in zip(systems, scores, resampled, curves, strict=True)
         ],
         differences={
-            system.name: {key: _difference(values, scores[0], drawn, resampled[0], key) for key in keys}
+            system.name: _estimates(_less(values, scores[0]), _less(drawn, resampled[0]), keys)
             for system, values, drawn in zip(systems[1:], scores[1:], resampled[1:], strict=True)
         },
         error_kinds=COUNTED_KINDS,
@@ -456,7 +415,7 @@ def comparison_of(
 
 
 def names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
-    """How right the names are, and how much they say, at every threshold on a class's own probability."""
+    """Correctness and information of the names at every threshold on a class's own probability."""
     pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
     names = names_by_threshold(pairs.class_scores, arrays, relative=False)
     return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
@@ -497,19 +456,13 @@ def _in_numbers(system: EvaluatedSystem, truth: Store, scores: Mapping[str, Esti
     )
 
 
-def _estimate(scores: Mapping[str, float], resampled: Resampled, key: str) -> Estimate:
-    return Estimate(scores[key], *(interval(resampled[key]) if key in resampled else ()))
+def _estimates(scores: Mapping[str, float], resampled: Resampled, keys: Sequence[str]) -> dict[str, Estimate]:
+    return {key: Estimate(scores[key], *(interval(resampled[key]) if key in resampled else ())) for key in keys}
 
 
-def _difference(
-    scores: Mapping[str, float], first: Mapping[str, float], drawn: Resampled, first_drawn: Resampled, key: str
-) -> Estimate:
-    """A score minus the first system's, with a paired interval where the score is resampled."""
-    value = scores[key] - first[key]
-    if key not in drawn:
-        return Estimate(value)
-    between = paired_difference(drawn[key], first_drawn[key])
-    return Estimate(value, between.low, between.high)
+def _less(minuend: Mapping[str, Any], subtrahend: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences by key: of resamples too, for both systems were resampled by the same draws."""
+    return {key: value - subtrahend[key] for key, value in minuend.items()}
 
 
 def _head(

@@ -77,7 +77,7 @@ def _meta_of_layer(checkpoint: Mapping[str, Any], number: int, source: str) -> M
 
 
 def _common_meta(metas: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> dict[str, Any]:
-    """What the layers' metas say together, with the ``dataset_meta`` of the whole taxonomy."""
+    """The metas of both layers together, with the ``dataset_meta`` of the whole taxonomy."""
     first, second = (
         Taxonomy.from_json(metas[name]['dataset_meta']['whole_taxonomy'], where=source)
         for name, source in sources.items()

@@ -5,6 +5,7 @@ Without one, a score reaches neither ``results.json`` nor the comparison page: :
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,34 @@ class Metric:
     has_interval: bool = False
     on_page: bool = True
     headline: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score or a difference with its interval; a number that is not finite becomes None.
+
+    Attributes:
+        value: None where there is none.
+        low: Lower end of the interval; None where it was not computed.
+        high: Upper end.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('value', 'low', 'high'):
+            number = getattr(self, name)
+            finite = number is not None and math.isfinite(number)
+            object.__setattr__(self, name, float(number) if finite else None)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies above or below 0, else 0."""
+        if self.value is None or self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True)

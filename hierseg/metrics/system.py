@@ -5,42 +5,14 @@ Shape letters: C classes, P recalls.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hierseg.formats import FloatArray
 from hierseg.metrics.average_precision import RECALLS
+from hierseg.metrics.declarations import Estimate
 from hierseg.metrics.names import Confusion, OperatingCurve
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A score or a difference with its interval; a number that is not finite becomes None.
-
-    Attributes:
-        value: None where there is none.
-        low: Lower end of the interval; None where it was not computed.
-        high: Upper end.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ('value', 'low', 'high'):
-            number = getattr(self, name)
-            finite = number is not None and math.isfinite(number)
-            object.__setattr__(self, name, float(number) if finite else None)
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below 0, else 0."""
-        if self.value is None or self.low is None or self.high is None:
-            return 0
-        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from comparison_documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hierseg.metrics.declarations import Metric
-from hierseg.metrics.system import Costs, Estimate
+from hierseg.metrics.declarations import Estimate, Metric
+from hierseg.metrics.system import Costs
 from hierseg.report.comparison import Comparison
 from hierseg.report.comparison.scores import (
     answer,

@@ -15,7 +15,8 @@ from comparison_documents import ERROR_KINDS, METRICS, confusion_of, made_up
 from PIL import Image
 
 from hierseg.errors import HiersegError
-from hierseg.metrics.system import Estimate, System
+from hierseg.metrics.declarations import Estimate
+from hierseg.metrics.system import System
 from hierseg.report.comparison import Comparison, write_comparison
 from hierseg.report.comparison.document import NamedPath
 from hierseg.report.comparison.page import render_page

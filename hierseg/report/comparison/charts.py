@@ -112,7 +112,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Series:
-    """What a line shows: values of equally many points."""
+    """Data of a line: values of equally many points."""
 
     name: str
     x: Sequence[float]

@@ -57,7 +57,7 @@ class ConfusionCell:
 
 @dataclass(frozen=True)
 class ConfusionDrawing:
-    """What a system named the objects, on one level.
+    """Names that a system gave the objects, on one level.
 
     Attributes:
         system: Position of the system.
@@ -81,7 +81,7 @@ class ConfusionDrawing:
 
     @property
     def writes_counts(self) -> bool:
-        """Whether there is room for them."""
+        """True where there is room for them."""
         return self.size == CELL_SIZES[True]
 
     @property

@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 from hierseg.formats import IntArray
-from hierseg.metrics.declarations import CountedKind, Metric
-from hierseg.metrics.system import Estimate, System
+from hierseg.metrics.declarations import CountedKind, Estimate, Metric
+from hierseg.metrics.system import System
 from hierseg.taxonomy import Taxonomy
 
 FORMAT = 'hierseg-comparison'

@@ -155,7 +155,7 @@ class ShownImage:
         image: The image.
         classes: Labels of its classes and of all above them.
         names: Names of its classes.
-        leaders: Positions of the systems with the best score on it, '' where none has one or all are equal.
+        leaders: Positions of the systems with the best score on it; empty where none has one or all are equal.
         panels: Title and panel, the ground truth first, then each system.
     """
 
@@ -193,7 +193,7 @@ def render_page(document: Comparison) -> str:
 
 
 def _errors(document: Comparison) -> dict[str, Any]:
-    """What the section on errors shows; kinds that no system counted are left out."""
+    """The section on errors; kinds that no system counted are left out."""
     counts = [system.errors for system in document.systems]
     names = levels(document)
     return {
@@ -209,7 +209,7 @@ def _errors(document: Comparison) -> dict[str, Any]:
 
 
 def _pictures(document: Comparison) -> dict[str, Any]:
-    """What the section with pictures shows."""
+    """The section with pictures."""
     images = _images(document)
     return {
         'images': images,

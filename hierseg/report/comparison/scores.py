@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hierseg.metrics.declarations import Metric
-from hierseg.metrics.system import Costs, Estimate, System
+from hierseg.metrics.declarations import Estimate, Metric
+from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison.document import Comparison
 
 NONE = '–'
@@ -62,7 +62,7 @@ def times(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class CostKind:
-    """How a cost is shown: its label, what an answer calls it, its text."""
+    """A cost for people: its label, its name in an answer, its text."""
 
     label: str
     phrase: str
@@ -169,7 +169,7 @@ def _difference(document: Comparison, metric: Metric, system: System) -> str:
 
 
 def _counts(document: Comparison, system: System) -> str:
-    """How many metrics are clear, and in whose favour."""
+    """The number of clear metrics, and in whose favour they are."""
     first = document.systems[0]
     differences = [(document.difference(system, metric), metric) for metric in document.shown_metrics]
     known = [leading(estimate, metric) for estimate, metric in differences if interval_text(estimate, metric)]
@@ -212,7 +212,7 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class DifferenceCell:
-    """How a further system differs from the first.
+    """Difference of a further system from the first.
 
     Attributes:
         text: Its score minus the first one's.
