@@ -108,14 +108,7 @@ def evaluate_source(
 ) -> EvaluatedSystem:
     """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
-    Args:
-        source: The system.
-        store: The ground truth, which has all images of the test data.
-        groups: Groups of classes whose mean AP is told apart.
-        score_threshold: Of kinds of errors.
-        timed_images: Images that latency and arithmetic are measured on.
-        work_dir: Where the log of the test goes.
-        options: Values by dotted key that override the config's.
+    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. See also :func:`compare`.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
@@ -206,15 +199,10 @@ def compared_images(
     seed: int,
     folder: Path | None = None,
 ) -> list[ComparedImage]:
-    """Draws images, each with its ground truth and with what every system found.
+    """Draws ``count`` images, each with its ground truth and with what every system found above the threshold.
 
-    Args:
-        systems: S systems with predictions of the same images in the same order.
-        store: The ground truth.
-        count: How many images.
-        score_threshold: Detections whose most probable class is less probable are not drawn.
-        seed: Of the choice.
-        folder: Where the images lie, if the predictions do not know.
+    All systems have predictions of the same images in the same order; ``folder`` is where the images lie, if the
+    predictions do not know. Without either there are no pictures.
 
     Raises:
         ConfigError: An image cannot be read.
@@ -368,15 +356,9 @@ def comparison_of(
     resamples: int,
     images: Sequence[ComparedImage] = (),
 ) -> Comparison:
-    """The document that page, table and JSON are made of.
+    """The document that page, table and JSON are made of, of systems evaluated on the same images.
 
-    Args:
-        systems: Evaluated on the same images.
-        truth: The ground truth.
-        head: Of the page; its seed is that of the draws.
-        train_images: (C,) int64; training images of each class.
-        resamples: B.
-        images: Pictures.
+    The seed of the head is that of the B draws; ``train_images`` are (C,) int64, those of each class.
 
     Raises:
         EvaluationError: A score is not declared, or none has a value.

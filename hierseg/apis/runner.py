@@ -282,7 +282,9 @@ def evaluate(
         runner = build_runner(settled)
         metrics = runner.test()
         if is_main_process():
-            _write(metrics, Path(settled.work_dir) / 'results.json')
+            # JSON knows no NaN: a class without ground truth has no score, which is null.
+            finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+            write_json(finite, Path(settled.work_dir) / 'results.json', error=ConfigError)
     return metrics
 
 
@@ -328,12 +330,6 @@ def _dump(config: Config, out: str) -> None:
         raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
-
-
-def _write(metrics: Mapping[str, float], path: Path) -> None:
-    # JSON knows no NaN: a class without ground truth has no score, which is null.
-    finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-    write_json(finite, path, error=ConfigError)
 
 
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:

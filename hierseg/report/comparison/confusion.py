@@ -23,8 +23,7 @@ MOST_FREQUENT = 8
 OTHER = -2
 """All classes that have no row of their own."""
 RIGHT, SHALLOW, POSSIBLE, WRONG, LOST = 'right', 'shallow', 'possible', 'wrong', 'lost'
-"""Named rightly; by an ancestor, which is right but says less; by what it may be for all that is annotated, such as
-Man for a Person; wrongly; not at all."""
+"""Possible is what an object may be for all that is annotated, such as Man for a Person."""
 KIND_WORDS = {
     RIGHT: 'right',
     SHALLOW: 'right but less deep',

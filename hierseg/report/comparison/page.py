@@ -38,7 +38,7 @@ from hierseg.report.comparison.charts import (
     y_scale,
 )
 from hierseg.report.comparison.confusion import KIND_WORDS, confusion, levels
-from hierseg.report.comparison.document import ComparedImage, Comparison, NamedPath, ShownPanel
+from hierseg.report.comparison.document import Comparison, NamedPath, ShownPanel
 from hierseg.report.comparison.scores import NONE, answer, big_numbers, cost_rows, score_groups
 from hierseg.report.drawing import (
     SEPARATOR,
@@ -109,7 +109,7 @@ def draw_panel(
         box = np.asarray(instance.box, dtype=np.float64) * np.tile((size[0] / width, size[1] / height), 2)
         mask = _resized(_decoded(instance.mask, height, width), size)
         drawn.append(DrawnInstance(box, color, label_variants(steps, mark=mark), mask, instance.group_of))
-        paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), _hexadecimal(color)))
+        paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), f'#{color.tobytes().hex()}'))
     small: Picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC).astype(
         np.uint8
     )
@@ -131,10 +131,6 @@ def _resized(mask: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> npt.N
     return resized
 
 
-def _hexadecimal(color: npt.NDArray[np.uint8]) -> str:
-    return '#' + ''.join(f'{channel:02x}' for channel in color)
-
-
 def _jpeg(picture: Picture) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format='JPEG', quality=QUALITY, optimize=True, progressive=True)
@@ -152,14 +148,14 @@ class ShownImage:
     """An image with what the template needs.
 
     Attributes:
-        image: The image.
+        image_id: Its name.
         classes: Labels of its classes and of all above them.
         names: Names of its classes.
         leaders: Positions of the systems with the best score on it; empty where none has one or all are equal.
         panels: Title and panel, the ground truth first, then each system.
     """
 
-    image: ComparedImage
+    image_id: str
     classes: tuple[int, ...]
     names: tuple[str, ...]
     leaders: tuple[int, ...]
@@ -184,7 +180,9 @@ def render_page(document: Comparison) -> str:
         operating=_operating(document),
         training=_training(document),
         **_errors(document),
-        **_pictures(document),
+        images=(images := _images(document)),
+        picture_classes=_picture_classes(document, images),
+        picture_errors=_picture_errors(document),
         colors=COLORS,
         style=Markup(_source(STYLE)),
         script=Markup(script),
@@ -208,25 +206,10 @@ def _errors(document: Comparison) -> dict[str, Any]:
     }
 
 
-def _pictures(document: Comparison) -> dict[str, Any]:
-    """The section with pictures."""
-    images = _images(document)
-    return {
-        'images': images,
-        'picture_classes': _picture_classes(document, images),
-        'picture_errors': _picture_errors(document),
-    }
-
-
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FileSystemLoader(TEMPLATES)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _source(name: str) -> str:
@@ -293,7 +276,7 @@ def _images(document: Comparison) -> list[ShownImage]:
         best = max(image.scores) if image.spread > 0 else None
         shown.append(
             ShownImage(
-                image,
+                image.image_id,
                 classes=tuple(sorted({int(above) for label in image.classes for above in mask[label].nonzero()[0]})),
                 names=tuple(names[label] for label in dict.fromkeys(image.classes)),
                 leaders=tuple(at for at, (_, panel) in enumerate(panels) if panel.score == best is not None),

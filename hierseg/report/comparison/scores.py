@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hierseg.metrics.declarations import Estimate, Metric
-from hierseg.metrics.system import Costs, System
+from hierseg.metrics.system import System
 from hierseg.report.comparison.document import Comparison
 
 NONE = '–'
@@ -76,13 +76,7 @@ COSTS: Mapping[str, CostKind] = {
     'peak_memory_mb': CostKind('Peak memory', 'the memory', '{:,.0f} MB'.format),
     'training_seconds': CostKind('Training time', 'the training time', duration),
 }
-"""By the field of :class:`Costs`."""
-
-
-def cost(costs: Costs, kind: str) -> float | None:
-    """A cost by its field."""
-    value: float | None = getattr(costs, kind)
-    return value
+"""By the field of :class:`~hierseg.metrics.system.Costs`."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +179,7 @@ def _costs(first: System, system: System) -> str:
     """Ratios of what is known of both systems."""
     ratios = []
     for name, kind in COSTS.items():
-        before, after = cost(first.costs, name), cost(system.costs, name)
+        before, after = getattr(first.costs, name), getattr(system.costs, name)
         if before and after is not None:
             ratios.append(f'{times(after / before)} {kind.phrase}')
     return f'{system.name} costs {_listed(ratios)} of {first.name}.' if ratios else ''
@@ -280,7 +274,7 @@ def cost_rows(document: Comparison) -> list[CostRow]:
     """The costs that are known of at least one system."""
     rows = []
     for name, kind in COSTS.items():
-        values = [cost(system.costs, name) for system in document.systems]
+        values: list[float | None] = [getattr(system.costs, name) for system in document.systems]
         known = [value for value in values if value is not None]
         if not known:
             continue
