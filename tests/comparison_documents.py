@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
-from hierseg.report.comparison import (
-    ClassCounts,
-    ComparedImage,
-    Comparison,
-    Costs,
-    ErrorKind,
-    Estimate,
-    Head,
-    Metric,
-    OperatingCurve,
-    PanelInstance,
-    PrecisionRecall,
-    System,
-    draw_panel,
-)
+from hierseg.metrics.average_precision import RECALLS
+from hierseg.metrics.declarations import CountedKind, Estimate, Metric
+from hierseg.metrics.names import Confusion, OperatingCurve, OperatingPoint
+from hierseg.metrics.system import Costs, System
+from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel
 from hierseg.synthetic import default_taxonomy
 from hierseg.synthetic.scenes import Scene, ScenePainter
 from hierseg.taxonomy import Taxonomy
@@ -28,11 +19,11 @@ from hierseg.taxonomy import Taxonomy
 NAMES = ('two-layer ensemble', 'end-to-end', 'end-to-end, flat loss')
 CORRECT, LESS_DEEP, SIBLING, OTHER_NAME, MISSED = 'correct', 'less_deep', 'sibling', 'other_name', 'missed'
 ERROR_KINDS = (
-    ErrorKind(CORRECT, 'Right name', 'Named as annotated.'),
-    ErrorKind(LESS_DEEP, 'Right, but less deep', 'Named by an ancestor of the true class.'),
-    ErrorKind(SIBLING, 'Wrong within its root class', 'Such as Man for Woman.'),
-    ErrorKind(OTHER_NAME, 'Wrong root class', 'Such as Tree for Person.'),
-    ErrorKind(MISSED, 'Missed', 'No detection overlaps the object by half.'),
+    CountedKind(CORRECT, 'Right name', 'Named as annotated.'),
+    CountedKind(LESS_DEEP, 'Right, but less deep', 'Named by an ancestor of the true class.'),
+    CountedKind(SIBLING, 'Wrong within its root class', 'Such as Man for Woman.'),
+    CountedKind(OTHER_NAME, 'Wrong root class', 'Such as Tree for Person.'),
+    CountedKind(MISSED, 'Missed', 'No detection overlaps the object by half.'),
 )
 METRICS = (
     Metric(
@@ -86,7 +77,8 @@ def made_up(
             versions={'hierseg': '0.1.0', 'torch': '2.9.1', 'numpy': np.__version__},
         ),
         taxonomy=taxonomy,
-        counts=ClassCounts(objects.tolist(), train_images.tolist()),
+        objects=objects,
+        train_images=train_images,
         metrics=METRICS,
         systems=made,
         differences={system.name: _differences(made[0], system, generator) for system in made[1:]},
@@ -105,11 +97,10 @@ def _system(
     # The ensemble suffers on deeper and on rare classes.
     class_ap = quality - (0.12, 0.03, 0.03)[position] * depths + (0.35, 0.2, 0.2)[position] * (frequency - 0.6)
     class_ap = np.clip(class_ap + generator.normal(0, 0.07, len(depths)), 0.01, 0.99)
-    values = [None if generator.random() < 0.03 else round(float(value), 4) for value in class_ap]
-    values[0] = round(float(class_ap[0]), 4)
+    known = np.array([np.nan if generator.random() < 0.03 else round(float(value), 4) for value in class_ap])
+    known[0] = round(float(class_ap[0]), 4)
     confusion = _confusion(taxonomy, objects, quality, generator)
     thirds = np.array_split(np.argsort(train_images), 3)
-    known = np.array([np.nan if value is None else value for value in values])
     scores = {
         'mask_map': _mean(known),
         'mask_map_root': _mean(known[depths == 0]),
@@ -122,7 +113,7 @@ def _system(
         'top1': _estimate(quality + 0.08),
         'consistency': Estimate((0.93, 1.0, 0.96)[position]),
     }
-    recall = np.linspace(0, quality + 0.15, 60)
+    recall = np.where(quality + 0.15 >= RECALLS, RECALLS, np.nan)
     steps = np.arange(10, 561, 10)
 
     def loss(start: float, end: float, noise: float) -> list[tuple[float, float]]:
@@ -143,28 +134,39 @@ def _system(
         config=f'configs/made_up/{position}.py',
         weights=f'work_dirs/made_up/{position}.pth',
         scores=scores,
-        class_ap=values,
+        class_ap=known,
+        confusion=confusion_of(confusion, taxonomy.num_classes),
         costs=Costs(
             parameters=(7_980_000, 3_980_000, 3_970_000)[position],
             latency_ms=(96.0, 61.0, 60.0)[position],
             peak_memory_mb=(1432.0, 911.0, None)[position],
             training_seconds=(301.0, 296.0, 280.0)[position],
         ),
-        precision_recall={
-            group: PrecisionRecall(
-                recall.tolist(), np.clip(1 - (recall / (quality + spread)) ** 4 * 0.7, 0, 1).tolist()
-            )
+        precision_curves={
+            group: np.clip(1 - (recall / (quality + spread)) ** 4 * 0.7, 0, 1)
             for group, spread in (('all classes', 0.2), ('root classes', 0.3), ('deeper classes', 0.1))
         },
         operating_curve=OperatingCurve(
-            thresholds.tolist(),
-            (quality + 0.08 + (0.98 - quality - 0.08) * thresholds**0.7).tolist(),
-            (1 - 0.75 * thresholds**1.8).tolist(),
+            tuple(thresholds.tolist()),
+            tuple(
+                OperatingPoint(
+                    correctness=quality + 0.08 + (0.98 - quality - 0.08) * threshold**0.7,
+                    exact=quality, distance=1.0,
+                    information=1 - 0.75 * threshold**1.8,
+                    information_recall=quality, unknown=0.0,
+                )
+                for threshold in thresholds.tolist()
+            ),
         ),
         errors=_errors(taxonomy, confusion),
-        confusion=confusion,
         training_curves=curves,
-    )
+    )  # fmt: skip
+
+
+def confusion_of(cells: Sequence[tuple[int, int, int]], num_classes: int) -> Confusion:
+    """From (true label, named label, count)."""
+    true, named, counts = np.array(cells, dtype=np.int64).reshape(-1, 3).T
+    return Confusion(true, named, counts, num_classes)
 
 
 def _mean(values: np.ndarray) -> Estimate:

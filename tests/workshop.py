@@ -163,7 +163,7 @@ class Workshop:
             self._enter(patch, words)
             patch.setitem(sys.modules, 'parsed', ModuleType('parsed'))  # dataclasses look their module up
             tool = runpy.run_path(words[1], run_name='parsed')
-            tool['parse_args']()
+            tool['parse_arguments']()
 
     def _enter(self, patch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
         patch.chdir(self.folder)

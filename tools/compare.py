@@ -35,7 +35,7 @@ def submission(text: str) -> PredictionsSource:
     return PredictionsSource(name, path)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--run', dest='sources', action='append', type=trained_run, metavar='NAME=CONFIG,CHECKPOINT',
@@ -58,32 +58,32 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of all configs'
     )
-    args = parser.parse_args()
-    if not args.sources:
+    arguments = parser.parse_args()
+    if not arguments.sources:
         parser.error('name at least one system with --run or --predictions')
-    return args
+    return arguments
 
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
-    written = compare(
-        args.sources,
-        args.out,
-        store=args.store,
-        images=args.images,
-        train_store=args.train_store,
-        title=args.title,
-        score_thr=args.score_thr,
-        num_pictures=args.pictures,
-        resamples=args.resamples,
-        timed_images=args.timed_images,
-        seed=args.seed,
-        options=args.cfg_options,
+    arguments = parse_arguments()
+    page = compare(
+        arguments.sources,
+        arguments.out,
+        store=arguments.store,
+        images=arguments.images,
+        train_store=arguments.train_store,
+        title=arguments.title,
+        score_threshold=arguments.score_thr,
+        num_pictures=arguments.pictures,
+        resamples=arguments.resamples,
+        timed_images=arguments.timed_images,
+        seed=arguments.seed,
+        options=arguments.cfg_options,
         command=shlex.join(['python', 'tools/compare.py', *sys.argv[1:]]),
     )
-    print(written.table)
-    print(f'the page: {written.page}')
+    print((page.parent / 'table.md').read_text(encoding='utf-8'))
+    print(f'the page: {page}')
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from hierseg.metrics import evaluate_files
 from hierseg.taxonomy import read_taxonomy
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Scores a submission by the Open Images Challenge protocol: AP at IoU 0.5 of every class and mAP.'
     )
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     with exits_cleanly():
         taxonomy = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts)
         result = evaluate_files(

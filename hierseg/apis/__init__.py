@@ -1,26 +1,22 @@
-"""What the command-line tools do, as functions: train, evaluate, calibrate and compare models."""
+"""The work of the command-line tools as functions: train, evaluate, calibrate, join and compare models.
+
+``runner`` takes a config file to an MMEngine runner and has what every command needs; ``compare`` evaluates systems and
+writes the comparison page, for which ``costs`` measures them; ``calibrate`` finds a threshold; ``ensemble`` joins and
+explains the two-layer ensemble.
+"""
 
 from hierseg.apis.calibrate import calibrate
 from hierseg.apis.compare import compare
 from hierseg.apis.ensemble import explain_ensemble, join_layers
-from hierseg.apis.runner import (
-    build_runner,
-    end_process,
-    evaluate,
-    load_config,
-    read_config,
-    train,
-)
+from hierseg.apis.runner import end_process, evaluate, read_config, train
 
 __all__ = [
-    'build_runner',
     'calibrate',
     'compare',
     'end_process',
     'evaluate',
     'explain_ensemble',
     'join_layers',
-    'load_config',
     'read_config',
     'train',
 ]

@@ -1,8 +1,6 @@
-"""Calibration of the threshold by which the end-to-end model backs off to a parent.
+"""Calibration of the threshold by which the end-to-end model backs off to a parent: search, table and picture.
 
-Shape letters: P pairs, C classes.
-
-What calibrating the threshold of the back-off rule finds: the record, its table and its picture.
+Shape letters: P pairs, C classes, T thresholds.
 """
 
 from __future__ import annotations
@@ -22,24 +20,13 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from terminaltables import AsciiTable
 
-from hierseg.apis.runner import (
-    build_runner,
-    check_checkpoint,
-    load_config,
-    running,
-    stores_in,
-)
+from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.functional import Relations
-from hierseg.metrics import (
-    LocalisedPairs,
-    OperatingPoint,
-    Resampling,
-    correctness_interval,
-    operating_curve,
-    operating_point,
-)
+from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.localised_pairs import LocalisedPairs
+from hierseg.metrics.names import OperatingPoint, correctness_interval, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import TaxonomyArrays
@@ -51,7 +38,7 @@ KEY = 'model.test_cfg.rcnn.decision'
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How the names of localised pairs change with the threshold, and the threshold that was wanted.
+    """Names of localised pairs and how they change with the threshold, and the threshold that was wanted.
 
     Attributes:
         store: The store whose images were used.
@@ -121,6 +108,12 @@ class Calibration:
 
     def __str__(self) -> str:
         """The table of every tenth threshold, the other rules and the result."""
+        heading = (
+            f'{self.store}: {self.num_images:,} images; {self.num_pairs:,} of {self.num_objects:,} objects found '
+            f'({self.num_pairs / self.num_objects:.1%}), whose names are judged'
+        )
+        if self.is_training_data:
+            heading += '\nWARNING: the config trains on these images; on others the correctness will be lower.'
         position = self.shown
         of_root = " of its root class's probability" if self.relative else ''
         rows = [
@@ -143,21 +136,12 @@ class Calibration:
                 f'A correctness of {self.wanted:g} takes {self.threshold:g}{of_root}: '
                 f'{point.correctness:.3f} ({interval}).\n{self.options}'
             )
-        return '\n'.join([*self._heading(), str(table.table), result])
-
-    def _heading(self) -> list[str]:
-        lines = [
-            f'{self.store}: {self.num_images:,} images; {self.num_pairs:,} of {self.num_objects:,} objects found '
-            f'({self.num_pairs / self.num_objects:.1%}), whose names are judged'
-        ]
-        if self.is_training_data:
-            lines.append('WARNING: the config trains on these images; on others the correctness will be lower.')
-        return lines
+        return f'{heading}\n{table.table}\n{result}'
 
 
 def most_correct(points: Sequence[OperatingPoint]) -> int:
     """Position of the first of the most correct points."""
-    return max(range(len(points)), key=lambda at: (_known(points[at].correctness), -at))
+    return max(range(len(points)), key=lambda at: (np.nan_to_num(points[at].correctness, nan=-1.0), -at))
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
@@ -170,17 +154,13 @@ def draw_calibration(calibration: Calibration) -> bytes:
     point = calibration.points[chosen]
     trade_off.plot(point.information, point.correctness, 'o', color=CHOSEN, markersize=9, label=label, zorder=4)
     thresholds = calibration.thresholds
-    correctness = [point.correctness for point in calibration.points]
-    by_threshold.plot(thresholds, correctness, color=CURVE, label='correctness')
-    by_threshold.plot(
-        thresholds, [point.information for point in calibration.points], color=INFORMATION, label='information'
-    )
+    for name, color in (('correctness', CURVE), ('information', INFORMATION)):
+        by_threshold.plot(thresholds, [getattr(entry, name) for entry in calibration.points], color=color, label=name)
     by_threshold.axvline(thresholds[chosen], color=CHOSEN, linewidth=1.2, label=label)
-    low, high = calibration.interval
-    ends = [thresholds[chosen]] * 2, [low, high]
     by_threshold.plot(
-        *ends, color=CHOSEN, linewidth=5, alpha=0.4, solid_capstyle='butt', label='95 % interval of its correctness'
-    )
+        [thresholds[chosen]] * 2, calibration.interval, color=CHOSEN, linewidth=5, alpha=0.4, solid_capstyle='butt',
+        label='95 % interval of its correctness',
+    )  # fmt: skip
     by_threshold.set_xlabel("threshold, part of the root class's probability" if calibration.relative else 'threshold')
     by_threshold.set_xlim(0, 1)
     for axes in (trade_off, by_threshold):
@@ -189,7 +169,10 @@ def draw_calibration(calibration: Calibration) -> bytes:
         axes.set_axisbelow(True)
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False)
-    figure.suptitle(_title(calibration), x=0.01, ha='left', fontsize=11)
+    found = f'{calibration.num_pairs:,} of {calibration.num_objects:,} objects found'
+    warning = ' – TRAINING DATA' if calibration.is_training_data else ''
+    title = f'Back-off by threshold on {calibration.store}: {found}{warning}'
+    figure.suptitle(title, x=0.01, ha='left', fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=110)
     return content.getvalue()
@@ -204,12 +187,6 @@ def _draw_trade_off(axes: Axes, calibration: Calibration) -> None:
     axes.set_ylabel('correctness: how much of it is true')
 
 
-def _title(calibration: Calibration) -> str:
-    found = f'{calibration.num_pairs:,} of {calibration.num_objects:,} objects found'
-    warning = ' – TRAINING DATA' if calibration.is_training_data else ''
-    return f'Back-off by threshold on {calibration.store}: {found}{warning}'
-
-
 def _row(name: str, point: OperatingPoint) -> list[str]:
     values = (point.correctness, point.exact, point.distance, point.information, point.unknown)
     return [name, *(f'{value:.3f}' for value in values)]
@@ -217,10 +194,6 @@ def _row(name: str, point: OperatingPoint) -> list[str]:
 
 def _finite(point: OperatingPoint) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in asdict(point).items()}
-
-
-def _known(correctness: float) -> float:
-    return correctness if math.isfinite(correctness) else -1.0
 
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 101))
@@ -233,7 +206,7 @@ def calibrate(
     checkpoint: str,
     *,
     correctness: float = 0.9,
-    score_thr: float = 0.0,
+    score_threshold: float = 0.0,
     work_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Calibration, Path]:
@@ -246,7 +219,7 @@ def calibrate(
         config: The config file of an end-to-end model.
         checkpoint: The weights.
         correctness: How many of the names shall be the true class or an ancestor of it, in (0, 1].
-        score_thr: Detections whose most probable class is less probable do not count.
+        score_threshold: Detections whose most probable class is less probable do not count.
         work_dir: Where the log goes; `./work_dirs/<config name>` unless the config says otherwise.
         options: Values by dotted key that override the config's.
 
@@ -257,14 +230,14 @@ def calibrate(
         ConfigError: A file does not exist, the model has no such threshold, or the data are not of one store.
         EvaluationError: The model finds no object whose name is known to be right or wrong.
     """
-    for name, value, lowest in (('correctness', correctness, 0.0), ('score_thr', score_thr, -1.0)):
+    for name, value, lowest in (('correctness', correctness, 0.0), ('score_threshold', score_threshold, -1.0)):
         if not lowest < value <= 1:
             raise ConfigError(f'{name}={value}', fix='It is a part of 1, such as 0.9.')
     settled = load_config(config, options=options, work_dir=work_dir)
     settled.load_from = check_checkpoint(checkpoint)
     store = _use_validation_data(settled, where=str(config))
-    settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_thr)
-    with running(checkpoint):
+    settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
+    with safe_loading(checkpoint):
         runner = build_runner(settled)
         decision = _decision_of(runner.model, where=str(config))
         runner.test()
@@ -291,16 +264,9 @@ def calibrate_pairs(
     is_training_data: bool = False,
     seed: int = 0,
 ) -> Calibration:
-    """Judges every threshold on pairs and takes the smallest one that is right enough.
+    """Judges every threshold on P pairs from a store, and takes the smallest one that is right enough.
 
-    Args:
-        pairs: P pairs.
-        arrays: The taxonomy.
-        store: Where they come from.
-        correctness: What is wanted.
-        relative: Whether thresholds are parts of the root class's probability.
-        is_training_data: Whether the model was trained on them.
-        seed: Of the bootstrap.
+    Arguments are the attributes of :class:`Calibration`; ``correctness`` is the wanted one.
 
     Raises:
         EvaluationError: No name is known to be right or wrong.
@@ -339,13 +305,7 @@ def calibrate_pairs(
 def names_by_threshold(
     class_scores: npt.NDArray[np.float32], arrays: TaxonomyArrays, *, relative: bool
 ) -> npt.NDArray[np.int64]:
-    """(P, T) int64; what the back-off rule names at each of ``THRESHOLDS``.
-
-    Args:
-        class_scores: (P, C) float32; 0 for classes that are not claimed.
-        arrays: The taxonomy.
-        relative: Whether thresholds are parts of the root class's probability.
-    """
+    """(P, T) int64; the names that the back-off rule gives at each of ``THRESHOLDS`` by (P, C) class scores."""
     relations = Relations.of(arrays)
     decisions = [Decision(relations, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
     return np.stack([_named(decision, class_scores) for decision in decisions], axis=1)

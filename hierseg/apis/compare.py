@@ -1,12 +1,8 @@
-"""Compares systems on the same images: one evaluation each, intervals, paired differences, and a page.
+"""Comparison of systems on the same images: one evaluation each, intervals, paired differences, and a page.
 
-Shape letters: B resamples, P pairs, T thresholds, C classes.
+The systems are trained models, or submissions that any program wrote.
 
-Where the systems of a comparison come from: a trained model, or a submission that any program wrote.
-
-The pictures of a comparison: which images, and what is drawn on them.
-
-Shape letters: S systems, N images, C classes.
+Shape letters: B resamples, S systems, N images, C classes.
 """
 
 from __future__ import annotations
@@ -26,54 +22,20 @@ from mmengine.config import Config
 import hierseg
 from hierseg.apis.calibrate import THRESHOLDS, names_by_threshold
 from hierseg.apis.costs import measure_costs
-from hierseg.apis.runner import (
-    build_runner,
-    check_checkpoint,
-    load_config,
-    running,
-    stores_in,
-)
-from hierseg.apis.score_names import SHOWN_KINDS, shown_metrics
+from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
-from hierseg.evaluation import (
-    ImagePrediction,
-    SystemEvaluation,
-    SystemMetric,
-    evaluate_system,
-)
+from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
-from hierseg.evaluation.system_evaluation import group_score, train_images_of
+from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
 from hierseg.files import describe_machine
-from hierseg.metrics import (
-    OPEN_IMAGES,
-    RECALLS,
-    Confusion,
-    ErrorKind,
-    ImageErrors,
-    Resampling,
-    class_groups,
-    count_kinds,
-    hierarchical_sums,
-    interval,
-    operating_curve,
-    paired_difference,
-    resampled_mean_average_precision,
-)
-from hierseg.metrics import OperatingCurve as NamesCurve
-from hierseg.report.comparison import (
-    ClassCounts,
-    ComparedImage,
-    Comparison,
-    Costs,
-    Estimate,
-    Head,
-    OperatingCurve,
-    PanelInstance,
-    PrecisionRecall,
-    System,
-    draw_panel,
-    write_comparison,
-)
+from hierseg.metrics.average_precision import class_groups
+from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
+from hierseg.metrics.declarations import Estimate, declared
+from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
+from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums, operating_curve
+from hierseg.metrics.records import OPEN_IMAGES
+from hierseg.metrics.system import Costs, System
+from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
 from hierseg.report.curves import read_losses
 from hierseg.report.drawing import Picture
 from hierseg.store import Store
@@ -87,7 +49,7 @@ class RunSource:
     """A trained model.
 
     Attributes:
-        name: What the system is called.
+        name: Of the system.
         config: Its config file.
         checkpoint: Its weights; the folder that they lie in has the log of the training.
     """
@@ -97,11 +59,7 @@ class RunSource:
     checkpoint: str
 
     def settled(self, options: Mapping[str, Any] | None, *, work_dir: Path | None = None) -> Config:
-        """The config with overridden values, for the checkpoint.
-
-        Raises:
-            ConfigError: A file does not exist, or the config cannot be read.
-        """
+        """The config with overridden values, for the checkpoint; a ConfigError if a file is not there."""
         config = load_config(self.config, options=options, work_dir=work_dir)
         config.load_from = check_checkpoint(self.checkpoint)
         return config
@@ -109,12 +67,7 @@ class RunSource:
 
 @dataclass(frozen=True)
 class PredictionsSource:
-    """A submission CSV.
-
-    Attributes:
-        name: What the system is called.
-        path: The file.
-    """
+    """A submission CSV: the name of the system and the file."""
 
     name: str
     path: str
@@ -122,10 +75,10 @@ class PredictionsSource:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSystem:
-    """A system, what it said and what it costs.
+    """A system, its predictions and its costs.
 
     Attributes:
-        name: What it is called.
+        name: Of the system.
         config: Its config file, '' for a submission.
         weights: Its checkpoint, or the submission.
         predictions: One for each image.
@@ -143,73 +96,49 @@ class EvaluatedSystem:
     training_curves: Curves = field(default_factory=dict)
 
 
-def evaluate_run(
-    source: RunSource,
+def evaluate_source(
+    source: RunSource | PredictionsSource,
     store: Store,
     *,
     groups: Groups,
-    score_thr: float,
+    score_threshold: float,
     timed_images: int,
     work_dir: Path,
     options: Mapping[str, Any] | None = None,
 ) -> EvaluatedSystem:
-    """Tests a trained model on its config's test data, and measures what it costs.
+    """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
-    Args:
-        source: The model.
-        store: The ground truth, which has all images of the test data.
-        groups: Groups of classes whose mean AP is told apart.
-        score_thr: Of kinds of errors.
-        timed_images: Images that latency and arithmetic are measured on.
-        work_dir: Where the log of the test goes.
-        options: Values by dotted key that override the config's.
+    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. See also :func:`compare`.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
+        EvaluationError: The submission cannot be used; it names the line.
         StoreError: The store does not have an image.
     """
+    if isinstance(source, PredictionsSource):
+        predictions = read_predictions(source.path, store)
+        evaluation = evaluate_system(
+            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
+        )
+        return EvaluatedSystem(source.name, '', source.path, predictions, evaluation)
     config = source.settled(options, work_dir=work_dir)
-    config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_thr)
+    config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
         # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
         config.visualizer.name = str(work_dir)
-    with running(source.checkpoint):
+    with safe_loading(source.checkpoint):
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)
         runner.test()
     metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
     return EvaluatedSystem(
-        name=source.name,
-        config=source.config,
-        weights=source.checkpoint,
-        predictions=metric.predictions,
-        evaluation=replace(metric.evaluation, groups=groups),
-        costs=costs,
-        training_curves=loss_curves(Path(source.checkpoint).parent),
-    )
-
-
-def evaluate_submission(
-    source: PredictionsSource, store: Store, *, groups: Groups, score_thr: float
-) -> EvaluatedSystem:
-    """Evaluates a submission on all images of a store.
-
-    Args:
-        source: The submission.
-        store: The ground truth.
-        groups: Groups of classes whose mean AP is told apart.
-        score_thr: Of kinds of errors.
-
-    Raises:
-        EvaluationError: If the file cannot be used; it names the line.
-    """
-    predictions = read_predictions(source.path, store)
-    return EvaluatedSystem(
-        name=source.name,
-        config='',
-        weights=source.path,
-        predictions=predictions,
-        evaluation=evaluate_system(store, predictions, groups=groups, score_threshold=score_thr, name=source.name),
+        source.name,
+        source.config,
+        source.checkpoint,
+        metric.predictions,
+        replace(metric.evaluation, groups=groups),
+        costs,
+        loss_curves(Path(source.checkpoint).parent),
     )
 
 
@@ -228,11 +157,11 @@ RIGHT = {ErrorKind.CORRECT: 1.0, ErrorKind.FINER: 1.0, ErrorKind.COARSER: 0.5}
 NOT_COUNTED = (ErrorKind.IGNORED, ErrorKind.UNVERIFIED)
 NO_ERRORS = (ErrorKind.CORRECT, ErrorKind.FINER)
 SCORE = 'F1 of the detections; a name coarser than the annotated class counts half'
-"""What :func:`image_score` is, for the page."""
+"""The meaning of :func:`image_score`, for the page."""
 
 
 def image_score(errors: ImageErrors) -> float:
-    """How good a system is on one image: the harmonic mean of precision and recall of its detections.
+    """The quality of a system on one image: the harmonic mean of precision and recall of its detections.
 
     A name that is coarser than the annotated class counts half. 1 where there is nothing to find and nothing was said.
     """
@@ -266,19 +195,14 @@ def compared_images(
     store: Store,
     *,
     count: int,
-    score_thr: float,
+    score_threshold: float,
     seed: int,
     folder: Path | None = None,
 ) -> list[ComparedImage]:
-    """Draws images, each with its ground truth and with what every system found.
+    """Draws ``count`` images, each with its ground truth and with what every system found above the threshold.
 
-    Args:
-        systems: S systems with predictions of the same images in the same order.
-        store: The ground truth.
-        count: How many images.
-        score_thr: Detections whose most probable class is less probable are not drawn.
-        seed: Of the choice.
-        folder: Where the images lie, if the predictions do not know.
+    All systems have predictions of the same images in the same order; ``folder`` is where the images lie, if the
+    predictions do not know. Without either there are no pictures.
 
     Raises:
         ConfigError: An image cannot be read.
@@ -287,10 +211,11 @@ def compared_images(
     shown = []
     for position in choose_images(scores, count, seed=seed).tolist():
         row = store.row_of(systems[0].predictions[position].image_id)
-        path = _path(systems, position, store, row, folder)
+        known = (system.predictions[position].image_path for system in systems)
+        path = next(filter(None, known), None) if folder is None else folder / store.image(row).file_name
         if path is None:
             return []
-        picture = _read(path)
+        picture = _read(Path(path))
         instances = store.instances(row)
         annotated = [
             PanelInstance(label, box, mask if has_mask else None, group_of=group_of)
@@ -301,7 +226,7 @@ def compared_images(
         ]  # fmt: skip
         panels = {}
         for system, of_images in zip(systems, scores, strict=True):
-            found = _found(system.predictions[position], picture.shape[:2], store.taxonomy.num_classes, score_thr)
+            found = _found(system.predictions[position], picture.shape[:2], store.taxonomy.num_classes, score_threshold)
             kinds = _kinds(system.evaluation.images[position].errors)
             panels[system.name] = draw_panel(
                 picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
@@ -325,22 +250,13 @@ def _read(path: Path) -> Picture:
     return picture
 
 
-def _path(
-    systems: Sequence[EvaluatedSystem], position: int, store: Store, row: int, folder: Path | None
-) -> Path | None:
-    if folder is not None:
-        return folder / store.image(row).file_name
-    known = (system.predictions[position].image_path for system in systems)
-    return next((Path(path) for path in known if path is not None), None)
-
-
 def _found(
-    prediction: ImagePrediction, size: tuple[int, int], num_classes: int, score_thr: float
+    prediction: ImagePrediction, size: tuple[int, int], num_classes: int, score_threshold: float
 ) -> list[PanelInstance]:
     height, width = size
     scores = prediction.class_scores(num_classes)
     boxes = prediction.detections.boxes * np.array([width, height, width, height])
-    drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_thr)
+    drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold)
     return [
         PanelInstance(
             int(prediction.named_labels[region]),
@@ -357,26 +273,13 @@ def _kinds(errors: ImageErrors) -> list[str]:
     found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist() if kind not in NO_ERRORS}
     if len(errors.missed):
         found.add('missed')
-    return [kind.key for kind in SHOWN_KINDS if kind.key in found]
+    return [kind.key for kind in COUNTED_KINDS if kind.key in found]
 
 
 CURVES = {'all': 'all classes', 'layer0': 'root classes', 'layer1': 'deeper classes'}
 """Groups of classes with a precision-recall curve."""
 
 Resampled = Mapping[str, npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Written:
-    """Where a comparison was written.
-
-    Attributes:
-        page: The page; ``results.json`` and ``table.md`` lie beside it.
-        table: The scores as Markdown.
-    """
-
-    page: Path
-    table: str
 
 
 def compare(
@@ -387,14 +290,14 @@ def compare(
     train_store: str | Path | None = None,
     images: str | Path | None = None,
     title: str = 'Which system is better?',
-    score_thr: float = 0.3,
+    score_threshold: float = 0.3,
     num_pictures: int = 24,
     resamples: int = 1000,
     timed_images: int = 20,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     command: str = '',
-) -> Written:
+) -> Path:
     """Evaluates systems and writes a page that compares them; see ``docs/comparing.md``.
 
     Args:
@@ -404,13 +307,16 @@ def compare(
         train_store: The training data, for class frequencies; those of the first run when omitted.
         images: Folder of the images, for pictures where all systems are submissions.
         title: Of the page.
-        score_thr: Of pictures and kinds of errors.
+        score_threshold: Of pictures and kinds of errors.
         num_pictures: Images that are shown.
         resamples: Of the bootstrap.
         timed_images: Images that latency and arithmetic are measured on.
         seed: Of bootstrap and choice of pictures.
         options: Values by dotted key that override those of all configs.
         command: What to write on the page as its origin.
+
+    Returns:
+        The page.
 
     Raises:
         ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
@@ -424,31 +330,21 @@ def compare(
     training = None if training_path is None else Store.open(training_path)
     train_images = None if training is None else train_images_of(training, truth)
     groups = class_groups(truth.taxonomy, train_images=train_images)
-    systems = []
-    for position, source in enumerate(sources):
-        if isinstance(source, PredictionsSource):
-            systems.append(evaluate_submission(source, truth, groups=groups, score_thr=score_thr))
-        else:
-            log = Path(out) / 'logs' / str(position)
-            systems.append(
-                evaluate_run(
-                    source, truth, groups=groups, score_thr=score_thr, timed_images=timed_images, work_dir=log,
-                    options=options,
-                )
-            )  # fmt: skip
+    systems = [
+        evaluate_source(
+            source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
+            work_dir=Path(out) / 'logs' / str(position), options=options,
+        )
+        for position, source in enumerate(sources)
+    ]  # fmt: skip
     _require_same_images(systems)
     head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
-    document = comparison_of(systems, truth, head=head, train_images=train_images, resamples=resamples, seed=seed)
+    folder = None if images is None else Path(images)
     shown = compared_images(
-        systems,
-        truth,
-        count=num_pictures,
-        score_thr=score_thr,
-        seed=seed,
-        folder=None if images is None else Path(images),
+        systems, truth, count=num_pictures, score_threshold=score_threshold, seed=seed, folder=folder
     )
-    page = write_comparison(replace(document, images=shown, panel_score=SCORE), out)
-    return Written(page, (page.parent / 'table.md').read_text(encoding='utf-8'))
+    document = comparison_of(systems, truth, head=head, train_images=train_images, resamples=resamples, images=shown)
+    return write_comparison(document, out)
 
 
 def comparison_of(
@@ -458,53 +354,53 @@ def comparison_of(
     head: Head,
     train_images: npt.NDArray[np.int64] | None,
     resamples: int,
-    seed: int,
+    images: Sequence[ComparedImage] = (),
 ) -> Comparison:
-    """Everything that the page shows but the pictures.
+    """The document that page, table and JSON are made of, of systems evaluated on the same images.
 
-    Args:
-        systems: Evaluated on the same images.
-        truth: The ground truth.
-        head: Of the page.
-        train_images: (C,) int64; training images of each class.
-        resamples: B.
-        seed: Of the draws.
+    The seed of the head is that of the B draws; ``train_images`` are (C,) int64, those of each class.
+
+    Raises:
+        EvaluationError: A score is not declared, or none has a value.
     """
     ids = [prediction.image_id for prediction in systems[0].predictions]
-    resampling = Resampling.draw(ids, resamples=resamples, seed=seed)
+    resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
     resampled = [resampled_scores(system, truth, resampling) for system in systems]
     curves = [names_curve(system, truth) for system in systems]
-    scores = [{**system.evaluation.scores, **recalls_of(curve)} for system, curve in zip(systems, curves, strict=True)]
-    metrics = shown_metrics(key for key, value in scores[0].items() if any(np.isfinite(found[key]) for found in scores))
+    scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
+    metrics = [
+        metric
+        for metric in declared(declared_metrics(systems[0].evaluation.groups), scores[0], resampled[0])
+        if any(np.isfinite(found[metric.key]) for found in scores)
+    ]
+    if not metrics:
+        raise EvaluationError('no score has a value', where=str(truth.path), fix='Test on images with objects.')
     keys = [metric.key for metric in metrics]
-    objects = systems[0].evaluation.open_images.num_ground_truth
     return Comparison(
         head=head,
         taxonomy=truth.taxonomy,
-        counts=ClassCounts(objects.astype(int).tolist(), None if train_images is None else train_images.tolist()),
+        objects=systems[0].evaluation.open_images.num_ground_truth.astype(np.int64),
+        train_images=train_images,
         metrics=metrics,
         systems=[
-            _shown_system(system, truth, values, drawn, curve, keys)
+            _in_numbers(system, truth, _estimates(values, drawn, keys), curve)
             for system, values, drawn, curve in zip(systems, scores, resampled, curves, strict=True)
         ],
         differences={
-            system.name: {key: _difference(values, scores[0], drawn, resampled[0], key) for key in keys}
+            system.name: _estimates(_less(values, scores[0]), _less(drawn, resampled[0]), keys)
             for system, values, drawn in zip(systems[1:], scores[1:], resampled[1:], strict=True)
         },
-        error_kinds=SHOWN_KINDS,
+        error_kinds=COUNTED_KINDS,
+        images=images,
+        panel_score=SCORE,
     )
 
 
-def names_curve(system: EvaluatedSystem, truth: Store) -> NamesCurve:
-    """How right the names are, and how much they say, at every threshold on a class's own probability."""
+def names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
+    """Correctness and information of the names at every threshold on a class's own probability."""
     pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
     names = names_by_threshold(pairs.class_scores, arrays, relative=False)
     return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
-
-
-def recalls_of(curve: NamesCurve) -> dict[str, float]:
-    """Information recall at which 90 and 95 % of the names are right."""
-    return {f'recall_at_{percent}': curve.recall_at_correctness(percent / 100) for percent in (90, 95)}
 
 
 def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
@@ -520,56 +416,35 @@ def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampli
     }
 
 
-def _shown_system(
-    system: EvaluatedSystem,
-    truth: Store,
-    scores: Mapping[str, float],
-    resampled: Resampled,
-    curve: NamesCurve,
-    keys: Sequence[str],
-) -> System:
-    evaluation, arrays = system.evaluation, truth.taxonomy.arrays
-    pairs, result = evaluation.pairs, evaluation.open_images
-    confusion = Confusion.of(pairs, pairs.named_labels, arrays)
-    counts = count_kinds(image.errors for image in evaluation.images)
+def _in_numbers(system: EvaluatedSystem, truth: Store, scores: Mapping[str, Estimate], curve: OperatingCurve) -> System:
+    evaluation = system.evaluation
+    pairs, result, counts = evaluation.pairs, evaluation.open_images, count_kinds(i.errors for i in evaluation.images)
     return System(
         name=system.name,
         config=system.config,
         weights=system.weights,
-        scores={key: Estimate(scores[key], *_interval(resampled, key)) for key in keys},
-        class_ap=result.average_precision.tolist(),
+        scores=scores,
+        class_ap=result.average_precision,
+        confusion=Confusion.of(pairs, pairs.named_labels, truth.taxonomy.arrays),
         costs=system.costs,
-        precision_recall={
-            title: PrecisionRecall(RECALLS.tolist(), result.mean_curve(evaluation.groups[group]).tolist())
+        precision_curves={
+            title: result.mean_curve(evaluation.groups[group])
             for group, title in CURVES.items()
             if np.isfinite(result.mean_over(evaluation.groups[group]))
         },
-        operating_curve=OperatingCurve(curve.thresholds, curve.correctness.tolist(), curve.information.tolist())
-        if len(pairs)
-        else None,
-        errors={kind.key: counts[kind.key] for kind in SHOWN_KINDS},
-        confusion=list(
-            zip(
-                confusion.true_labels.tolist(), confusion.named_labels.tolist(), confusion.counts.tolist(), strict=True
-            )
-        ),
+        operating_curve=curve if len(pairs) else None,
+        errors={kind.key: counts[kind.key] for kind in COUNTED_KINDS},
         training_curves=system.training_curves,
-    )  # fmt: skip
+    )
 
 
-def _interval(resampled: Resampled, key: str) -> tuple[float, float] | tuple[None, None]:
-    return interval(resampled[key]) if key in resampled else (None, None)
+def _estimates(scores: Mapping[str, float], resampled: Resampled, keys: Sequence[str]) -> dict[str, Estimate]:
+    return {key: Estimate(scores[key], *(interval(resampled[key]) if key in resampled else ())) for key in keys}
 
 
-def _difference(
-    scores: Mapping[str, float], first: Mapping[str, float], drawn: Resampled, first_drawn: Resampled, key: str
-) -> Estimate:
-    """A score minus the first system's, with a paired interval where the score is resampled."""
-    value = scores[key] - first[key]
-    if key not in drawn:
-        return Estimate(value)
-    between = paired_difference(drawn[key], first_drawn[key])
-    return Estimate(value, between.low, between.high)
+def _less(minuend: Mapping[str, Any], subtrahend: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences by key: of resamples too, for both systems were resampled by the same draws."""
+    return {key: value - subtrahend[key] for key, value in minuend.items()}
 
 
 def _head(

@@ -1,4 +1,4 @@
-"""What a trained system costs: parameters, arithmetic, time and memory of one image, and the time of its training."""
+"""Costs of a trained system: parameters, arithmetic, time and memory of one image, and the time of its training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,25 +19,11 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hierseg.apis.runner import load_model, running
-from hierseg.report.comparison import Costs
+from hierseg.apis.runner import load_model, safe_loading
+from hierseg.metrics.system import Costs
 
 WARM_UP = 2
 """Images before the first that is timed: the first ones pay for allocations and for choosing algorithms."""
-
-
-@dataclass(frozen=True)
-class StepCosts:
-    """What one image costs.
-
-    Attributes:
-        flops: Of one image through the whole test step, mean over the images; a multiplication and an addition are two.
-            Matrix products and convolutions count; see ``torch.utils.flop_counter``.
-        latency_ms: Of one image alone in a batch, from the loaded picture to instances with masks; median.
-    """
-
-    flops: float
-    latency_ms: float
 
 
 def measure_costs(config: Config, checkpoint: str, *, images: int) -> Costs:
@@ -65,14 +51,13 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
     """
     torch.set_num_threads(threads)
-    with running(checkpoint), PeakMemory() as memory:
+    with safe_loading(checkpoint), PeakMemory() as memory:
         model = load_model(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
-        steps = measure_steps(model, loader, images=images)
-    return Costs(
+        costs = measure_steps(model, loader, images=images)
+    return replace(
+        costs,
         parameters=count_parameters(model),
-        flops=steps.flops,
-        latency_ms=steps.latency_ms,
         peak_memory_mb=memory.megabytes,
         training_seconds=training_seconds(Path(checkpoint).parent),
     )
@@ -83,8 +68,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> StepCosts:
-    """Measures the test step on single images.
+def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> Costs:
+    """Arithmetic and latency of the test step on single images.
+
+    Arithmetic is the mean of all matrix products and convolutions, a multiplication and an addition being two; see
+    ``torch.utils.flop_counter``. Latency is the median, from the loaded picture to instances with masks.
 
     Args:
         model: With ``test_step``, in evaluation mode.
@@ -110,7 +98,7 @@ def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images
             with FlopCounterMode(display=False) as counter:
                 model.test_step(batch)
             flops.append(counter.get_total_flops())
-    return StepCosts(
+    return Costs(
         flops=statistics.fmean(flops),
         # Fewer images than asked for, or a single one: what there is.
         latency_ms=1000 * statistics.median(seconds[WARM_UP:] or seconds),

@@ -1,7 +1,4 @@
-"""One image through the two-layer ensemble, step by step.
-
-Two detectors that were trained alone, joined into a checkpoint of the two-layer ensemble.
-"""
+"""The two-layer ensemble: a checkpoint joined from two detectors that were trained alone, and one image through it."""
 
 from __future__ import annotations
 
@@ -80,7 +77,7 @@ def _meta_of_layer(checkpoint: Mapping[str, Any], number: int, source: str) -> M
 
 
 def _common_meta(metas: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> dict[str, Any]:
-    """What the layers' metas say together, with the ``dataset_meta`` of the whole taxonomy."""
+    """The metas of both layers together, with the ``dataset_meta`` of the whole taxonomy."""
     first, second = (
         Taxonomy.from_json(metas[name]['dataset_meta']['whole_taxonomy'], where=source)
         for name, source in sources.items()

@@ -1,12 +1,6 @@
-"""From a config file to an MMEngine runner, on one process or several, on GPUs or a CPU.
+"""From a config file to an MMEngine runner that trains or evaluates its model, on one process or several.
 
-Training of the model that a config describes.
-
-Evaluation of a checkpoint of the model that a config describes.
-
-Trained models, ready to be applied to images.
-
-Which stores a config reads.
+Also trained models, ready to be applied to images, and the stores that a config reads.
 """
 
 from __future__ import annotations
@@ -33,12 +27,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
-from hierseg.engine.checkpoints import (
-    fit_tensors,
-    fitted,
-    require_all,
-    weights_of,
-)
+from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
 from hierseg.errors import ConfigError
 from hierseg.files import write_json
 from hierseg.registry import MODELS
@@ -151,8 +140,8 @@ def end_process(launcher: str) -> None:
 
 
 @contextmanager
-def running(checkpoint: str | None = None) -> Iterator[None]:
-    """Holds what a run needs around it: safe loading of checkpoints, and the end of the process group.
+def safe_loading(checkpoint: str | None = None) -> Iterator[None]:
+    """Loads checkpoints in safe mode within, and ends the process group afterwards.
 
     onedl-mmengine falls back to unpickling arbitrary objects, which can run code, where torch's safe loader
     refuses a checkpoint. Here the safe loader has the last word, unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD says
@@ -218,7 +207,7 @@ def train(
         settled.load_from = None if settled.resume else settled.get('load_from')
     elif resume is not None:
         settled.resume, settled.load_from = True, check_checkpoint(resume)
-    with running(settled.get('load_from')):
+    with safe_loading(settled.get('load_from')):
         runner = build_runner(settled)
         runner.train()
     return runner
@@ -289,11 +278,13 @@ def evaluate(
         _augment(settled)
     if out is not None:
         _dump(settled, out)
-    with running(checkpoint):
+    with safe_loading(checkpoint):
         runner = build_runner(settled)
         metrics = runner.test()
         if is_main_process():
-            _write(metrics, Path(settled.work_dir) / 'results.json')
+            # JSON knows no NaN: a class without ground truth has no score, which is null.
+            finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+            write_json(finite, Path(settled.work_dir) / 'results.json', error=ConfigError)
     return metrics
 
 
@@ -341,19 +332,13 @@ def _dump(config: Config, out: str) -> None:
     config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
 
 
-def _write(metrics: Mapping[str, float], path: Path) -> None:
-    # JSON knows no NaN: a class without ground truth has no score, which is null.
-    finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-    write_json(finite, path, error=ConfigError)
-
-
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """Reads a checkpoint in safe mode.
 
     Raises:
         ConfigError: It does not exist, cannot be read, or has no ``state_dict``.
     """
-    with running(check_checkpoint(checkpoint)):
+    with safe_loading(check_checkpoint(checkpoint)):
         try:
             found = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
         except (RuntimeError, EOFError, OSError) as error:

@@ -5,7 +5,7 @@ Shape letters: C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -37,6 +37,9 @@ from hierseg.metrics import (
     pair_image,
     summarise_by,
 )
+from hierseg.metrics.coco_average_precision import COCO_METRICS
+from hierseg.metrics.declarations import Metric
+from hierseg.metrics.names import NAME_METRICS
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 from hierseg.taxonomy.compare import require_same_taxonomy
@@ -44,6 +47,7 @@ from hierseg.taxonomy.compare import require_same_taxonomy
 SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
 CRITERIA = (*OVERLAPS, *SIZES.values())
+HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +131,41 @@ class SystemEvaluation:
 def group_score(group: str) -> str:
     """The name of a group's mean AP among the scores."""
     return 'mAP' if group == 'all' else f'mAP_{group}'
+
+
+_GROUPS = (
+    ('mAP', 'mAP@0.5', 'Mean average precision at mask IoU 0.5, Open Images Challenge.'),
+    ('mAP_layer0', 'root classes', 'The mean over classes without a parent.'),
+    ('mAP_layer1', 'deeper classes', 'The mean over all classes with a parent.'),
+    ('mAP_rare', 'rare classes', 'The third of the classes with the fewest training images.'),
+    ('mAP_common', 'common classes', 'The middle third.'),
+    ('mAP_frequent', 'frequent classes', 'The third with the most training images.'),
+)
+_SIZES = {'small': 'up to 32² pixels', 'medium': '32² to 96² pixels', 'large': '96² pixels and more'}
+
+
+def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
+    """Declarations of all scores of a system in the order of the page, with those of each depth among the groups."""
+    depths = sorted((name for name in groups if name.startswith('depth')), key=lambda name: int(name[len('depth') :]))
+    return (
+        *(
+            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES)
+            for key, label, text in _GROUPS
+        ),
+        Metric('mAP50_95', 'mAP@0.5:0.95', 'Open Images, masks',
+               'The mean over IoU 0.5, 0.55, …, 0.95: how well masks fit.'),
+        *NAME_METRICS,
+        *(
+            Metric(f'mAP_{size}', f'{size} objects', 'By size of object', f'Masks of {area}.')
+            for size, area in _SIZES.items()
+        ),
+        *COCO_METRICS,
+        *(
+            Metric(group_score(name), name.replace('depth', 'depth '), 'By depth',
+                   'Classes so many edges below a root class.', has_interval=True)
+            for name in depths
+        ),
+    )  # fmt: skip
 
 
 def train_images_of(training: Store, store: Store) -> npt.NDArray[np.int64]:

@@ -12,10 +12,8 @@ from hierseg.metrics.average_precision import (
 )
 from hierseg.metrics.bootstrap import (
     ImageSums,
-    PairedDifference,
     Resampling,
     interval,
-    paired_difference,
     resampled_mean_average_precision,
 )
 from hierseg.metrics.coco_average_precision import (
@@ -115,7 +113,6 @@ __all__ = [
     'OpenImagesResult',
     'OperatingCurve',
     'OperatingPoint',
-    'PairedDifference',
     'Resampling',
     'Verdict',
     'area_ranges',
@@ -148,7 +145,6 @@ __all__ = [
     'operating_point',
     'operating_sums',
     'pair_image',
-    'paired_difference',
     'possible_names',
     'precision_at_recalls',
     'read_detections',

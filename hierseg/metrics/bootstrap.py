@@ -1,7 +1,7 @@
 """How sure a result is: intervals by bootstrap over images, whose objects are not independent.
 
-One :class:`Resampling` serves all systems that were run on the same images. What they score is then compared resample
-by resample, and the difference between two systems is far surer than each of the two.
+One :class:`Resampling` serves all systems that were run on the same images. What they score is then subtracted resample
+by resample, and the :func:`interval` of the difference is far surer than those of the two.
 
 Shape letters: B resamples, N images, S scored entries of one class, G rows of counted ground truth.
 """
@@ -116,24 +116,6 @@ class Resampling:
         return [slice(begin, begin + step) for begin in range(0, len(self.multiplicities), step)]
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """The interval of a difference between two systems on the same resamples.
-
-    Attributes:
-        low: Its lower end; nan if no resample has both values.
-        high: Its upper end.
-    """
-
-    low: float
-    high: float
-
-    @property
-    def sign(self) -> int:
-        """1 if the first system is better, −1 if it is worse, 0 if these images cannot tell."""
-        return int(self.low > 0) - int(self.high < 0)
-
-
 def interval(values: FloatArray, *, confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval of a result.
 
@@ -154,24 +136,6 @@ def interval(values: FloatArray, *, confidence: float = 0.95) -> tuple[float, fl
         return float('nan'), float('nan')
     low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def paired_difference(first: FloatArray, second: FloatArray, *, confidence: float = 0.95) -> PairedDifference:
-    """Percentile interval of first − second.
-
-    Args:
-        first: (B,) float64; the result of one system on each resample.
-        second: (B,) float64; that of the other on the same resamples.
-        confidence: Part of the resamples within.
-
-    Raises:
-        EvaluationError: If the numbers of resamples differ.
-    """
-    if first.shape != second.shape:
-        raise EvaluationError(
-            f'{len(first)} resamples of one system, {len(second)} of the other', fix='Use one Resampling for both.'
-        )
-    return PairedDifference(*interval(first - second, confidence=confidence))
 
 
 def resampled_mean_average_precision(

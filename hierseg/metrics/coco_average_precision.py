@@ -27,12 +27,31 @@ from pycocotools.cocoeval import COCOeval
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.average_precision import in_order
+from hierseg.metrics.declarations import Metric
 from hierseg.metrics.matching import check_sizes
 from hierseg.metrics.records import ImageDetections, ImageGroundTruth
 
 COCO_STATISTICS = (
     'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl',
 )  # fmt: skip
+COCO_METRICS = tuple(
+    Metric(f'coco_{key}', label, 'COCO, masks', explanation, on_page=key == 'AR100' or key.startswith('AP'))
+    for key, label, explanation in (
+        ('AP', 'AP', 'By pycocotools under the most specific label, IoU 0.5 to 0.95.'),
+        ('AP50', 'AP50', 'At IoU 0.5.'),
+        ('AP75', 'AP75', 'At IoU 0.75.'),
+        ('APs', 'AP, small', 'Masks of up to 32² pixels.'),
+        ('APm', 'AP, medium', 'Masks of 32² to 96² pixels.'),
+        ('APl', 'AP, large', 'Masks of 96² pixels and more.'),
+        ('AR1', 'AR, 1 detection', 'Average recall with one detection of a class per image.'),
+        ('AR10', 'AR, 10 detections', 'Average recall with 10 detections of a class per image.'),
+        ('AR100', 'AR', 'Average recall with 100 detections of a class per image.'),
+        ('ARs', 'AR, small', 'Average recall of masks of up to 32² pixels.'),
+        ('ARm', 'AR, medium', 'Average recall of masks of 32² to 96² pixels.'),
+        ('ARl', 'AR, large', 'Average recall of masks of 96² pixels and more.'),
+    )
+)
+"""Declarations of :data:`COCO_STATISTICS`; the page has the recall at 100 detections alone."""
 _IMAGE = 1  # id of the only image that a comparison is about
 _NOTHING = -1  # what pycocotools says where there is no ground truth
 

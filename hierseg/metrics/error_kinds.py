@@ -17,6 +17,7 @@ from enum import IntEnum
 import numpy as np
 
 from hierseg.formats import BoolArray, IntArray
+from hierseg.metrics.declarations import CountedKind
 from hierseg.metrics.localised_pairs import (
     ScoreArray,
     counted_regions,
@@ -71,6 +72,20 @@ class ErrorKind(IntEnum):
 
 MISSED = 'missed'
 """The name under which missed objects are counted, which are no detections."""
+
+COUNTED_KINDS = (
+    CountedKind('correct', 'correct', 'Found an object and named its class.'),
+    CountedKind('coarser', 'coarser', 'Found an object and named an ancestor of its class.'),
+    CountedKind('finer', 'finer', 'Found an object annotated coarsely and named what it may be: unknown, not wrong.'),
+    CountedKind('duplicate', 'duplicate', 'Fits an object that another detection found.'),
+    CountedKind('sibling', 'sibling', 'Lies on an object, and names a sibling of its class.'),
+    CountedKind('cousin', 'cousin', 'Lies on an object, and names another class of its branch.'),
+    CountedKind('far', 'far', 'Lies on an object of another root class.'),
+    CountedKind('localisation', 'localisation', 'The right name, but the mask overlaps the object by 0.1 to 0.5 only.'),
+    CountedKind('background', 'background', 'Lies on nothing that is annotated, or hardly.'),
+    CountedKind(MISSED, 'missed', 'An object that no detection found.'),
+)
+"""Those shown; what counts against nobody is not among them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ import numpy.typing as npt
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.bootstrap import ImageSums, Resampling, interval
+from hierseg.metrics.declarations import Metric
 from hierseg.metrics.localised_pairs import LocalisedPairs, ScoreArray
 from hierseg.taxonomy import TaxonomyArrays
 
@@ -101,6 +102,11 @@ class OperatingCurve:
         if not len(known):
             return float('nan')
         return float(self.information_recall[self.correctness >= correctness].max(initial=0))
+
+    @property
+    def recalls(self) -> dict[str, float]:
+        """Information recall at which 90 and 95 % of the names are right, by the key of the score."""
+        return {f'recall_at_{percent}': self.recall_at_correctness(percent / 100) for percent in (90, 95)}
 
 
 def information(arrays: TaxonomyArrays) -> FloatArray:
@@ -254,6 +260,44 @@ class HierarchicalResult(OperatingPoint):
     distance_at_5: float
     distance_at_20: float
     path_consistency: float
+
+
+def _declared(
+    key: str, label: str, explanation: str, *, edges: bool = False, lower: bool = False, on_page: bool = True
+) -> Metric:
+    return Metric(
+        key, label, 'Names of found objects', explanation, 'edges' if edges else '',
+        higher_is_better=not (edges or lower), on_page=on_page,
+        has_interval=not key.startswith('recall_at'), headline=key == 'exact',
+    )  # fmt: skip
+
+
+NAME_METRICS = (
+    _declared('exact', 'exact names', 'Part of the names that are the annotated class.'),
+    _declared('match_rate', 'objects found', 'Part of the objects that a detection lies on, whatever its name.'),
+    _declared('correctness', 'right names', 'Part of the names that are the annotated class or an ancestor of it.'),
+    _declared('hierarchical_f', 'hierarchical F', 'Agreement of the ancestors of name and annotated class.'),
+    _declared('hierarchical_precision', 'hierarchical precision', "Part of the name's ancestors that are right."),
+    _declared('hierarchical_recall', 'hierarchical recall', "Part of the class's ancestors that are named."),
+    _declared('information', 'information', 'Part of what a leaf would say that a name says.', on_page=False),
+    _declared('information_precision', 'information precision', 'Part of what a name says that is right.'),
+    _declared('information_recall', 'information recall', 'Part of what is to be said that a name says rightly.'),
+    _declared('recall_at_90', 'recall at 90 %', 'Largest information recall at which 90 % of the names are right, '
+              'over all thresholds of the back-off rule.'),
+    _declared('recall_at_95', 'recall at 95 %', 'The same with 95 % right.'),
+    _declared('distance', 'distance', 'Edges between name and annotated class.', edges=True),
+    _declared('distance_at_1', 'distance of the best', 'That of the most probable class.', edges=True, on_page=False),
+    _declared('distance_at_5', 'distance of the best 5', 'The mean over the five most probable classes.', edges=True),
+    _declared('distance_at_20', 'distance of the best 20', 'The mean over the twenty most probable classes.',
+              edges=True, on_page=False),
+    _declared('severity', 'severity of mistakes', 'Height of the common ancestor, over names that are not exact; '
+              'to be read beside exact names.', edges=True),
+    _declared('path_consistency', 'consistent paths', 'Part of the names with a path on which no parent is less '
+              'probable than its child.'),
+    _declared('unknown', 'unknown names', 'Part of the names that are not known to be right or wrong.',
+              lower=True, on_page=False),
+)  # fmt: skip
+"""All fields of :class:`HierarchicalResult`, and :attr:`OperatingCurve.recalls`."""
 
 
 def hierarchical_result(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> HierarchicalResult:

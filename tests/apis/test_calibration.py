@@ -191,10 +191,10 @@ class TestTool:
             calibrate('ensemble.py', checkpoint, work_dir='out')
 
 
-@pytest.mark.parametrize(('correctness', 'score_thr'), [(0, 0.0), (1.5, 0.0), (90, 0.0), (0.9, 30)])
-def test_parts_are_no_percentages(correctness: float, score_thr: float) -> None:
+@pytest.mark.parametrize(('correctness', 'score_threshold'), [(0, 0.0), (1.5, 0.0), (90, 0.0), (0.9, 30)])
+def test_parts_are_no_percentages(correctness: float, score_threshold: float) -> None:
     with pytest.raises(ConfigError, match='It is a part of 1'):
-        calibrate('nowhere.py', 'nowhere.pth', correctness=correctness, score_thr=score_thr)
+        calibrate('nowhere.py', 'nowhere.pth', correctness=correctness, score_threshold=score_threshold)
 
 
 def test_a_config_without_validation_data() -> None:

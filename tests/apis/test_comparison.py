@@ -23,9 +23,9 @@ from hierseg.apis.compare import (
     image_score,
     loss_curves,
 )
-from hierseg.errors import ConfigError
-from hierseg.evaluation import SystemMetric
-from hierseg.metrics import ErrorKind, ImageErrors
+from hierseg.errors import ConfigError, EvaluationError
+from hierseg.evaluation import SystemEvaluation, SystemMetric
+from hierseg.metrics.error_kinds import ErrorKind, ImageErrors
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.comparison import Head
 from hierseg.store import Store
@@ -98,7 +98,7 @@ def system(name, store, *, right_on):
 
 class TestDocument:
     def of(self, store, *systems):
-        return comparison_of(systems, Store.open(store), head=HEAD, train_images=None, resamples=200, seed=0)
+        return comparison_of(systems, Store.open(store), head=HEAD, train_images=None, resamples=200)
 
     def test_differences_are_paired(self, store):
         first, second = system('first', store, right_on=range(4)), system('second', store, right_on=range(4, 8))
@@ -126,17 +126,41 @@ class TestDocument:
         assert 'mAP_large' not in {metric.key for metric in document.metrics}
         assert shown.errors == {**dict.fromkeys(shown.errors, 0), 'correct': 8, 'far': 8}
         expected = [(true, name, 4) for true in (BEAR, CAR) for name in (TOY, true)]
-        assert sorted(shown.confusion) == sorted(expected)
-        assert set(shown.precision_recall) == {'all classes', 'root classes', 'deeper classes'}
+        assert sorted(map(tuple, shown.to_json()['confusion'])) == sorted(expected)
+        assert set(shown.precision_curves) == {'all classes', 'root classes', 'deeper classes'}
         json.dumps(document.to_json(), allow_nan=False)
+
+    def test_no_score_vanishes(self, store):
+        found = system('first', store, right_on=range(4))
+        document = self.of(store, found)
+        computed = {key for key, value in found.evaluation.scores.items() if np.isfinite(value)}
+        scores = document.to_json()['systems'][0]['scores']
+        assert computed <= scores.keys()
+        assert scores.keys() == {metric.key for metric in document.metrics}
+        hidden = {metric.key for metric in document.metrics if not metric.on_page}
+        assert {'information', 'unknown', 'distance_at_1', 'distance_at_20', 'coco_AR1', 'coco_ARs'} <= hidden
+        # All that are resampled have an interval, hidden or not.
+        assert all((scores[metric.key]['low'] is not None) == metric.has_interval for metric in document.metrics)
+
+    def test_an_undeclared_score_is_refused(self, store, monkeypatch):
+        found = system('first', store, right_on=range(4))
+        scores = {**found.evaluation.scores, 'luck': 1.0}
+        monkeypatch.setattr(SystemEvaluation, 'scores', property(lambda _: scores))
+        with pytest.raises(EvaluationError, match='the scores luck are not declared'):
+            self.of(store, found)
+
+    def test_no_object_at_all(self, tmp_path):
+        empty = write_store(tmp_path / 'store', [(f'{at}', instances(), (), ()) for at in range(8)])
+        with pytest.raises(EvaluationError, match='no score has a value'):
+            self.of(empty, system('first', empty, right_on=range(4)))
 
 
 def test_an_image_that_is_not_there(store, tmp_path):
     found = system('first', store, right_on=range(4))
     with pytest.raises(ConfigError, match=r'\.jpg: the image cannot be read'):
-        compared_images([found], Store.open(store), count=1, score_thr=0.3, seed=0, folder=tmp_path)
+        compared_images([found], Store.open(store), count=1, score_threshold=0.3, seed=0, folder=tmp_path)
     # Nobody knows where the images lie: no pictures.
-    assert compared_images([found], Store.open(store), count=1, score_thr=0.3, seed=0) == []
+    assert compared_images([found], Store.open(store), count=1, score_threshold=0.3, seed=0) == []
 
 
 def test_curves_of_each_layer(tmp_path):

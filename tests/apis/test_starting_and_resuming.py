@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from hierseg.apis import train
-from hierseg.apis.runner import running
+from hierseg.apis.runner import safe_loading
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def test_the_safe_mode_knows_what_mmengine_puts_into_checkpoints(tmp_path: Path)
     # Wherever they come from: MMEngine itself allows it for files only, not for addresses.
     path = tmp_path / 'epoch_1.pth'
     torch.save({'log': HistoryBuffer([1.0], [1]), 'number': np.float64(1)}, path)
-    with running():
+    with safe_loading():
         assert torch.load(path)['number'] == 1

@@ -10,13 +10,12 @@ from hierseg.errors import EvaluationError
 from hierseg.metrics import (
     ImageMatches,
     ImageSums,
-    PairedDifference,
     Resampling,
     interval,
-    paired_difference,
     resampled_mean_average_precision,
     summarise,
 )
+from hierseg.metrics.declarations import Estimate
 
 
 def sums_of(values):
@@ -106,29 +105,19 @@ class TestIntervals:
         resampling = Resampling.draw([f'{at:04}' for at in range(200)])
         first, second = (resampling.ratios(sums_of(hardness + gain)) for gain in (0.01, 0.0))
         assert interval(first)[0] < interval(second)[1]
-        difference = paired_difference(first, second)
-        assert (difference.low, difference.high) == pytest.approx((0.01, 0.01))
-        assert difference.sign == 1
+        assert interval(first - second) == pytest.approx((0.01, 0.01))
 
     @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
     def test_swapping_systems_negates(self, both):
         first, second = (np.array(values) for values in zip(*both, strict=True))
-        forth, back = paired_difference(first, second), paired_difference(second, first)
-        assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low))
-        assert paired_difference(first, first) == PairedDifference(0, 0)
+        (low, high), back = interval(first - second), interval(second - first)
+        assert back == pytest.approx((-high, -low))
 
-    def test_sign(self):
-        assert [PairedDifference(*ends).sign for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0, 0.1))] == [
-            1,
-            -1,
-            0,
-            0,
-        ]
-        assert PairedDifference(float('nan'), float('nan')).sign == 0
 
-    def test_differences_need_the_same_resamples(self):
-        with pytest.raises(EvaluationError, match='3 resamples of one system, 4 of the other'):
-            paired_difference(np.zeros(3), np.zeros(4))
+@pytest.mark.parametrize(('low', 'high', 'sign'), [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 0.1, 0)])
+def test_a_difference_is_clear_where_its_interval_leaves_out_0(low, high, sign):
+    assert Estimate(0.05, low, high).sign == sign
+    assert Estimate(0.05, float('nan'), float('nan')).sign == 0
 
 
 entries = st.lists(

@@ -9,18 +9,16 @@ from comparison_documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hierseg.report.comparison import (
-    Comparison,
-    Costs,
-    Estimate,
-    Metric,
-)
+from hierseg.metrics.declarations import Estimate, Metric
+from hierseg.metrics.system import Costs
+from hierseg.report.comparison import Comparison
 from hierseg.report.comparison.scores import (
     answer,
+    big_numbers,
     cost_rows,
     duration,
     formatted,
-    interval,
+    interval_text,
     large,
     leading,
     score_groups,
@@ -69,8 +67,8 @@ def test_signs():
     assert formatted(0.125, '.1f', signed=True) == '+0.1'
     assert formatted(-0.001, '.2f', signed=True) == '0.00'
     assert times(0.4987) == '0.50 ×'
-    assert interval(Estimate(0.1, -0.05, 0.25), HIGHER, signed=True) == '−0.050 to +0.250'
-    assert interval(Estimate(0.1), HIGHER) == ''
+    assert interval_text(Estimate(0.1, -0.05, 0.25), HIGHER, signed=True) == '−0.050 to +0.250'
+    assert interval_text(Estimate(0.1), HIGHER) == ''
 
 
 def test_numbers_that_are_not_finite_are_none():
@@ -191,3 +189,22 @@ def test_costs_that_nobody_measured_have_no_row():
         ('50 ms', 100.0, ''),
         ('–', None, ''),
     ]
+
+
+def test_what_the_page_does_not_show_counts_nowhere_on_it():
+    document = made_up(images=0)
+    metrics = [replace(metric, on_page=metric.key != 'top1') for metric in document.metrics]
+    hidden = replace(document, metrics=metrics)
+    assert 'Of 8 scores' in answer(hidden).sentences[1]
+    rows = [row.metric.key for rows in score_groups(hidden).values() for row in rows]
+    assert 'top1' not in rows
+    assert len(rows) == len(metrics) - 1
+    assert 'top1' in {metric['key'] for metric in hidden.to_json()['metrics']}
+    assert 'top1' in hidden.to_json()['systems'][0]['scores']
+
+
+def test_headlines_are_large_and_then_the_first_ones():
+    document = made_up(images=0)
+    metrics = [replace(metric, headline=metric.key in ('top1', 'mask_map')) for metric in document.metrics]
+    shown = [row.metric.key for row in big_numbers(replace(document, metrics=metrics))]
+    assert shown == ['mask_map', 'top1', 'mask_map_root', 'mask_map_deeper']

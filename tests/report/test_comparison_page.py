@@ -11,19 +11,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from comparison_documents import ERROR_KINDS, METRICS, made_up
+from comparison_documents import ERROR_KINDS, METRICS, confusion_of, made_up
 from PIL import Image
 
 from hierseg.errors import HiersegError
-from hierseg.report.comparison import (
-    ClassCounts,
-    Comparison,
-    Estimate,
-    NamedPath,
-    PrecisionRecall,
-    System,
-    write_comparison,
-)
+from hierseg.metrics.declarations import Estimate
+from hierseg.metrics.system import System
+from hierseg.report.comparison import Comparison, write_comparison
+from hierseg.report.comparison.document import NamedPath
 from hierseg.report.comparison.page import render_page
 from hierseg.taxonomy import Taxonomy
 
@@ -82,7 +77,7 @@ def evil_document() -> Comparison:
             name=name,
             config=EVIL,
             weights=EVIL,
-            precision_recall={EVIL: PrecisionRecall([0, 1], [1, 0])},
+            precision_curves={EVIL: np.linspace(1, 0, 101)},
             training_curves={EVIL: [(0, 1.0), (1, 0.5)]},
         )
         for system, name in zip(base.systems, names, strict=True)
@@ -201,14 +196,17 @@ def test_any_number_of_systems(systems):
 
 def test_a_document_with_next_to_nothing_in_it():
     base = made_up(systems=2, images=0)
+    size = base.taxonomy.num_classes
     empty = [
-        System(system.name, '', 'predictions.csv', {}, [None] * base.taxonomy.num_classes) for system in base.systems
+        System(system.name, '', 'predictions.csv', {}, np.full(size, np.nan), confusion_of([], size))
+        for system in base.systems
     ]
     document = replace(
         base,
         systems=empty,
         differences={},
-        counts=ClassCounts([0] * base.taxonomy.num_classes),
+        objects=np.zeros(size, dtype=np.int64),
+        train_images=None,
         error_kinds=(),
     )
     elements = Elements(render_page(document))
@@ -227,7 +225,8 @@ def test_three_files_are_written(document, tmp_path):
     assert Taxonomy.from_json(results['taxonomy']) == document.taxonomy
     assert [system['name'] for system in results['systems']] == ['two-layer ensemble', 'end-to-end']
     assert results['systems'][1]['scores']['found'] == pytest.approx({'value': 0.842, 'low': 0.824, 'high': 0.859})
-    assert results['systems'][0]['class_ap'] == list(document.systems[0].class_ap)
+    known = [None if np.isnan(value) else value for value in document.systems[0].class_ap]
+    assert results['systems'][0]['class_ap'] == known
     image, first = results['images'][0], document.images[0]
     assert image['ground_truth'].keys() == {'paths', 'errors', 'score'}
     assert [path['text'] for path in image['ground_truth']['paths']] == [path.text for path in first.ground_truth.paths]
@@ -250,14 +249,14 @@ def test_the_table_is_markdown(tmp_path):
     ]
 
 
-def test_numbers_of_numpy_and_nan_become_json(document, tmp_path):
-    curve = PrecisionRecall(np.array([0.0, 1.0]), np.array([1.0, np.nan]))
-    systems = [
-        replace(system, precision_recall={'all': curve}, confusion=np.array([[0, 0, 2]])) for system in document.systems
-    ]
+def test_numbers_that_are_none_become_null(document, tmp_path):
+    curve = np.array([1.0] * 100 + [np.nan])
+    cells = confusion_of([(0, 0, 2)], document.taxonomy.num_classes)
+    systems = [replace(system, precision_curves={'all': curve}, confusion=cells) for system in document.systems]
     write_comparison(replace(document, systems=systems), tmp_path)
     results = json.loads((tmp_path / 'results.json').read_text(encoding='utf-8'))
-    assert results['systems'][0]['precision_recall']['all'] == {'recall': [0, 1], 'precision': [1, None]}
+    curve = results['systems'][0]['precision_recall']['all']
+    assert (curve['recall'][57], curve['precision'][99:]) == (0.57, [1.0, None])
     assert results['systems'][0]['confusion'] == [[0, 0, 2]]
 
 

@@ -8,18 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from comparison_documents import made_up
+from comparison_documents import confusion_of, made_up
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.report.comparison import (
-    ClassCounts,
-    Comparison,
-    PanelInstance,
-    draw_panel,
-)
+from hierseg.report.comparison import Comparison, PanelInstance, draw_panel
 from hierseg.report.comparison.charts import (
     MOST_POINTS,
     Scale,
@@ -64,11 +59,16 @@ def document(
 ) -> Comparison:
     base = made_up(taxonomy, systems=len(class_ap), images=0)
     systems = [
-        replace(system, class_ap=values, confusion=entries)
+        replace(
+            system,
+            class_ap=np.array(values, dtype=np.float64),
+            confusion=confusion_of(entries, taxonomy.num_classes),
+        )
         for system, values, entries in zip(base.systems, class_ap, confusions, strict=True)
     ]
-    counts = ClassCounts([1] * taxonomy.num_classes, train_images)
-    return replace(base, systems=systems, counts=counts)
+    objects = np.ones(taxonomy.num_classes, dtype=np.int64)
+    images = None if train_images is None else np.array(train_images)
+    return replace(base, systems=systems, objects=objects, train_images=images)
 
 
 def test_every_class_stands_once_along_the_tree():

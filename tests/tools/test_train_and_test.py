@@ -17,8 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
-from hierseg.apis import evaluate, load_config
-from hierseg.apis.runner import prepare_distributed, running
+from hierseg.apis import evaluate
+from hierseg.apis.runner import load_config, prepare_distributed, safe_loading
 from hierseg.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -283,7 +283,7 @@ class TestCheckpointsOfStrangers:
     def test_load_when_they_are_trusted(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
         monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
-        with running():
+        with safe_loading():
             _Loading(str(hostile)).test()
         assert (hostile.parent / 'made').exists()
 

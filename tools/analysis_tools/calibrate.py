@@ -17,7 +17,7 @@ from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_atomically, write_json
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Calibrates the threshold by which a model backs off to a parent class, for a wanted correctness '
         'of its names, on the validation data of the config (the test data where it has no other).'
@@ -49,14 +49,14 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    arguments = parse_arguments()
     calibration, work_dir = calibrate(
-        args.config,
-        args.checkpoint,
-        correctness=args.correctness,
-        score_thr=args.score_thr,
-        work_dir=args.work_dir,
-        options=args.cfg_options,
+        arguments.config,
+        arguments.checkpoint,
+        correctness=arguments.correctness,
+        score_threshold=arguments.score_thr,
+        work_dir=arguments.work_dir,
+        options=arguments.cfg_options,
     )
     write_json(calibration.to_json(), work_dir / 'calibration.json', error=ConfigError)
     write_atomically(draw_calibration(calibration), work_dir / 'calibration.png')

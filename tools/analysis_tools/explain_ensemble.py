@@ -13,7 +13,7 @@ from hierseg.errors import exits_cleanly
 from hierseg.report.flow import draw_flow, flow_rows
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of an ensemble')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -31,12 +31,14 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
-    flow = explain_ensemble(args.config, args.checkpoint, args.image, device=args.device, options=args.cfg_options)
-    for row in flow_rows(flow, threshold=args.score_thr):
+    arguments = parse_arguments()
+    flow = explain_ensemble(
+        arguments.config, arguments.checkpoint, arguments.image, device=arguments.device, options=arguments.cfg_options
+    )
+    for row in flow_rows(flow, threshold=arguments.score_thr):
         print(row)
-    out = args.out or Path('work_dirs/explain_ensemble') / f'{Path(args.image).stem}.png'
-    mmcv.imwrite(draw_flow(flow, threshold=args.score_thr)[..., ::-1], str(out))
+    out = arguments.out or Path('work_dirs/explain_ensemble') / f'{Path(arguments.image).stem}.png'
+    mmcv.imwrite(draw_flow(flow, threshold=arguments.score_thr)[..., ::-1], str(out))
     print(f'picture: {out}')
 
 

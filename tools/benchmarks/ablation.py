@@ -441,7 +441,7 @@ def measure(runs: Sequence[Run], *, jobs: int, threads: int) -> Iterator[tuple[P
             pool.shutdown(cancel_futures=True)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiments', nargs='+', choices=[*EXPERIMENTS], metavar='EXPERIMENT', help='%(choices)s')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='of the trainings; default: 0')
@@ -456,7 +456,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     out = args.out.resolve()
     kinds = {EXPERIMENTS[name].data for name in args.experiments}
     # The name keeps results on other numbers of images apart.

@@ -36,7 +36,7 @@ CORNERS = ('XMin', 'XMax', 'YMin', 'YMax')
 TAXONOMY = Taxonomy.from_edges(['/m/0'], [])
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--size', type=int, nargs=2, default=(1024, 768), metavar=('W', 'H'), help='of the masks')
     parser.add_argument('--masks', type=int, default=40, help='different ones; default: %(default)s')
@@ -188,7 +188,7 @@ def print_markdown(document: dict[str, Any]) -> None:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     cv2.setNumThreads(0)
     masks = draw_masks(args.masks, *args.size, args.seed)
     machine = describe_machine()  # before the benchmark is its load

@@ -51,7 +51,7 @@ HEADERS = {
 MASKED = ('predictions', 'masks')
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', type=int, nargs='+', default=[REFERENCE_IMAGES], help='sizes (default: 1500)')
     parser.add_argument('--detections', type=int, default=100, help='of each image (default: %(default)s)')
@@ -247,7 +247,7 @@ def table(sizes: list[dict[str, Any]]) -> Iterator[str]:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     if min(*args.images, *args.workers, args.detections, args.repeats) < 1:
         raise ConfigError('--images, --detections, --workers and --repeats must be at least 1')
     sizes = []

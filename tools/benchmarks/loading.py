@@ -45,7 +45,7 @@ RATES = AnnotationRates(coarse=0.15, unannotated=0.2, group_of=0.0, box_only=0.0
 FILTER = dict(filter_empty_gt=True, min_size=32)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', type=int, default=300, help='default: %(default)s')
     parser.add_argument('--size', type=int, default=640, help='longest side, pixels (default: %(default)s)')
@@ -153,7 +153,7 @@ def table(milliseconds: dict[str, dict[str, float]]) -> Iterator[str]:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     if args.repeats < 1 or not 1 <= args.batch_size <= args.images:
         raise ConfigError('--repeats and --batch-size must be at least 1, and --images fill a batch')
     init_default_scope('mmdet')

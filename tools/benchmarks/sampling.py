@@ -28,7 +28,7 @@ FAR_AWAY = 500
 """A run is resumed after so many passes."""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--images', type=int, default=850_000, help='default: %(default)s')
     parser.add_argument('--instances', type=int, default=2_125_530, help='default: %(default)s')
@@ -107,7 +107,7 @@ def measure(store: Path, seed: int) -> dict[str, float]:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     if not 0 < args.images <= args.instances:
         raise ConfigError(f'{args.images} images cannot have {args.instances} instances', fix='Give one for each.')
     with tempfile.TemporaryDirectory() as folder:

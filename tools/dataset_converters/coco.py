@@ -16,7 +16,7 @@ from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Converts a COCO JSON to a store, or a store to COCO JSON')
     commands = parser.add_subparsers(dest='command', required=True)
     to_store = commands.add_parser('to-store', help='COCO JSON to a store')
@@ -47,7 +47,7 @@ def taxonomy_of(path: str | None, annotations: str) -> Taxonomy | None:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     with exits_cleanly():
         if args.command == 'to-store':
             summary = convert_coco(

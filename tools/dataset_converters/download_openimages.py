@@ -32,7 +32,7 @@ from hierseg.downloads.open_images import (
 from hierseg.errors import exits_cleanly
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Fetch what of Open Images a split and classes need. The same command goes on after a break.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace, outcome: Outcome) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     try:
         with exits_cleanly():
             run(args, Outcome())

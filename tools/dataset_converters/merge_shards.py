@@ -14,7 +14,7 @@ from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make a store of all shards of one conversion of Open Images.')
     parser.add_argument('shards', nargs='+', type=Path, metavar='SHARD', help='the folders of all shards, in any order')
     parser.add_argument('--out', required=True, metavar='STORE', help='folder to write; it appears when it is whole')
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     summary = merge_shards(args.shards, out=args.out, overwrite=args.overwrite, progress=True)
     if args.summary:
         write_json(summary.to_json(), args.summary)

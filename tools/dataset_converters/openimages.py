@@ -49,7 +49,7 @@ def shard_number(text: str) -> ShardNumber:
         raise argparse.ArgumentTypeError(f'{text!r} is not I/N, such as 0/4') from None
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Converts one split of Open Images from the official files to a store')
     files = parser.add_argument_group('official files')
     files.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
@@ -119,7 +119,7 @@ def parse_args() -> argparse.Namespace:
 
 @exits_cleanly()
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images, args.mask_dir, args.mask_zips)
     taxonomy = read_taxonomy(
         args.hierarchy,

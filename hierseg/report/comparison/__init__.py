@@ -1,37 +1,6 @@
-"""The comparison of evaluated systems: a document of everything measured, and a page that shows it."""
+"""The comparison of evaluated systems: one document of everything measured, and the page, table and JSON made of it."""
 
-from hierseg.report.comparison.document import (
-    ClassCounts,
-    ComparedImage,
-    Comparison,
-    Costs,
-    ErrorKind,
-    Estimate,
-    Head,
-    Metric,
-    NamedPath,
-    OperatingCurve,
-    Panel,
-    PrecisionRecall,
-    System,
-)
+from hierseg.report.comparison.document import ComparedImage, Comparison, Head
 from hierseg.report.comparison.page import PanelInstance, draw_panel, write_comparison
 
-__all__ = [
-    'ClassCounts',
-    'ComparedImage',
-    'Comparison',
-    'Costs',
-    'ErrorKind',
-    'Estimate',
-    'Head',
-    'Metric',
-    'NamedPath',
-    'OperatingCurve',
-    'Panel',
-    'PanelInstance',
-    'PrecisionRecall',
-    'System',
-    'draw_panel',
-    'write_comparison',
-]
+__all__ = ['ComparedImage', 'Comparison', 'Head', 'PanelInstance', 'draw_panel', 'write_comparison']

@@ -1,10 +1,6 @@
-"""Where lines and dots of a chart stand; the template draws them as SVG.
+"""Charts, which the template draws as SVG, and the tree of classes with their average precision.
 
-Coordinates are those of the drawing, x to the right and y downwards.
-
-Average precision by class along the tree of preferred parents, and by how frequent classes are in training.
-
-Shape letters: C classes.
+Coordinates are those of the drawing, x to the right and y downwards. Shape letters: C classes.
 """
 
 from __future__ import annotations
@@ -116,7 +112,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Series:
-    """What a line shows: values of equally many points."""
+    """Data of a line: values of equally many points."""
 
     name: str
     x: Sequence[float]
@@ -247,16 +243,15 @@ def class_tree(document: Comparison) -> ClassTree:
     def row(label: int, depth: int) -> ClassRow:
         children = [child for child in taxonomy.children[label] if taxonomy.parents[child][0] == label]
         below = sorted(taxonomy.descendants(label))
-        counts = document.counts
         return ClassRow(
             label=label,
             name=taxonomy.names[label],
             path=taxonomy.path_name(label),
             depth=depth,
             also_under=tuple(taxonomy.path_name(parent) for parent in taxonomy.parents[label][1:]),
-            objects=int(counts.objects[label]),
-            train_images=None if counts.train_images is None else int(counts.train_images[label]),
-            values=tuple(_value(system.class_ap[label]) for system in document.systems),
+            objects=int(document.objects[label]),
+            train_images=None if document.train_images is None else int(document.train_images[label]),
+            values=tuple(_value(float(system.class_ap[label])) for system in document.systems),
             differences=tuple(
                 _difference(values, label, below, position=position, extent=extent)
                 for position, values in enumerate(differences, start=1)
@@ -270,13 +265,13 @@ def class_tree(document: Comparison) -> ClassTree:
 
 def frequency_chart(document: Comparison) -> Chart | None:
     """A dot for every class: each further system's difference by training images; None where those are unknown."""
-    if document.counts.train_images is None or len(document.systems) < 2:
+    if document.train_images is None or len(document.systems) < 2:
         return None
     points = [
         (int(images), value, label, position)
         for position in range(1, len(document.systems))
         for label, (images, value) in enumerate(
-            zip(document.counts.train_images, _differences(document, position), strict=True)
+            zip(document.train_images, _differences(document, position), strict=True)
         )
         if value is not None
     ]
@@ -308,15 +303,12 @@ def frequency_chart(document: Comparison) -> Chart | None:
 
 def _differences(document: Comparison, position: int) -> list[float | None]:
     """(C,) of a further system."""
-    first, further = document.systems[0].class_ap, document.systems[position].class_ap
-    return [
-        None if before is None or after is None else after - before
-        for before, after in zip(first, further, strict=True)
-    ]
+    values = document.systems[position].class_ap - document.systems[0].class_ap
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def _value(value: float | None) -> ClassValue:
-    return ClassValue(NONE, None) if value is None else ClassValue(f'{value:.2f}', round(100 * value, 1))
+def _value(value: float) -> ClassValue:
+    return ClassValue(NONE, None) if math.isnan(value) else ClassValue(f'{value:.2f}', round(100 * value, 1))
 
 
 def _difference(

@@ -1,4 +1,4 @@
-"""What objects were named, collapsed to a level of the taxonomy: a drawing and the most frequent confusions.
+"""Names of the objects, collapsed to a level of the taxonomy: a drawing and the most frequent confusions.
 
 A class deeper than the level counts as its ancestor on that level by preferred parents; one above it stays what it is.
 """
@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hierseg.metrics.names import MISSED, labels_at_depth
-from hierseg.report.comparison.document import Comparison, System
+from hierseg.metrics.names import MISSED
+from hierseg.metrics.system import System
+from hierseg.report.comparison.document import Comparison
 from hierseg.taxonomy import Taxonomy
 
 MOST_CLASSES = 16
@@ -22,8 +23,7 @@ MOST_FREQUENT = 8
 OTHER = -2
 """All classes that have no row of their own."""
 RIGHT, SHALLOW, POSSIBLE, WRONG, LOST = 'right', 'shallow', 'possible', 'wrong', 'lost'
-"""Named rightly; by an ancestor, which is right but says less; by what it may be for all that is annotated, such as
-Man for a Person; wrongly; not at all."""
+"""Possible is what an object may be for all that is annotated, such as Man for a Person."""
 KIND_WORDS = {
     RIGHT: 'right',
     SHALLOW: 'right but less deep',
@@ -55,8 +55,8 @@ class ConfusionCell:
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """What a system named the objects, on one level.
+class ConfusionDrawing:
+    """Names that a system gave the objects, on one level.
 
     Attributes:
         system: Position of the system.
@@ -80,7 +80,7 @@ class Confusion:
 
     @property
     def writes_counts(self) -> bool:
-        """Whether there is room for them."""
+        """True where there is room for them."""
         return self.size == CELL_SIZES[True]
 
     @property
@@ -96,20 +96,20 @@ class Confusion:
 
 def levels(document: Comparison) -> list[str]:
     """Names of the levels, root classes first; empty where no system has a confusion."""
-    if not any(system.confusion for system in document.systems):
+    if not any(len(system.confusion.counts) for system in document.systems):
         return []
     deepest = int(document.taxonomy.arrays.depths.max())
     names = ['root classes', *(f'down to level {level}' for level in range(1, deepest)), 'all classes']
     return names if deepest else names[-1:]
 
 
-def confusion(document: Comparison, position: int, level: int) -> Confusion:
+def confusion(document: Comparison, position: int, level: int) -> ConfusionDrawing:
     """Collapses and lays out what the system at a position named the objects."""
     taxonomy = document.taxonomy
     every = [collapsed(taxonomy, system, level) for system in document.systems]
     counts, shown = every[position], _shown(taxonomy, every)
     cells, rows = _cells(taxonomy, counts, shown)
-    return Confusion(
+    return ConfusionDrawing(
         system=position,
         level=level,
         rows=tuple(_cut(_name(taxonomy, label)) for label in rows),
@@ -123,11 +123,9 @@ def confusion(document: Comparison, position: int, level: int) -> Confusion:
 
 def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
     """Counts by true and named label on a level, ``MISSED`` for what was not found."""
-    counts = Counter[tuple[int, int]]()
-    labels = labels_at_depth(taxonomy.arrays, depth=level).tolist()
-    for true, named, count in system.confusion:
-        counts[labels[true], named if named == MISSED else labels[named]] += count
-    return dict(counts)
+    found = system.confusion.collapsed(taxonomy.arrays, depth=level)
+    pairs = zip(found.true_labels.tolist(), found.named_labels.tolist(), strict=True)
+    return dict(zip(pairs, found.counts.tolist(), strict=True))
 
 
 def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:

@@ -5,14 +5,18 @@ Shape letters: C classes.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
+from PIL import Image
 
-from hierseg.report.comparison.checks import check_comparison
+from hierseg.formats import IntArray
+from hierseg.metrics.declarations import CountedKind, Estimate, Metric
+from hierseg.metrics.system import System
 from hierseg.taxonomy import Taxonomy
 
 FORMAT = 'hierseg-comparison'
@@ -20,36 +24,8 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A score or a difference with its interval; a number that is not finite becomes None.
-
-    Attributes:
-        value: None where there is none.
-        low: Lower end of the interval; None where it was not computed.
-        high: Upper end.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ('value', 'low', 'high'):
-            number = getattr(self, name)
-            finite = number is not None and math.isfinite(number)
-            object.__setattr__(self, name, float(number) if finite else None)
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below 0, else 0."""
-        if self.value is None or self.low is None or self.high is None:
-            return 0
-        return int(self.low > 0) - int(self.high < 0)
-
-
-@dataclass(frozen=True)
 class Head:
-    """What was compared, where and how.
+    """Origin of a comparison: what was compared, where and how.
 
     Attributes:
         title: Stands on top of the page.
@@ -57,11 +33,11 @@ class Head:
         store: The evaluated data.
         images: Evaluated images.
         objects: Annotated objects on them.
-        training_images: None where unknown.
         command: What made the comparison.
         machine: What it ran on.
         seed: Of the bootstrap and of the choice of pictures.
         versions: By package, hierseg first.
+        training_images: None where unknown.
         confidence: Of all intervals.
     """
 
@@ -79,115 +55,6 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """How a score is shown.
-
-    Attributes:
-        key: Its name in the systems' scores.
-        label: Its name for people.
-        group: Heading under which it stands.
-        explanation: A sentence or two.
-        unit: Scores of one unit share the scale of their differences; '' for a part of 1.
-        format: Python's format of the number, such as ``.3f``.
-        higher_is_better: False for a distance.
-    """
-
-    key: str
-    label: str
-    group: str
-    explanation: str
-    unit: str = ''
-    format: str = '.3f'
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class ErrorKind:
-    """A kind of outcome that objects or detections are counted by: its key, its name for people, a sentence."""
-
-    key: str
-    label: str
-    explanation: str = ''
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """How often classes occur, by label.
-
-    Attributes:
-        objects: (C,) objects evaluated.
-        train_images: (C,) training images; None where unknown.
-    """
-
-    objects: Sequence[int]
-    train_images: Sequence[int] | None = None
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a system costs; None for what was not measured."""
-
-    parameters: int | None = None
-    flops: float | None = None
-    latency_ms: float | None = None
-    peak_memory_mb: float | None = None
-    training_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """A curve; both sequences are equally long, recall ascends."""
-
-    recall: Sequence[float]
-    precision: Sequence[float]
-
-
-@dataclass(frozen=True)
-class OperatingCurve:
-    """How right names are (correctness) and how much they say (information) by the threshold of the back-off rule."""
-
-    threshold: Sequence[float]
-    correctness: Sequence[float]
-    information: Sequence[float]
-
-
-@dataclass(frozen=True)
-class System:
-    """One evaluated system.
-
-    Attributes:
-        name: Unique, for people.
-        config: Its config file, '' for a submission.
-        weights: Its checkpoint, or the predictions that were read.
-        scores: By the key of the metric.
-        class_ap: (C,) average precision; None for a class without objects.
-        costs: What it costs.
-        precision_recall: Curves by group of classes.
-        operating_curve: None where names have no probabilities.
-        errors: Counts by the key of the error kind.
-        confusion: (true label, named label or ``hierseg.metrics.names.MISSED``, count), each pair of labels once.
-        training_curves: (epoch, loss) by the curve's name.
-    """
-
-    name: str
-    config: str
-    weights: str
-    scores: Mapping[str, Estimate]
-    class_ap: Sequence[float | None]
-    costs: Costs = Costs()
-    precision_recall: Mapping[str, PrecisionRecall] = field(default_factory=dict)
-    operating_curve: OperatingCurve | None = None
-    errors: Mapping[str, int] = field(default_factory=dict)
-    confusion: Sequence[tuple[int, int, int]] = ()
-    training_curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'class_ap', tuple(Estimate(value).value for value in self.class_ap))
-        entries = tuple((int(true), int(named), int(count)) for true, named, count in self.confusion)
-        object.__setattr__(self, 'confusion', entries)
-
-
-@dataclass(frozen=True)
 class NamedPath:
     """The text of one instance, such as ``Person › Man 0.87``, and its colour on the picture, such as ``#2f6df2``."""
 
@@ -196,21 +63,35 @@ class NamedPath:
 
 
 @dataclass(frozen=True)
-class Panel:
+class ShownPanel:
     """A picture of the ground truth or of what a system found.
 
     Attributes:
         picture: JPEG.
         paths: Its instances in words.
-        errors: Keys of the error kinds on it.
-        score: How good the system is on this image; higher is better. Pictures on which systems differ most
-            come first.
+        errors: Keys of the kinds of errors on it.
+        score: How good the system is on this image; higher is better.
     """
 
     picture: bytes
     paths: Sequence[NamedPath] = ()
     errors: Sequence[str] = ()
     score: float | None = None
+
+    @property
+    def address(self) -> str:
+        """The picture as an address of a page."""
+        return 'data:image/jpeg;base64,' + base64.b64encode(self.picture).decode()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        with Image.open(io.BytesIO(self.picture)) as picture:
+            return picture.size
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the picture."""
+        return {'paths': [asdict(path) for path in self.paths], 'errors': list(self.errors), 'score': self.score}
 
 
 @dataclass(frozen=True)
@@ -226,8 +107,27 @@ class ComparedImage:
 
     image_id: str
     classes: Sequence[int]
-    ground_truth: Panel
-    panels: Mapping[str, Panel]
+    ground_truth: ShownPanel
+    panels: Mapping[str, ShownPanel]
+
+    @property
+    def scores(self) -> list[float]:
+        """Those of the systems that have one."""
+        return [panel.score for panel in self.panels.values() if panel.score is not None]
+
+    @property
+    def spread(self) -> float:
+        """Distance of the best from the worst system; images on which it is large come first."""
+        return max(self.scores, default=0.0) - min(self.scores, default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the pictures."""
+        return {
+            'image_id': self.image_id,
+            'classes': list(self.classes),
+            'ground_truth': self.ground_truth.to_json(),
+            'panels': {name: panel.to_json() for name, panel in self.panels.items()},
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,31 +137,32 @@ class Comparison:
     Attributes:
         head: What was compared, where and how.
         taxonomy: C classes.
-        counts: How often they occur.
-        metrics: In the order in which they are shown. The first one gives the answer, the first four the big numbers.
+        objects: (C,) int64; evaluated objects.
+        train_images: (C,) int64; None where unknown.
+        metrics: In their order. The first one gives the answer.
         systems: At least one. The others are compared with the first.
         differences: By the name of each further system and key of the metric, its score minus the first one's,
             with the interval of a paired bootstrap.
         error_kinds: In the order in which they are shown.
         images: Pictures.
         panel_score: What the score of a panel is, such as "part of the objects named rightly"; '' to show none.
-
-    Raises:
-        EvaluationError: If its parts do not fit together.
     """
 
     head: Head
     taxonomy: Taxonomy
-    counts: ClassCounts
+    objects: IntArray
+    train_images: IntArray | None
     metrics: Sequence[Metric]
     systems: Sequence[System]
     differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
-    error_kinds: Sequence[ErrorKind] = ()
+    error_kinds: Sequence[CountedKind] = ()
     images: Sequence[ComparedImage] = ()
     panel_score: str = ''
 
-    def __post_init__(self) -> None:
-        check_comparison(self)
+    @property
+    def shown_metrics(self) -> list[Metric]:
+        """Those of the page."""
+        return [metric for metric in self.metrics if metric.on_page]
 
     def difference(self, system: System, metric: Metric) -> Estimate:
         """The score of a further system minus that of the first; without numbers where it was not computed."""
@@ -269,20 +170,32 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures, JSON-serialisable."""
-        return {'format': FORMAT, 'version': VERSION, **_plain(self)}
+        document: dict[str, Any] = _finite({
+            'format': FORMAT,
+            'version': VERSION,
+            'head': asdict(self.head),
+            'taxonomy': self.taxonomy.to_json(),
+            'counts': {
+                'objects': self.objects.tolist(),
+                'train_images': None if self.train_images is None else self.train_images.tolist(),
+            },
+            'metrics': [asdict(metric) for metric in self.metrics],
+            'systems': [system.to_json() for system in self.systems],
+            'differences': {
+                name: {key: asdict(entry) for key, entry in entries.items()}
+                for name, entries in self.differences.items()
+            },
+            'error_kinds': [asdict(kind) for kind in self.error_kinds],
+            'images': [image.to_json() for image in self.images],
+            'panel_score': self.panel_score,
+        })  # fmt: skip
+        return document
 
 
-def _plain(value: Any) -> Any:
-    """What ``json`` can write: dataclasses as objects without their pictures, numbers that are not finite as null."""
-    if isinstance(value, Taxonomy):
-        return value.to_json()
-    if is_dataclass(value):
-        entries = {entry.name: getattr(value, entry.name) for entry in fields(value)}
-        return {name: _plain(entry) for name, entry in entries.items() if not isinstance(entry, bytes)}
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not know."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

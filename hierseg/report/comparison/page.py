@@ -1,10 +1,7 @@
 """The comparison page: one HTML file that needs no network, no server and, to be read, no JavaScript.
 
-The panels of the comparison page: one image with its instances, as JPEG and in words.
-
-Boxes are xyxy in pixels of the image given. Shape letters: H, W the image; C classes.
-
-Writes a comparison: the page, everything it shows as JSON, and the scores as a Markdown table.
+Beside it lie all numbers as JSON and the scores as a Markdown table. Its panels show one image with its instances, as
+JPEG and in words. Boxes are xyxy in pixels of the image given. Shape letters: H, W the image; C classes.
 """
 
 from __future__ import annotations
@@ -28,6 +25,7 @@ from pycocotools import mask as coco_mask
 
 from hierseg.errors import HiersegError
 from hierseg.files import write_atomically, write_json
+from hierseg.metrics.average_precision import RECALLS
 from hierseg.report.comparison.charts import (
     Chart,
     Series,
@@ -40,7 +38,7 @@ from hierseg.report.comparison.charts import (
     y_scale,
 )
 from hierseg.report.comparison.confusion import KIND_WORDS, confusion, levels
-from hierseg.report.comparison.document import ComparedImage, Comparison, NamedPath, Panel
+from hierseg.report.comparison.document import Comparison, NamedPath, ShownPanel
 from hierseg.report.comparison.scores import NONE, answer, big_numbers, cost_rows, score_groups
 from hierseg.report.drawing import (
     SEPARATOR,
@@ -89,7 +87,7 @@ def draw_panel(
     taxonomy: Taxonomy,
     errors: Sequence[str] = (),
     score: float | None = None,
-) -> Panel:
+) -> ShownPanel:
     """Draws instances on an image, each in the colour of its class, whose hue is that of its root class.
 
     Args:
@@ -111,12 +109,12 @@ def draw_panel(
         box = np.asarray(instance.box, dtype=np.float64) * np.tile((size[0] / width, size[1] / height), 2)
         mask = _resized(_decoded(instance.mask, height, width), size)
         drawn.append(DrawnInstance(box, color, label_variants(steps, mark=mark), mask, instance.group_of))
-        paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), _hexadecimal(color)))
+        paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), f'#{color.tobytes().hex()}'))
     small: Picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC).astype(
         np.uint8
     )
     picture, _ = draw_instances(small, drawn, text_size=TEXT_SIZE)
-    return Panel(_jpeg(picture), tuple(paths), tuple(errors), score)
+    return ShownPanel(_jpeg(picture), tuple(paths), tuple(errors), score)
 
 
 def _decoded(mask: npt.NDArray[np.bool_] | bytes | None, height: int, width: int) -> npt.NDArray[np.uint8] | None:
@@ -133,10 +131,6 @@ def _resized(mask: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> npt.N
     return resized
 
 
-def _hexadecimal(color: npt.NDArray[np.uint8]) -> str:
-    return '#' + ''.join(f'{channel:02x}' for channel in color)
-
-
 def _jpeg(picture: Picture) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format='JPEG', quality=QUALITY, optimize=True, progressive=True)
@@ -150,34 +144,22 @@ COLORS = 6
 
 
 @dataclass(frozen=True)
-class ShownPanel:
-    """A panel with what the template needs: its title, its system's position (None: ground truth), address, size."""
-
-    title: str
-    system: int | None
-    panel: Panel
-    address: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
 class ShownImage:
-    """An image with its panels.
+    """An image with what the template needs.
 
     Attributes:
         image_id: Its name.
         classes: Labels of its classes and of all above them.
         names: Names of its classes.
-        leaders: Positions of the systems with the best score on it, '' where none has one or all are equal.
-        panels: Ground truth first.
+        leaders: Positions of the systems with the best score on it; empty where none has one or all are equal.
+        panels: Title and panel, the ground truth first, then each system.
     """
 
     image_id: str
     classes: tuple[int, ...]
     names: tuple[str, ...]
     leaders: tuple[int, ...]
-    panels: tuple[ShownPanel, ...]
+    panels: tuple[tuple[str, ShownPanel], ...]
 
 
 def render_page(document: Comparison) -> str:
@@ -198,7 +180,9 @@ def render_page(document: Comparison) -> str:
         operating=_operating(document),
         training=_training(document),
         **_errors(document),
-        **_pictures(document),
+        images=(images := _images(document)),
+        picture_classes=_picture_classes(document, images),
+        picture_errors=_picture_errors(document),
         colors=COLORS,
         style=Markup(_source(STYLE)),
         script=Markup(script),
@@ -207,7 +191,7 @@ def render_page(document: Comparison) -> str:
 
 
 def _errors(document: Comparison) -> dict[str, Any]:
-    """What the section on errors shows; kinds that no system counted are left out."""
+    """The section on errors; kinds that no system counted are left out."""
     counts = [system.errors for system in document.systems]
     names = levels(document)
     return {
@@ -222,25 +206,10 @@ def _errors(document: Comparison) -> dict[str, Any]:
     }
 
 
-def _pictures(document: Comparison) -> dict[str, Any]:
-    """What the section with pictures shows."""
-    images = _images(document)
-    return {
-        'images': images,
-        'picture_classes': _picture_classes(document, images),
-        'picture_errors': _picture_errors(document),
-    }
-
-
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FileSystemLoader(TEMPLATES)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _source(name: str) -> str:
@@ -249,14 +218,14 @@ def _source(name: str) -> str:
 
 def _precision_recall(document: Comparison) -> list[Chart]:
     """A chart for every group of classes."""
-    groups = dict.fromkeys(group for system in document.systems for group in system.precision_recall)
+    groups = dict.fromkeys(group for system in document.systems for group in system.precision_curves)
     charts = []
     for group in groups:
         series = []
         for position, system in enumerate(document.systems):
-            if group in system.precision_recall:
-                curve = system.precision_recall[group]
-                series.append(Series(system.name, *thinned(curve.recall, curve.precision), position, _dash(position)))
+            if group in system.precision_curves:
+                points = thinned(RECALLS, system.precision_curves[group])
+                series.append(Series(system.name, *points, position, _dash(position)))
         charts.append(
             line_chart(group, series, x=x_scale(0, 1), y=y_scale(0, 1), x_label='recall', y_label='precision')
         )
@@ -300,40 +269,21 @@ def _dash(position: int) -> int:
 
 def _images(document: Comparison) -> list[ShownImage]:
     """The images, those first on which the systems' scores are furthest apart."""
-
-    def spread(image: ComparedImage) -> float:
-        scores = _panel_scores(image, document)
-        return max(scores) - min(scores) if scores else 0.0
-
-    return [_shown(image, document) for image in sorted(document.images, key=lambda image: -spread(image))]
-
-
-def _shown(image: ComparedImage, document: Comparison) -> ShownImage:
-    mask = document.taxonomy.arrays.ancestor_mask
-    scores = _panel_scores(image, document)
-    best = max(scores) if scores and max(scores) > min(scores) else None
-    panels = [_shown_panel('Ground truth', None, image.ground_truth)]
-    for position, system in enumerate(document.systems):
-        panels.append(_shown_panel(system.name, position, image.panels[system.name]))
-    return ShownImage(
-        image.image_id,
-        tuple(sorted({int(above) for label in image.classes for above in mask[label].nonzero()[0]})),
-        tuple(document.taxonomy.names[label] for label in dict.fromkeys(image.classes)),
-        tuple(entry.system for entry in panels if entry.system is not None and entry.panel.score == best is not None),
-        tuple(panels),
-    )
-
-
-def _panel_scores(image: ComparedImage, document: Comparison) -> list[float]:
-    scores = [image.panels[system.name].score for system in document.systems]
-    return [score for score in scores if score is not None]
-
-
-def _shown_panel(title: str, system: int | None, panel: Panel) -> ShownPanel:
-    with Image.open(io.BytesIO(panel.picture)) as picture:
-        width, height = picture.size
-    address = 'data:image/jpeg;base64,' + base64.b64encode(panel.picture).decode()
-    return ShownPanel(title, system, panel, address, width, height)
+    mask, names = document.taxonomy.arrays.ancestor_mask, document.taxonomy.names
+    shown = []
+    for image in sorted(document.images, key=lambda image: -image.spread):
+        panels = [(system.name, image.panels[system.name]) for system in document.systems]
+        best = max(image.scores) if image.spread > 0 else None
+        shown.append(
+            ShownImage(
+                image.image_id,
+                classes=tuple(sorted({int(above) for label in image.classes for above in mask[label].nonzero()[0]})),
+                names=tuple(names[label] for label in dict.fromkeys(image.classes)),
+                leaders=tuple(at for at, (_, panel) in enumerate(panels) if panel.score == best is not None),
+                panels=(('Ground truth', image.ground_truth), *panels),
+            )
+        )
+    return shown
 
 
 def _picture_classes(document: Comparison, images: Sequence[ShownImage]) -> list[dict[str, Any]]:

@@ -1,22 +1,13 @@
-"""The scores and costs of the systems as rows and as big numbers.
-
-Numbers as text, for the page and the table alike.
-
-What the numbers say, in a sentence or two that claims no more than they do.
-"""
+"""Scores and costs as text for page and table: rows, big numbers, and an answer that claims no more than they do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hierseg.report.comparison.document import (
-    Comparison,
-    Costs,
-    Estimate,
-    Metric,
-    System,
-)
+from hierseg.metrics.declarations import Estimate, Metric
+from hierseg.metrics.system import System
+from hierseg.report.comparison.document import Comparison
 
 NONE = '–'
 MINUS = '−'
@@ -35,7 +26,7 @@ def formatted(value: float, spec: str, *, signed: bool = False) -> str:
     return text.replace('-', MINUS)
 
 
-def interval(estimate: Estimate, metric: Metric, *, signed: bool = False) -> str:
+def interval_text(estimate: Estimate, metric: Metric, *, signed: bool = False) -> str:
     """Such as ``0.310 to 0.358``; '' where there is none."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return ''
@@ -71,7 +62,7 @@ def times(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class CostKind:
-    """How a cost is shown: its label, what an answer calls it, its text."""
+    """A cost for people: its label, its name in an answer, its text."""
 
     label: str
     phrase: str
@@ -85,17 +76,11 @@ COSTS: Mapping[str, CostKind] = {
     'peak_memory_mb': CostKind('Peak memory', 'the memory', '{:,.0f} MB'.format),
     'training_seconds': CostKind('Training time', 'the training time', duration),
 }
-"""By the field of :class:`Costs`."""
-
-
-def cost(costs: Costs, kind: str) -> float | None:
-    """A cost by its field."""
-    value: float | None = getattr(costs, kind)
-    return value
+"""By the field of :class:`~hierseg.metrics.system.Costs`."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Conclusion:
     """The answer of a comparison.
 
     Attributes:
@@ -124,9 +109,9 @@ def winners(document: Comparison, metric: Metric) -> frozenset[int]:
     return frozenset(position for position, lead in enumerate(leads, start=1) if lead > 0)
 
 
-def answer(document: Comparison) -> Answer:
+def answer(document: Comparison) -> Conclusion:
     """Answers by the first metric; the others are counted."""
-    metric, first = document.metrics[0], document.systems[0]
+    metric, first = document.shown_metrics[0], document.systems[0]
     others = document.systems[1:]
     if not others:
         return _of_one(document, metric, first)
@@ -134,16 +119,16 @@ def answer(document: Comparison) -> Answer:
     for system in others:
         sentences.append(_difference(document, metric, system))
         sentences += filter(None, [_counts(document, system), _costs(first, system) if len(others) == 1 else ''])
-    return Answer(_headline(document, metric), tuple(sentences))
+    return Conclusion(_headline(document, metric), tuple(sentences))
 
 
-def _of_one(document: Comparison, metric: Metric, system: System) -> Answer:
+def _of_one(document: Comparison, metric: Metric, system: System) -> Conclusion:
     score = system.scores.get(metric.key, Estimate())
     if score.value is None:
-        return Answer(f'{system.name} has no value of {metric.label}.', ())
-    within = interval(score, metric)
+        return Conclusion(f'{system.name} has no value of {metric.label}.', ())
+    within = interval_text(score, metric)
     sentences = (f'The {document.head.confidence:.0%} interval is {within}.',) if within else ()
-    return Answer(f'{system.name} reaches {number(score.value, metric)} in {metric.label}.', sentences)
+    return Conclusion(f'{system.name} reaches {number(score.value, metric)} in {metric.label}.', sentences)
 
 
 def _headline(document: Comparison, metric: Metric) -> str:
@@ -170,7 +155,7 @@ def _difference(document: Comparison, metric: Metric, system: System) -> str:
         f'{system.name} has {number(values[0], metric)} {metric.unit}'.rstrip()
         + f' against {number(values[1], metric)} of {first.name}'
     )
-    within = interval(difference, metric, signed=True)
+    within = interval_text(difference, metric, signed=True)
     if not within:
         return f'{text}; no interval of the difference was computed.'
     text += f': {number(difference.value, metric, signed=True)}, {document.head.confidence:.0%} interval {within}'
@@ -178,10 +163,10 @@ def _difference(document: Comparison, metric: Metric, system: System) -> str:
 
 
 def _counts(document: Comparison, system: System) -> str:
-    """How many metrics are clear, and in whose favour."""
+    """The number of clear metrics, and in whose favour they are."""
     first = document.systems[0]
-    differences = [(document.difference(system, metric), metric) for metric in document.metrics]
-    known = [leading(estimate, metric) for estimate, metric in differences if interval(estimate, metric)]
+    differences = [(document.difference(system, metric), metric) for metric in document.shown_metrics]
+    known = [leading(estimate, metric) for estimate, metric in differences if interval_text(estimate, metric)]
     if len(known) < 2:
         return ''
     better, worse, unclear = known.count(1), known.count(-1), known.count(0)
@@ -194,7 +179,7 @@ def _costs(first: System, system: System) -> str:
     """Ratios of what is known of both systems."""
     ratios = []
     for name, kind in COSTS.items():
-        before, after = cost(first.costs, name), cost(system.costs, name)
+        before, after = getattr(first.costs, name), getattr(system.costs, name)
         if before and after is not None:
             ratios.append(f'{times(after / before)} {kind.phrase}')
     return f'{system.name} costs {_listed(ratios)} of {first.name}.' if ratios else ''
@@ -205,7 +190,7 @@ def _listed(texts: list[str]) -> str:
 
 
 BIG_NUMBERS = 4
-"""The first metrics are shown large."""
+"""So many are shown large: the headlines, then the first ones."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +206,7 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class DifferenceCell:
-    """How a further system differs from the first.
+    """Difference of a further system from the first.
 
     Attributes:
         text: Its score minus the first one's.
@@ -271,7 +256,7 @@ def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
     """Rows by the metric's group, in the order of the document; metrics without any value are left out."""
     extents = _extents(document)
     groups: dict[str, list[ScoreRow]] = {}
-    for metric in document.metrics:
+    for metric in document.shown_metrics:
         row = score_row(document, metric, extent=extents[metric.unit])
         if any(cell.text != NONE for cell in row.cells):
             groups.setdefault(metric.group, []).append(row)
@@ -279,9 +264,9 @@ def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
 
 
 def big_numbers(document: Comparison) -> list[ScoreRow]:
-    """The rows of the first metrics that have values."""
+    """The rows that are shown large."""
     rows = [row for rows in score_groups(document).values() for row in rows]
-    first = list(document.metrics[:BIG_NUMBERS])
+    first = sorted(document.shown_metrics, key=lambda metric: not metric.headline)[:BIG_NUMBERS]
     return sorted((row for row in rows if row.metric in first), key=lambda row: first.index(row.metric))
 
 
@@ -289,7 +274,7 @@ def cost_rows(document: Comparison) -> list[CostRow]:
     """The costs that are known of at least one system."""
     rows = []
     for name, kind in COSTS.items():
-        values = [cost(system.costs, name) for system in document.systems]
+        values: list[float | None] = [getattr(system.costs, name) for system in document.systems]
         known = [value for value in values if value is not None]
         if not known:
             continue
@@ -335,7 +320,7 @@ def _score_cell(score: Estimate, metric: Metric, *, wins: bool, highest: float) 
     if score.low is not None and score.high is not None:
         whisker = (_percent(score.low, highest), _percent(score.high, highest))
     return ScoreCell(
-        number(score.value, metric), interval(score, metric), wins, _percent(score.value, highest), whisker
+        number(score.value, metric), interval_text(score, metric), wins, _percent(score.value, highest), whisker
     )
 
 
@@ -345,7 +330,7 @@ def _difference_cell(document: Comparison, metric: Metric, *, position: int, ext
         return DifferenceCell(NONE, '', '', None, None, None)
     lead = leading(difference, metric)
     direction = 1 if metric.higher_is_better else -1
-    within = interval(difference, metric, signed=True)
+    within = interval_text(difference, metric, signed=True)
     whisker = None
     if difference.low is not None and difference.high is not None:
         ends = sorted(_centred(direction * end, extent) for end in (difference.low, difference.high))
@@ -369,7 +354,7 @@ def _verdict(lead: int, system: System, first: System) -> str:
 def _extents(document: Comparison) -> Mapping[str, float]:
     """The largest difference or end of an interval among the metrics of each unit."""
     extents: dict[str, float] = {}
-    for metric in document.metrics:
+    for metric in document.shown_metrics:
         differences = [document.difference(system, metric) for system in document.systems[1:]]
         ends = [end for entry in differences for end in (entry.value, entry.low, entry.high) if end is not None]
         extents[metric.unit] = max([extents.get(metric.unit, 0.0), *map(abs, ends)])

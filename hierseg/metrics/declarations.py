@@ -1,0 +1,106 @@
+"""Declarations of what is measured: a score or a kind of error says beside its computation what it is.
+
+Without one, a score reaches neither ``results.json`` nor the comparison page: :func:`declared` refuses it by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from hierseg.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score, for people.
+
+    Attributes:
+        key: Its name among the scores.
+        label: Its name on the page.
+        group: Heading under which it stands there.
+        explanation: One sentence.
+        unit: Scores of one unit share the scale of their differences; '' for a part of 1.
+        format: Python's format of the number.
+        higher_is_better: False for a distance.
+        has_interval: Whether it is resampled over images.
+        on_page: Whether the page shows it; ``results.json`` has every score.
+        headline: Whether it is one of the large numbers on top of the page.
+    """
+
+    key: str
+    label: str
+    group: str
+    explanation: str
+    unit: str = ''
+    format: str = '.3f'
+    higher_is_better: bool = True
+    has_interval: bool = False
+    on_page: bool = True
+    headline: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score or a difference with its interval; a number that is not finite becomes None.
+
+    Attributes:
+        value: None where there is none.
+        low: Lower end of the interval; None where it was not computed.
+        high: Upper end.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('value', 'low', 'high'):
+            number = getattr(self, name)
+            finite = number is not None and math.isfinite(number)
+            object.__setattr__(self, name, float(number) if finite else None)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies above or below 0, else 0."""
+        if self.value is None or self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class CountedKind:
+    """A kind that detections or objects are counted by: its key, its name for people, a sentence."""
+
+    key: str
+    label: str
+    explanation: str = ''
+
+
+def declared(metrics: Sequence[Metric], scores: Collection[str], resampled: Collection[str]) -> list[Metric]:
+    """The declarations of scores that were computed, in the order of declaration.
+
+    Args:
+        metrics: All declarations; some may be of scores that were not computed.
+        scores: Keys of the computed scores.
+        resampled: Keys of those that have an interval.
+
+    Raises:
+        EvaluationError: A score is not declared, or twice, or an interval was declared and not computed, or reversely.
+    """
+    keys = [metric.key for metric in metrics]
+    if len(set(keys)) < len(keys) or not set(scores) <= set(keys):
+        wrong = sorted(set(scores) - set(keys)) or sorted({key for key in keys if keys.count(key) > 1})
+        raise EvaluationError(
+            f'the scores {", ".join(wrong)} are not declared once',
+            fix='Declare each by one Metric beside its computation, in the tuple of that module.',
+        )
+    found = [metric for metric in metrics if metric.key in scores]
+    for metric in found:
+        if metric.has_interval != (metric.key in resampled):
+            raise EvaluationError(
+                f'the score {metric.key} is {"" if metric.key in resampled else "not "}resampled',
+                fix=f'Say has_interval={metric.key in resampled} in its Metric.',
+            )
+    return found
