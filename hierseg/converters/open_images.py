@@ -14,7 +14,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
 from multiprocessing import get_context, parent_process
 from os import PathLike
 from pathlib import Path
@@ -108,7 +107,7 @@ def convert_batch(
         AnnotationError: For the first image, in their order, that the options do not tolerate.
     """
     sizes = [stop - start for start, stop in batches_of(last - first, IMAGES_PER_TASK)]
-    pieces = (pool.map if pool else map)(convert, repeat(first, len(sizes)), range(len(sizes)))
+    pieces = (pool.map if pool else map)(convert, [first] * len(sizes), range(len(sizes)))
     parts, summary = [], ConversionSummary()
     for size, (part, counts) in zip(sizes, pieces, strict=True):
         parts.append(part)
