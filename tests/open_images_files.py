@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from hierseg.metrics import encode_mask
+from hierseg.formats.run_lengths import text_of_counts
 from hierseg.taxonomy import Taxonomy
 
 GOLDENS = Path(__file__).parent / 'goldens'
@@ -46,7 +46,7 @@ def write_case(folder: Path, boxes: Any, masks: Any, labels: Any, detections: An
         return [row['mask'].shape[1], row['mask'].shape[0]]
 
     def text(row: Any) -> str:
-        return encode_mask(counts_of(row['mask']))
+        return text_of_counts(counts_of(row['mask']))
 
     written = {
         'boxes': write_csv(

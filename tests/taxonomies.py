@@ -27,6 +27,12 @@ def tree_taxonomy() -> Taxonomy:
     )
 
 
+def lowest_common_ancestors(taxonomy: Taxonomy, first: int, second: int) -> tuple[int, ...]:
+    """The common ancestors (a class is its own) below which there is no other one, ascending; in a tree one at most."""
+    common = (taxonomy.ancestors(first) | {first}) & (taxonomy.ancestors(second) | {second})
+    return tuple(sorted(label for label in common if not common & taxonomy.descendants(label)))
+
+
 @st.composite
 def random_taxonomies(draw: st.DrawFn, max_classes: int = 9, max_parents: int = 3) -> Taxonomy:
     """DAGs of up to ``max_classes`` classes in shuffled label order; trees with one parent at most."""

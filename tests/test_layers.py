@@ -115,7 +115,7 @@ def test_a_forbidden_import_is_found(room: str, source: str) -> None:
 @pytest.mark.parametrize(
     ('room', 'source'),
     [
-        ('converters', 'from hierseg.store import StoreWriter\nfrom hierseg.formats.rle import X'),
+        ('converters', 'from hierseg.store import StoreWriter\nfrom hierseg.formats.run_lengths import X'),
         ('metrics', 'from hierseg.taxonomy import Taxonomy\nfrom hierseg.metrics.records import X'),
         ('models', 'import torch, mmdet\nfrom hierseg.functional import losses\nfrom hierseg import registry'),
         ('apis', 'from hierseg.report import page'),

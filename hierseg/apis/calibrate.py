@@ -31,6 +31,7 @@ from hierseg.apis.runner import (
 )
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
+from hierseg.functional import Relations
 from hierseg.metrics import (
     LocalisedPairs,
     OperatingPoint,
@@ -304,7 +305,7 @@ def calibrate_pairs(
     Raises:
         EvaluationError: No name is known to be right or wrong.
     """
-    named = names_by_threshold(pairs.class_scores, arrays, relative=relative)
+    relations, named = Relations.of(arrays), names_by_threshold(pairs.class_scores, arrays, relative=relative)
     points = operating_curve(pairs, named, arrays, thresholds=THRESHOLDS).points
     if not any(point.correctness >= 0 for point in points):
         raise EvaluationError(
@@ -325,7 +326,7 @@ def calibrate_pairs(
         thresholds=THRESHOLDS,
         points=points,
         other_rules={
-            rule: operating_point(pairs, _named(Decision(arrays, rule=rule), pairs.class_scores), arrays)
+            rule: operating_point(pairs, _named(Decision(relations, rule=rule), pairs.class_scores), arrays)
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
@@ -345,7 +346,8 @@ def names_by_threshold(
         arrays: The taxonomy.
         relative: Whether thresholds are parts of the root class's probability.
     """
-    decisions = [Decision(arrays, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
+    relations = Relations.of(arrays)
+    decisions = [Decision(relations, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
     return np.stack([_named(decision, class_scores) for decision in decisions], axis=1)
 
 

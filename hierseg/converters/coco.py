@@ -46,11 +46,11 @@ from tqdm import tqdm
 from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
-from hierseg.formats import IntArray, rle
+from hierseg.formats import IntArray, run_lengths
 from hierseg.store.store import ImageRow, Instances, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.coco import coco_draft
+from hierseg.taxonomy.formats import coco_draft
 
 # Boxes of COCO are rounded to hundredths and may stick out a little; they are kept as they are.
 OUTSIDE_TOLERANCE = 1.0
@@ -290,36 +290,36 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[byt
     elif isinstance(segmentation, dict):
         counts = _encode_runs(segmentation, height, width)
     else:
-        raise rle.MalformedMaskError('the segmentation is neither polygons nor run lengths')
-    area = rle.check_counts(counts, height, width)
+        raise run_lengths.MalformedMaskError('the segmentation is neither polygons nor run lengths')
+    area = run_lengths.check_counts(counts, height, width)
     return (counts, area) if area else (b'', 0)
 
 
 def _encode_polygons(polygons: list[Any], height: int, width: int) -> bytes:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise rle.MalformedMaskError('a polygon has fewer than three points, or half a point')
+            raise run_lengths.MalformedMaskError('a polygon has fewer than three points, or half a point')
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
-            raise rle.MalformedMaskError('a polygon holds something that is not a number')
+            raise run_lengths.MalformedMaskError('a polygon holds something that is not a number')
         # pycocotools clips, but walks along every edge: a wild coordinate would take gigabytes.
         for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
             if min(values) < -size or max(values) > 2 * size:
-                raise rle.MalformedMaskError('a polygon reaches further outside than the image is large')
+                raise run_lengths.MalformedMaskError('a polygon reaches further outside than the image is large')
     counts: bytes = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))['counts']
     return counts
 
 
 def _encode_runs(segmentation: dict[str, Any], height: int, width: int) -> bytes:
     if segmentation.get('size') != [height, width]:
-        raise rle.MalformedMaskError(
+        raise run_lengths.MalformedMaskError(
             f'the mask has the size {segmentation.get("size")}, its image [{height}, {width}] (height, width)'
         )
     counts = segmentation.get('counts')
     if isinstance(counts, list):
-        return rle.encode_runs(counts, height, width)
+        return run_lengths.encode_runs(counts, height, width)
     if isinstance(counts, str) and counts.isascii():
         return counts.encode()
-    raise rle.MalformedMaskError('the counts are neither a list nor run-length text')
+    raise run_lengths.MalformedMaskError('the counts are neither a list nor run-length text')
 
 
 class ExhaustiveLabels:
@@ -448,7 +448,7 @@ class _Reader:
         self.summary.masks_joined += 1
         try:
             counts, area = encode_segmentation(entry['segmentation'], image.row.height, image.row.width)
-        except rle.MalformedMaskError as error:
+        except run_lengths.MalformedMaskError as error:
             self.broken(MASK_BROKEN, f'the segmentation is malformed: {error}', where)
             return b'', 0
         if not counts:

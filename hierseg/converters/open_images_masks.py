@@ -37,8 +37,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hierseg.errors import AnnotationError
-from hierseg.formats import BoolArray, FloatArray, IntArray, rle
-from hierseg.formats.rle import Mask
+from hierseg.formats import BoolArray, FloatArray, IntArray, run_lengths
+from hierseg.formats.run_lengths import Mask
 from hierseg.store.store import ImageRow, Instances
 
 # The first chunk: its length and name, then width, height, depth, colour type, three methods; then its checksum.
@@ -65,8 +65,8 @@ class PackedMask:
         return len(self.rows), self.width
 
     def runs(self) -> IntArray:
-        """As ``rle.runs_of``."""
-        return rle.runs_of_packed(self.rows, self.width)
+        """As ``run_lengths.runs_of``."""
+        return run_lengths.runs_of_packed(self.rows, self.width)
 
     def pixels(self) -> Mask:
         """(H, W) uint8 of 0 and 1."""
@@ -90,8 +90,8 @@ class PlainMask:
         return height, width
 
     def runs(self) -> IntArray:
-        """As ``rle.runs_of``."""
-        return rle.runs_of(self.values)
+        """As ``run_lengths.runs_of``."""
+        return run_lengths.runs_of(self.values)
 
     def pixels(self) -> Mask:
         """The values."""
@@ -497,13 +497,13 @@ def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple
         return empty
     height, width = size.tolist()
     try:
-        counts = rle.decode_text(text)
-        area = rle.check_counts(counts, height, width)
-    except rle.MalformedMaskError as error:
+        counts = run_lengths.counts_of_text(text)
+        area = run_lengths.check_counts(counts, height, width)
+    except run_lengths.MalformedMaskError as error:
         return Problem(Trouble.MASK_BROKEN, image.id, f'the mask is malformed: {error}', mask_row=row)
     if (height, width) == (image.height, image.width):
         return (counts, float(area), False) if area else empty
-    return _at_image_size(PlainMask(rle.decode_mask(counts, height, width)), image, empty)
+    return _at_image_size(PlainMask(run_lengths.mask_of_counts(counts, height, width)), image, empty)
 
 
 def _at_image_size(
@@ -511,7 +511,7 @@ def _at_image_size(
 ) -> tuple[bytes, float, bool] | Problem:
     resize = mask.shape != (image.height, image.width)
     if resize:
-        mask = PlainMask(rle.resize_nearest(mask.pixels(), image.height, image.width))
+        mask = PlainMask(run_lengths.resize_nearest(mask.pixels(), image.height, image.width))
     runs = mask.runs()
     area = int(runs[1::2].sum())
-    return (rle.compress_runs(runs), float(area), resize) if area else empty
+    return (run_lengths.compress_runs(runs), float(area), resize) if area else empty

@@ -28,8 +28,7 @@ from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPo
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
 from hierseg.files import write_atomically
 from hierseg.taxonomy import read_taxonomy
-from hierseg.taxonomy.class_list import parse_class_list
-from hierseg.taxonomy.files import AnyPath, read_text
+from hierseg.taxonomy.draft import AnyPath, parse_class_list, read_text
 
 BASE_URL = 'https://storage.googleapis.com/openimages/'
 IMAGES_URL = 'https://open-images-dataset.s3.amazonaws.com/'

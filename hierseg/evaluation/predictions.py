@@ -32,6 +32,8 @@ from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
 from hierseg.files import whole_file
+from hierseg.formats.run_lengths import measure, regular, text_of_counts
+from hierseg.functional import Relations
 from hierseg.metrics import (
     BOX_SUBMISSION_COLUMNS,
     MASK_SUBMISSION_COLUMNS,
@@ -39,11 +41,8 @@ from hierseg.metrics import (
     ImageDetections,
     ImageGroundTruth,
     InstanceRows,
-    encode_mask,
     join_boxes_and_masks,
-    measure,
     read_detections,
-    regular,
 )
 from hierseg.models.decision import Decision
 from hierseg.store import ImageRow, Store
@@ -254,7 +253,7 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
     table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
-    decision = Decision(store.taxonomy.arrays)
+    decision = Decision(Relations.of(store.taxonomy.arrays))
     predictions = []
     for index in sorted(range(len(image_ids)), key=image_ids.__getitem__):
         detections = with_shared_regions(table.image(index))
@@ -372,7 +371,7 @@ def submission_rows(image: ImageRow, detections: ImageDetections, class_ids: Seq
             writer.writerow([image.id, class_id, repr(score), repr(x1), repr(x2), repr(y1), repr(y2)])
     else:
         blank = (detections.mask_areas == 0).tolist()
-        texts = [encode_mask(mask) for mask in detections.masks]
+        texts = [text_of_counts(mask) for mask in detections.masks]
         for region, class_id, score in claims:
             if not blank[region]:
                 writer.writerow([image.id, image.width, image.height, class_id, repr(score), texts[region]])

@@ -1,17 +1,11 @@
-"""The masks of a file, decoded, checked and measured.
+"""COCO run lengths of masks: checked and measured before pycocotools sees them, since its C code trusts its input.
 
-Shape letters: N rows of the file, F images.
+Counts are run lengths of background and foreground in turn, column by column, each written as a little-endian number
+in 5-bit digits (bit 5 of a character says that more follow, bit 4 of the last digit is the sign), the fourth and later
+ones as the difference to the run two before. One mask at a time is checked with words on what is wrong
+(:func:`check_counts`), many at a time are measured (:func:`measure`).
 
-Checks COCO run lengths and measures them, many masks at a time, before pycocotools touches them.
-
-pycocotools reads past the end of truncated run lengths and believes any total, so whatever comes from
-a file passes here first. Shape letters: R masks.
-
-The format: run lengths of background and foreground in turn, column by column, each written as a
-little-endian number in 5-bit digits (bit 6 says that more follow, the top bit of the last digit is
-the sign), the fourth and later ones as the difference to the run two before.
-
-Masks as the official files write them: base64(zlib(COCO compressed RLE counts)).
+Shape letters: H height and W width of a mask, K runs, R masks.
 """
 
 from __future__ import annotations
@@ -22,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
@@ -29,10 +24,197 @@ from pycocotools import mask as coco_mask
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 
-_CHUNK_BYTES = 1 << 16  # keeps a chunk's arrays in the cache
-_MAX_DIGITS = 8  # 40 bits are beyond any image
+LARGEST_TEXT = 1 << 26
+"""Bytes that the text of one mask may unpack to."""
+LONGEST_NUMBER = 7
+"""Characters of a count: five bits each hold every count that pycocotools can (32 bits); longer ones are damage."""
+CHUNK_BYTES = 1 << 16
+"""Masks that are measured at a time: it keeps their arrays in the cache."""
 _MORE = 0x20  # the bit of a digit that another follows
 _SIGN = 0x10  # the bit of a last digit that makes it negative
+
+Mask = npt.NDArray[np.uint8]
+
+
+class MalformedMaskError(ValueError):
+    """An encoded mask is damaged; the message says how. Callers add the file and the line."""
+
+
+def parse_counts(counts: bytes) -> IntArray:
+    """The run lengths in compressed COCO counts.
+
+    Args:
+        counts: Each number in characters of five bits, lowest first, bit 5 set where more follow; from
+            the fourth number on the difference to the number two before (pycocotools' ``rleFrString``).
+
+    Returns:
+        (K,) int64.
+
+    Raises:
+        MalformedMaskError: If these are no such numbers, or a run is negative.
+    """
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) == 0:
+        raise MalformedMaskError('there are no run lengths')
+    if codes.min() < 0 or codes.max() > 63:
+        raise MalformedMaskError('a character is none of the run-length alphabet')
+    last = np.flatnonzero(codes < 32)
+    if len(last) == 0 or last[-1] != len(codes) - 1:
+        raise MalformedMaskError('the run lengths are cut off')
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > LONGEST_NUMBER:
+        raise MalformedMaskError('a run length has too many digits')
+    place = np.arange(len(codes)) - np.repeat(first, lengths)
+    numbers = np.add.reduceat((codes & 31) << (5 * place), first)
+    numbers -= ((codes[last] & 16) != 0) * (np.int64(1) << (5 * lengths))
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    if numbers.min() < 0:
+        raise MalformedMaskError('a run length is negative')
+    return numbers
+
+
+def check_counts(counts: bytes, height: int, width: int) -> int:
+    """Checks compressed counts against a size.
+
+    Returns:
+        The number of pixels in the mask.
+
+    Raises:
+        MalformedMaskError: If the runs do not fill the size exactly.
+    """
+    runs = parse_counts(counts)
+    return _check_runs(runs, height, width)
+
+
+def fault_of_counts(counts: bytes, height: int, width: int) -> str:
+    """What is wrong with compressed counts, in words; empty if nothing is."""
+    try:
+        check_counts(counts, height, width)
+    except MalformedMaskError as error:
+        return str(error)
+    return ''
+
+
+def _check_runs(runs: IntArray, height: int, width: int) -> int:
+    if runs.sum() != height * width:
+        raise MalformedMaskError(
+            f'the runs cover {runs.sum()} pixels, {width} x {height} (width x height) has {height * width}'
+        )
+    return int(runs[1::2].sum())
+
+
+def encode_runs(runs: Sequence[object], height: int, width: int) -> bytes:
+    """Compresses uncompressed COCO counts.
+
+    Raises:
+        MalformedMaskError: If they are no whole numbers from 0, or do not fill the size exactly.
+    """
+    numbers = [run for run in runs if isinstance(run, int) and 0 <= run <= height * width]
+    if len(numbers) < len(runs):
+        raise MalformedMaskError(f'a run length is no whole number from 0 to {height * width}')
+    whole = np.asarray(numbers, dtype=np.int64)
+    _check_runs(whole, height, width)
+    return compress_runs(whole)
+
+
+def compress_runs(runs: IntArray) -> bytes:
+    """Compressed counts of (K,) int64 run lengths, those that pycocotools' ``rleToString`` gives."""
+    left = runs.copy()
+    left[3:] -= runs[1:-2]
+    characters = np.empty((len(runs), LONGEST_NUMBER), dtype=np.uint8)
+    used = np.zeros(characters.shape, dtype=bool)
+    rows = np.arange(len(runs))
+    for place in range(LONGEST_NUMBER):
+        digit = left & 31
+        left >>= 5
+        # Done when what is left is the sign alone: 0, or -1 with the sign bit set.
+        more = left != -(digit >> 4)
+        characters[rows, place] = digit + (more << 5) + 48
+        used[rows, place] = True
+        rows, left = rows[more], left[more]
+        if not len(rows):
+            break
+    counts: bytes = characters[used].tobytes()
+    return counts
+
+
+def counts_of_text(text: str) -> bytes:
+    """Counts in the text of the official files: base64 of zlib of compressed counts, which are not checked yet.
+
+    Raises:
+        MalformedMaskError: If the text is something else.
+    """
+    try:
+        packed = binascii.a2b_base64(text)
+    except ValueError as error:
+        raise MalformedMaskError(f'it is not base64 ({error})') from None
+    if text and not packed:
+        raise MalformedMaskError('it is not base64')
+    unpacker = zlib.decompressobj()
+    try:
+        counts = unpacker.decompress(packed, LARGEST_TEXT)
+    except zlib.error as error:
+        raise MalformedMaskError(f'it is not zlib data of base64 ({error})') from None
+    if not unpacker.eof:
+        raise MalformedMaskError('its zlib data is cut off')
+    return counts
+
+
+def text_of_counts(counts: bytes) -> str:
+    """Text of the official files, of compressed counts."""
+    return binascii.b2a_base64(zlib.compress(counts), newline=False).decode('ascii')
+
+
+def counts_of_mask(mask: Mask) -> bytes:
+    """Compressed counts of a mask, (H, W) uint8; every value but 0 is inside. They are those of pycocotools."""
+    return compress_runs(runs_of(mask))
+
+
+def runs_of(mask: Mask) -> IntArray:
+    """The run lengths of a mask, (H, W) uint8; every value but 0 is inside; H and W at least 1.
+
+    Returns:
+        (K,) int64; zeros first, column by column.
+    """
+    return runs_of_packed(np.packbits(mask, axis=1), mask.shape[1])
+
+
+def runs_of_packed(rows: Mask, width: int) -> IntArray:
+    """:func:`runs_of` a mask of one bit a pixel, (H, ⌈W / 8⌉) uint8, highest bit first; W >= 1.
+
+    Neighbouring rows are compared eight pixels to a byte, so that the outline is nearly all that costs time;
+    pycocotools walks down every column.
+    """
+    height, stride = rows.shape
+    values = rows.reshape(-1)
+    changes = values[stride:] ^ values[:-stride]
+    above = np.flatnonzero(changes != 0)
+    bits = np.flatnonzero(np.unpackbits(changes[above]).view(np.bool_))
+    row, byte = np.divmod(above[bits >> 3], stride)
+    column = byte * 8 + (bits & 7)
+    inside = column < width
+    begins, bottom = np.unpackbits(rows[[0, -1]], axis=1, count=width).view(np.bool_)
+    # A column's first pixel follows the last one of the column before.
+    begins[1:] ^= bottom[:-1]
+    bounds = [[0], (column * height + row + 1)[inside], np.flatnonzero(begins) * height, [height * width]]
+    starts = np.concatenate(bounds).astype(np.int64, copy=False)
+    starts.sort()
+    runs: IntArray = starts[1:] - starts[:-1]
+    return runs
+
+
+def mask_of_counts(counts: bytes, height: int, width: int) -> Mask:
+    """(H, W) uint8 of 0 and 1, from counts that :func:`check_counts` has passed."""
+    mask: Mask = coco_mask.decode({'size': [height, width], 'counts': counts})
+    return mask
+
+
+def resize_nearest(mask: Mask, height: int, width: int) -> Mask:
+    """A mask at another size; each pixel takes the value at its centre in the source."""
+    resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +277,10 @@ def measure(
         else:
             bad = min(bad, int(part[wrong]))
     if bad < len(masks):
+        height, width = int(heights[bad]), int(widths[bad])
         raise EvaluationError(
-            f'the mask is not made of valid COCO run lengths for {widths[bad]}×{heights[bad]} pixels',
+            f'the mask is not made of valid COCO run lengths for {width}×{height} pixels: '
+            + fault_of_counts(masks[bad], height, width),
             where=where(bad),
             fix='A mask is base64(zlib(COCO compressed RLE counts)) at the size that its row or image states.',
         )
@@ -152,7 +336,7 @@ class _Runs:
 def _chunks(lengths: IntArray, heights: IntArray) -> Iterator[IntArray]:
     """Indices of masks of one height, of some ten thousand bytes together."""
     order = np.argsort(heights, kind='stable')
-    size = np.cumsum(lengths[order]) // _CHUNK_BYTES
+    size = np.cumsum(lengths[order]) // CHUNK_BYTES
     cuts = (np.diff(heights[order]) != 0) | (np.diff(size) != 0)
     if len(order):
         yield from np.split(order, np.flatnonzero(cuts) + 1)
@@ -178,13 +362,13 @@ def _decode(digits: npt.NDArray[np.uint8], behind: IntArray, num_pixels: IntArra
     num_runs = np.add.reduceat(is_last, begin, dtype=np.int32).astype(np.int64) - 1
     longer = _longer(digits, is_last)
     overlong = np.zeros(len(behind), dtype=bool)
-    overlong[np.searchsorted(behind, longer[_MAX_DIGITS - 1])] = True
+    overlong[np.searchsorted(behind, longer[LONGEST_NUMBER - 1])] = True
     # Six digits hold 2**29: a sum of such differences turns negative before it can wrap around.
     narrow = not len(longer[5]) and int(num_pixels.sum()) < 1 << 29
     dtype = np.dtype(np.int32 if narrow else np.int64)
     last_digits = ((digits & 0x1F) ^ _SIGN).view(np.int8) - np.int8(_SIGN)
     of_digits: npt.NDArray[np.integer[Any]] = last_digits.astype(dtype)
-    for digit, at in enumerate(longer[: _MAX_DIGITS - 1], start=1):
+    for digit, at in enumerate(longer[: LONGEST_NUMBER - 1], start=1):
         of_digits[at] = (of_digits[at] << 5) | (digits[at - digit] & 0x1F)
     padded = num_runs % 2 == 1
     is_last[behind[~padded]] = False
@@ -203,9 +387,9 @@ def _decode(digits: npt.NDArray[np.uint8], behind: IntArray, num_pixels: IntArra
 
 
 def _longer(digits: npt.NDArray[np.uint8], is_last: BoolArray) -> list[IntArray]:
-    """Where the last digits of numbers of more than 1, 2, …, ``_MAX_DIGITS`` digits are; none is at the beginning."""
+    """Places of the last digits of numbers of more than 1, 2, …, ``LONGEST_NUMBER`` digits; none is the first."""
     longer = [np.flatnonzero(is_last[1:] > is_last[:-1]) + 1]
-    while len(longer) < _MAX_DIGITS:
+    while len(longer) < LONGEST_NUMBER:
         at = longer[-1]
         longer.append(at[digits[at - len(longer) - 1] >= _MORE] if len(at) else at)
     return longer
@@ -254,110 +438,3 @@ def _irregular(runs: _Runs) -> BoolArray:
         return np.zeros(len(runs.first), dtype=bool)
     irregular: BoolArray = np.logical_or.reduceat(empty.any(axis=1), runs.first)
     return irregular
-
-
-def encode_mask(counts: bytes) -> str:
-    """The text of one mask.
-
-    Args:
-        counts: COCO compressed run lengths.
-    """
-    return binascii.b2a_base64(zlib.compress(counts), newline=False).decode('ascii')
-
-
-def decode_masks(texts: Sequence[str], *, where: Callable[[int], str]) -> list[bytes]:
-    """COCO compressed run lengths of many masks; their content is not checked yet.
-
-    Args:
-        texts: The masks.
-        where: Says of the index of a mask where it comes from.
-
-    Raises:
-        EvaluationError: At the first text that is not base64 or not zlib.
-    """
-    try:
-        return [zlib.decompress(binascii.a2b_base64(text)) for text in texts]
-    except (ValueError, zlib.error):
-        for index, text in enumerate(texts):
-            try:
-                zlib.decompress(binascii.a2b_base64(text))
-            except (ValueError, zlib.error) as error:
-                raise EvaluationError(
-                    f'the mask cannot be decoded ({error})',
-                    where=where(index),
-                    fix='A mask is base64(zlib(COCO compressed RLE counts)).',
-                ) from None
-        raise
-
-
-@dataclass(frozen=True, eq=False)
-class MaskColumn:
-    """The masks of a file: run lengths (``b''`` for none), areas and tight boxes (N, 4) in pixels."""
-
-    masks: list[bytes]
-    areas: IntArray
-    boxes: IntArray
-
-
-def read_masks(
-    texts: Sequence[str], sizes: IntArray, *, boxed: BoolArray | None = None, where: Callable[[int], str]
-) -> MaskColumn:
-    """Decodes the masks of N rows.
-
-    Args:
-        texts: As the official files write them; those of rows without a mask are not looked at.
-        sizes: (N, 2) int64; height and width, zeros where a row has no mask.
-        boxed: (N,) bool; the rows whose boxes are asked for, None for all. The boxes of others are zeros.
-        where: Says of a row where it stands.
-
-    Raises:
-        EvaluationError: At a mask that cannot be decoded or is of another size.
-    """
-    rows = np.flatnonzero(sizes[:, 0])
-    names = rows.tolist()
-
-    def where_mask(index: int) -> str:
-        return where(names[index])
-
-    given = decode_masks([texts[row] for row in names], where=where_mask)
-    wanted = None if boxed is None else boxed[rows]
-    measures = measure(given, sizes[rows, 0], sizes[rows, 1], boxed=wanted, where=where_mask)
-    for index in np.flatnonzero(measures.irregular).tolist():
-        height, width = sizes[names[index]].tolist()
-        given[index] = regular(given[index], (height, width))
-    if len(rows) == len(texts):
-        return MaskColumn(given, measures.areas, measures.boxes)
-    masks = [b''] * len(texts)
-    for row, mask in zip(names, given, strict=True):
-        masks[row] = mask
-    areas, boxes = np.zeros(len(texts), dtype=np.int64), np.zeros((len(texts), 4), dtype=np.int64)
-    areas[rows], boxes[rows] = measures.areas, measures.boxes
-    return MaskColumn(masks, areas, boxes)
-
-
-def sizes_of_images(images: IntArray, sizes: IntArray, known: IntArray, *, where: Callable[[int], str]) -> IntArray:
-    """(F, 2) mask sizes of images: those known, else of an image's first mask.
-
-    Args:
-        images: (N,) int64; the image of each row, below F.
-        sizes: (N, 2) int64; height and width, zeros where a row has no mask.
-        known: (F, 2) int64; likewise, zeros for images whose size is not known.
-        where: Says of a row where it stands.
-
-    Raises:
-        EvaluationError: At the first mask of another size.
-    """
-    rows = np.flatnonzero(sizes[:, 0])
-    of_images = known.copy()
-    new = rows[of_images[images[rows], 0] == 0][::-1]  # reversed: the first mask of an image is written last
-    of_images[images[new]] = sizes[new]
-    differs = (of_images[images[rows]] != sizes[rows]).any(axis=1)
-    if differs.any():
-        row = int(rows[differs.argmax()])
-        (height, width), (other_height, other_width) = sizes[row].tolist(), of_images[images[row]].tolist()
-        raise EvaluationError(
-            f'the mask is {width}×{height} pixels, the other masks of its image are {other_width}×{other_height}',
-            where=where(row),
-            fix='All masks of an image, of ground truth and detections, need one size.',
-        )
-    return of_images

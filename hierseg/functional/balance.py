@@ -1,4 +1,4 @@
-"""What helps rare classes: offsets of scores, factors of gradients and of losses, for any scheme.
+"""Help for rare classes: offsets of scores, factors of gradients and of losses, for any scheme.
 
 Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
 """
@@ -12,7 +12,7 @@ from hierseg.functional.relations import Relations
 
 
 def expanded_counts(labels: Tensor, weights: Tensor, relations: Relations) -> Tensor:
-    """How often each class occurs among labels; one of a class is one of each of its ancestors.
+    """Counts of each class among labels; one of a class is one of each of its ancestors.
 
     Args:
         labels: (N,) int64 in [0, C]; background counts for no class.
@@ -23,8 +23,9 @@ def expanded_counts(labels: Tensor, weights: Tensor, relations: Relations) -> Te
         (C,) of the weights' dtype.
     """
     per_label = torch.zeros(relations.num_classes + 1, dtype=weights.dtype, device=weights.device)
-    per_label = per_label.index_add(0, labels, weights)
-    return (per_label @ relations.above.to(weights.dtype))[:-1]
+    own = per_label.index_add(0, labels, weights)[:-1]
+    classes, ancestors = relations.ancestor_pairs
+    return own.index_add(0, ancestors, own[classes])
 
 
 def seesaw_offsets(
@@ -129,4 +130,4 @@ def equalization_offsets(lowering: Tensor, labels: Tensor, relations: Relations)
 
 def _wrong(labels: Tensor, relations: Relations) -> Tensor:
     """(N, C) bool; what an object of the label cannot be, and nothing for background."""
-    return ~relations.compatible[labels, :-1] & (labels < relations.num_classes)[:, None]
+    return ~relations.compatible.mask(labels)[:, :-1] & (labels < relations.num_classes)[:, None]

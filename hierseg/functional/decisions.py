@@ -1,4 +1,4 @@
-"""From the probabilities of all classes on a box to the one class to name.
+"""Rules from the probabilities of all classes on a box to the one class to name, and the table of them.
 
 Probabilities are those that a detection claims; the others are zero, however probable the model thought them. With
 a class, all that is above it in a surviving branch is claimed. Every rule names a claimed class.
@@ -8,18 +8,20 @@ Shape letters: N detections, C classes.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from hierseg.taxonomy import TaxonomyArrays
+from hierseg.functional.relations import Relations, add_descendants_
 
 ROUNDING = 1e-5
 """Expected distances that differ by less, in edges, are equal."""
 
 
 def deepest_confident_class(
-    probabilities: Tensor, ancestor_mask: Tensor, depths: Tensor, *, threshold: float, relative: bool = True
+    probabilities: Tensor, relations: Relations, *, threshold: float, relative: bool = True
 ) -> Tensor:
     """Backs off from the leaves: the deepest class that is probable enough.
 
@@ -31,44 +33,44 @@ def deepest_confident_class(
 
     Args:
         probabilities: (N, C) float, background left out.
-        ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v.
-        depths: (C,) int64; 0 for root classes.
+        relations: Of the taxonomy.
         threshold: In (0, 1]; at 1 a class needs all of its root's mass.
         relative: Whether the threshold is a part of the root class's probability.
 
     Returns:
         (N,) int64 labels.
     """
+    depths = relations.depths
     is_root = depths == 0
     root = probabilities.masked_fill(~is_root, -1).argmax(dim=1, keepdim=True)
     needed = threshold * probabilities.gather(1, root) if relative else threshold
-    eligible = ancestor_mask.T[root.squeeze(1)] & (probabilities >= needed)
+    eligible = relations.below.mask(root.squeeze(1))[:, :-1] & (probabilities >= needed)
     eligible = eligible.scatter(1, root, True)
     rank = depths + probabilities / probabilities.amax(dim=1, keepdim=True).clamp(min=1e-12) * 0.5
     return rank.masked_fill(~eligible, -1).argmax(dim=1)
 
 
-def most_probable_leaf(probabilities: Tensor, ancestor_mask: Tensor) -> Tensor:
+def most_probable_leaf(probabilities: Tensor, relations: Relations) -> Tensor:
     """The most probable leaf, whatever the probability of anything above it.
 
     A detection that claims no leaf takes the most probable of the classes below which it claims nothing.
 
     Args:
         probabilities: (N, C) float, background left out; zero for classes that are not claimed.
-        ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v.
+        relations: Of the taxonomy.
 
     Returns:
         (N,) int64 labels.
     """
     claimed = probabilities > 0
-    leaves = claimed & (ancestor_mask.sum(dim=0) == 1)
+    leaves = claimed & ~relations.internal[:-1]
     # Counts the class itself: nothing else at or below it is claimed.
-    lowest = claimed & (claimed.float() @ ancestor_mask.float() < 1.5)
+    lowest = claimed & (add_descendants_(claimed.float(), relations) < 1.5)
     eligible = torch.where(leaves.any(dim=1, keepdim=True), leaves, lowest)
     return probabilities.masked_fill(~eligible, -1).argmax(dim=1)
 
 
-def least_expected_distance(probabilities: Tensor, distances: Tensor, inclusion: Tensor) -> Tensor:
+def least_expected_distance(probabilities: Tensor, relations: Relations) -> Tensor:
     """The class from which the truth is the fewest edges away on average: argmin_c Σ_u m(u) d(c, u).
 
     The truth is an outcome u, "class u and nothing deeper", of the mass m(u) of :func:`outcome_masses`. Of classes
@@ -78,20 +80,22 @@ def least_expected_distance(probabilities: Tensor, distances: Tensor, inclusion:
 
     Args:
         probabilities: (N, C) float, background left out; zero for classes that are not claimed.
-        distances: (C, C) float; edges between classes, ``TaxonomyArrays.distances``.
-        inclusion: (C, C) float; see :func:`inclusion_matrix`.
+        relations: Of the taxonomy; it says how many edges lie between classes.
 
     Returns:
         (N,) int64 labels.
     """
-    masses = outcome_masses(probabilities, inclusion)
-    risks = (masses @ distances).masked_fill(probabilities <= 0, float('inf'))
+    masses = outcome_masses(probabilities, relations)
+    # A detection claims few classes, and only those with a mass need distances.
+    outcomes = (masses > 0).any(dim=0).nonzero().squeeze(1)
+    distances = relations.distances_from(outcomes).to(probabilities.dtype)
+    risks = (masses.index_select(1, outcomes) @ distances).masked_fill(probabilities <= 0, float('inf'))
     tolerated = risks.amin(dim=1, keepdim=True) + ROUNDING * masses.sum(dim=1, keepdim=True)
     return probabilities.masked_fill(risks > tolerated, -1).argmax(dim=1)
 
 
-def outcome_masses(probabilities: Tensor, inclusion: Tensor) -> Tensor:
-    """What is left of every class's probability after all classes below it: the mass of "this and nothing deeper".
+def outcome_masses(probabilities: Tensor, relations: Relations) -> Tensor:
+    """Mass of "this class and nothing deeper": a class's probability less that of all classes below it.
 
     A class's probability is the sum of the masses at or below it, each counted once whatever the number of paths;
     this undoes the sum by inclusion and exclusion. Subtracting the children alone would take a class with two
@@ -101,29 +105,32 @@ def outcome_masses(probabilities: Tensor, inclusion: Tensor) -> Tensor:
     Args:
         probabilities: (N, C) float, background left out; zero for classes that are not claimed, whose mass then
             stays with what is claimed above them.
-        inclusion: (C, C) float; see :func:`inclusion_matrix`.
+        relations: Of the taxonomy.
 
     Returns:
         (N, C), at least zero.
     """
-    return (probabilities @ inclusion).clamp(min=0)
+    sources, targets, factors = relations.inclusion
+    terms = probabilities.index_select(1, sources) * factors.to(probabilities.dtype)
+    return torch.zeros_like(probabilities).index_add_(1, targets, terms).clamp_(min=0)
 
 
-def inclusion_matrix(arrays: TaxonomyArrays) -> Tensor:
-    """The factors of inclusion and exclusion: the inverse of the ancestor mask, or Möbius function of the taxonomy.
+@dataclass(frozen=True)
+class Rule:
+    """One way to name a class of each detection.
 
-    ``[u, v]`` is the factor with which the probability of u counts in the mass of v: 1 for v itself, −1 for its
-    children, and what corrects for classes that several of them share. On a tree it ends with the children.
-
-    Returns:
-        (C, C) float32, whole numbers.
+    Attributes:
+        choose: ``(probabilities, relations, **options)`` → (N,) int64 labels.
+        options: Those of ``threshold`` and ``relative`` that it takes.
     """
-    count = len(arrays.depths)
-    factors = np.zeros((count, count), dtype=np.int64)
-    # Depth by the longest path: everything below a class comes before it.
-    for label in np.argsort(-arrays.depths, kind='stable'):
-        below = arrays.ancestor_mask[:, label].copy()
-        below[label] = False
-        factors[label, label] = 1
-        factors[:, label] -= factors[:, below].sum(axis=1)
-    return torch.from_numpy(factors).float()
+
+    choose: Callable[..., Tensor]
+    options: tuple[str, ...] = ()
+
+
+RULES: Mapping[str, Rule] = {
+    'back_off': Rule(deepest_confident_class, options=('threshold', 'relative')),
+    'leaf': Rule(most_probable_leaf),
+    'distance': Rule(least_expected_distance),
+}
+"""The rules by the names that a config gives them, ``model.test_cfg.rcnn.decision.rule``."""

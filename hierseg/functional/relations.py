@@ -1,12 +1,15 @@
-"""What the losses ask of a taxonomy, as tensors that are looked up by label.
+"""Relations of a taxonomy's classes as tensors that are looked up by label.
 
-Shape letters: C classes, K (class, strict ancestor) pairs, D the most classes at or below one class, A the most
-classes at or above one, L the longest preferred path, R root classes, V leaves. Rows and columns C are background.
+Shape letters: N labels, C classes, K (class, strict ancestor) pairs, A the most classes at or above one, L the longest
+preferred path, R root classes, V leaves. Row and column C are background. A matrix of C × C would take gigabytes for
+thousands of classes, so rows are lists, and only those of the labels at hand become rows of a matrix.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,62 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy import TaxonomyArrays
+
+BLOCK = 2**19
+"""Numbers in a block of rows on a CPU: what is done to a block in turn finds it in the cache."""
+
+FEW_PAIRS = 2
+"""Ancestors per class, on average, that are cheaper to add one by one than by way of their sums."""
+
+WIDEST_FAMILY = 32
+"""Families of up to this size share one table, larger ones one with others of up to twice their size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A set of classes for each label.
+
+    Attributes:
+        starts: (C + 2,) int64; the set of label y stands from ``starts[y]`` to before ``starts[y + 1]``.
+        members: int64, ascending in each set.
+    """
+
+    starts: Tensor
+    members: Tensor
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[np.int64], members: npt.NDArray[np.int64], num_classes: int) -> Rows:
+        """Sets from pairs of a label and a member, by label; background gets itself.
+
+        Args:
+            labels: Ascending, in [0, C).
+            members: Of the same length.
+            num_classes: C.
+        """
+        counts = np.bincount(labels, minlength=num_classes)
+        starts = np.concatenate([[0], np.cumsum(counts), [len(members) + 1]])
+        return cls(torch.from_numpy(starts), torch.from_numpy(np.append(members, num_classes)))
+
+    def places(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Row in (N,) ``labels`` and place in ``members`` of every member of the labels' sets, row by row."""
+        last = self.starts.index_select(0, labels + 1)
+        ends = (last - self.starts.index_select(0, labels)).cumsum(0)
+        places = torch.arange(int(ends[-1]) if len(ends) else 0, device=labels.device)
+        # repeat_interleave says the same and takes five times as long.
+        rows = torch.searchsorted(ends, places, right=True)
+        return rows, places + (last - ends).index_select(0, rows)
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """(N, C + 1) bool; whether a class is in the label's set."""
+        rows, places = self.places(labels)
+        width = len(self.starts) - 1
+        mask = torch.zeros(len(labels) * width, dtype=torch.bool, device=labels.device)
+        return mask.index_fill_(0, rows * width + self.members.index_select(0, places), True).view(-1, width)
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on a device."""
+        return Rows(self.starts.to(device), self.members.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,86 +82,216 @@ class Relations:
 
     Attributes:
         ancestor_pairs: (2, K); class and strict ancestor.
-        descendants: (C + 1, D); each label and its descendants, background alone; filled up with −1.
+        root_pairs: (2, at least C); class and the place in ``root_classes`` of one that is at or above it.
         ancestors: (C + 1, A); each label and its ancestors by every path, background none; filled up with −1.
-        below: (C + 1, C + 1) bool; ``[y, u]`` says that u is y or below it.
-        above: (C + 1, C + 1) bool; ``[y, a]`` says that a is y or above it.
-        compatible: (C + 1, C + 1) bool; ``[y, v]`` says that an object labelled y may be a v: v is at or above
-            some class at or below y. In a tree these are y, its ancestors and its descendants.
+        ancestor_steps: (C + 1, A); the fewest edges up to each of these.
+        below: Each label and its descendants, background alone.
+        below_steps: Edges, as ``ancestor_steps``, for each of the members of ``below``.
+        compatible: What an object labelled y may be: the classes at or above some class at or below y. In a tree
+            these are y, its ancestors and its descendants.
         internal: (C + 1,) bool; whether there are classes below.
+        depths: (C,); edges from a root class by the longest path.
+        steps_to_virtual_root: (C,); the fewest edges, 1 for root classes.
         preferred_paths: (C + 1, L); root class … label by preferred parents, filled up with the label.
         sibling_groups: (C + 1,); 0 for the root classes and background, one number for the children of each class
             that is somebody's preferred parent.
-        distances: (C + 1, C + 1) float32; ``TaxonomyArrays.distances`` over the largest of them; background is
-            infinitely far from all classes.
-        families: From the deepest parents up, the parents of one height, each above its children: (most children +
-            1, parents), filled up with the parent.
+        families: From the deepest parents up, parents of one height, each above its children: (most children + 1,
+            parents), filled up with the parent.
         root_classes: (R,).
         leaves: (V,).
         num_sibling_groups: How many there are.
+        longest_distance: The most edges between two classes, by a common ancestor or the virtual root; at least 1.
     """
 
     ancestor_pairs: Tensor
-    descendants: Tensor
+    root_pairs: Tensor
     ancestors: Tensor
-    below: Tensor
-    above: Tensor
-    compatible: Tensor
+    ancestor_steps: Tensor
+    below: Rows
+    below_steps: Tensor
+    compatible: Rows
     internal: Tensor
+    depths: Tensor
+    steps_to_virtual_root: Tensor
     preferred_paths: Tensor
     sibling_groups: Tensor
-    distances: Tensor
     families: tuple[Tensor, ...]
     root_classes: Tensor
     leaves: Tensor
     num_sibling_groups: int
+    longest_distance: int
 
     @classmethod
-    def of(cls, taxonomy: Taxonomy) -> Relations:
+    def of(cls, arrays: TaxonomyArrays) -> Relations:
         """The tables of a taxonomy, on the CPU."""
-        arrays = taxonomy.arrays
-        above = np.pad(arrays.ancestor_mask, (0, 1))
-        above[-1, -1] = True
-        below = above.T
-        distances = np.full(above.shape, np.inf, dtype=np.float32)
-        distances[:-1, :-1] = arrays.distances / max(arrays.distances.max(), 1)
-        distances[-1, -1] = 0
-        parents = [0 if not parents else parents[0] + 1 for parents in taxonomy.parents]
-        numbers, groups = np.unique([*parents, 0], return_inverse=True)
-        ancestors = [np.flatnonzero(row) for row in arrays.ancestor_mask]
+        count = len(arrays.depths)
+        numbers, groups = np.unique(np.append(arrays.preferred_parents, -1), return_inverse=True)
+        starts, at_or_below, below_steps = arrays.rows_below
+        roots = np.flatnonzero(arrays.preferred_parents < 0)
+        classes = np.repeat(np.arange(count), np.diff(arrays.starts))
+        has_root = arrays.preferred_parents[arrays.at_or_above] < 0
+        root_pairs = np.stack([classes, np.searchsorted(roots, arrays.at_or_above)])[:, has_root]
         return cls(
             ancestor_pairs=torch.from_numpy(arrays.ancestor_pairs.copy()),
-            descendants=_padded([np.flatnonzero(row) for row in below]),
-            ancestors=_padded([*ancestors, np.empty(0, dtype=np.int64)]),
-            below=torch.from_numpy(below.copy()),
-            above=torch.from_numpy(above),
-            compatible=torch.from_numpy(np.stack([above[row].any(axis=0) for row in below])),
-            internal=torch.from_numpy(below.sum(axis=1) > 1),
-            preferred_paths=_preferred_paths(taxonomy),
+            root_pairs=torch.from_numpy(root_pairs),
+            ancestors=_padded(arrays.starts, arrays.at_or_above),
+            ancestor_steps=_padded(arrays.starts, arrays.steps),
+            below=Rows.of(np.repeat(np.arange(count), np.diff(starts)), at_or_below, count),
+            below_steps=torch.from_numpy(np.append(below_steps, 0).astype(np.int64)),
+            compatible=_compatible(arrays),
+            internal=torch.from_numpy(np.append(~arrays.is_leaf, False)),
+            depths=torch.from_numpy(arrays.depths.copy()),
+            steps_to_virtual_root=torch.from_numpy(arrays.steps_to_virtual_root.copy()),
+            preferred_paths=_preferred_paths(arrays),
             sibling_groups=torch.from_numpy(groups.astype(np.int64)),
-            distances=torch.from_numpy(distances),
-            families=_families(taxonomy),
-            root_classes=torch.tensor(taxonomy.root_classes),
-            leaves=torch.tensor(taxonomy.leaves),
+            families=_families(arrays),
+            root_classes=torch.from_numpy(roots),
+            leaves=torch.from_numpy(np.flatnonzero(arrays.is_leaf)),
             num_sibling_groups=len(numbers),
+            longest_distance=max(arrays.longest_distance, 1),
         )
 
     @property
     def num_classes(self) -> int:
         """C."""
-        return len(self.below) - 1
+        return len(self.depths)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables lie."""
+        return self.depths.device
 
     def to(self, device: torch.device) -> Relations:
         """The same on a device; itself where it already is there."""
-        if self.below.device == device:
+        if self.device == device:
             return self
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 value = tuple(part.to(device) for part in value)
-            moved[field.name] = value.to(device) if isinstance(value, Tensor) else value
+            moved[field.name] = value.to(device) if isinstance(value, (Tensor, Rows)) else value
         return Relations(**moved)
+
+    def above_mask(self, labels: Tensor) -> Tensor:
+        """(N, C + 1) bool; whether a class is at or above the label, background above itself alone."""
+        above = self.ancestors[labels]
+        mask = torch.zeros(len(labels), self.num_classes + 1, dtype=torch.bool, device=labels.device)
+        return mask.scatter_(1, torch.where(above < 0, labels[:, None], above), True)
+
+    def is_below(self, classes: Tensor, labels: Tensor) -> Tensor:
+        """(N,) bool; whether the class is the label or below it, background below itself alone."""
+        return (classes == labels) | (self.ancestors[classes] == labels[:, None]).any(dim=1)
+
+    def distances_from(self, labels: Tensor) -> Tensor:
+        """(N, C) int64 edges from (N,) classes: up to a common ancestor, or the virtual root, and down again."""
+        climb = self.steps_to_virtual_root
+        rows, columns = (self.ancestors[labels] >= 0).nonzero(as_tuple=True)
+        pairs, places = self.below.places(self.ancestors[labels][rows, columns])
+        edges = self.ancestor_steps[labels][rows, columns][pairs] + self.below_steps[places]
+        distances = (climb[labels][:, None] + climb).view(-1)
+        return distances.scatter_reduce_(
+            0, rows[pairs] * self.num_classes + self.below.members[places], edges, 'amin'
+        ).view(-1, self.num_classes)
+
+    @cached_property
+    def steps(self) -> tuple[tuple[Tensor, Tensor, Tensor | None], ...]:
+        """Classes, ancestors and factors by which columns become sums over paths, one step after the other.
+
+        Few pairs are one step. Where paths are long, a class takes its parents' sums instead of its ancestors' columns,
+        depth by depth: S(v) = θ(v) − Σ_a μ(v, a) S(a) with the factors of :attr:`inclusion`, which for a class with one
+        parent is θ(v) + S(parent). No factors means that all are one.
+        """
+        if self.ancestor_pairs.shape[1] <= FEW_PAIRS * self.num_classes:
+            return ((self.ancestor_pairs[0], self.ancestor_pairs[1], None),)
+        classes, ancestors, factors = self.inclusion
+        depths = self.depths[classes].masked_fill(classes == ancestors, 0)
+        steps = []
+        for depth in range(1, int(self.depths.max()) + 1):
+            places = (depths == depth).nonzero().squeeze(1)
+            places = places[classes[places].argsort(stable=True)]
+            weights = -factors[places]
+            steps.append((classes[places], ancestors[places], None if (weights == 1).all() else weights))
+        return tuple(steps)
+
+    @cached_property
+    def inclusion(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of inclusion and exclusion: the inverse of the ancestor mask, or Möbius function of the taxonomy.
+
+        Triples of class u, class v at or above it, and the factor with which the probability of u counts in the mass
+        of v: 1 for v itself, −1 for its children, and what corrects for classes that several of them share. On a
+        tree it ends with the children.
+        """
+        factors: list[dict[int, int]] = [{label: 1} for label in range(self.num_classes)]
+        starts, members = self.below.starts.tolist(), self.below.members.tolist()
+        # Depth by the longest path: everything below a class comes before it.
+        for label in self.depths.argsort(descending=True).tolist():
+            own = factors[label]
+            for below in members[starts[label] : starts[label + 1]]:
+                for other, factor in factors[below].items() if below != label else ():
+                    own[other] = own.get(other, 0) - factor
+        found = [(u, v, factor) for v, own in enumerate(factors) for u, factor in own.items() if factor]
+        sources, targets, weights = torch.tensor(found, device=self.device).unbind(1)
+        return sources, targets, weights.float()
+
+
+def row_blocks(values: Tensor) -> list[slice]:
+    """Rows of (N, …) values in blocks that a CPU's cache holds; all in one where it is another device."""
+    count = max(BLOCK // max(values.shape[1], 1), 1) if values.device.type == 'cpu' else max(len(values), 1)
+    return [slice(first, first + count) for first in range(0, max(len(values), 1), count)]
+
+
+def sums_above(values: Tensor, relations: Relations) -> Tensor:
+    """Each class's column plus those of its ancestors; further columns stay as they are.
+
+    Args:
+        values: (N, C) or (N, C + 1).
+        relations: Of the taxonomy.
+    """
+    return _Sums.apply(values, relations, False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def sums_below(values: Tensor, relations: Relations) -> Tensor:
+    """Each class's column plus those of its descendants, arguments as of :func:`sums_above`."""
+    return _Sums.apply(values, relations, True)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def add_ancestors_(values: Tensor, relations: Relations) -> Tensor:
+    """:func:`sums_above` in place, for values that autograd does not follow."""
+    for classes, ancestors, factors in relations.steps:
+        _add_columns_(values, ancestors, classes, factors)
+    return values
+
+
+def add_descendants_(values: Tensor, relations: Relations) -> Tensor:
+    """:func:`sums_below` in place, for values that autograd does not follow."""
+    for classes, ancestors, factors in reversed(relations.steps):
+        _add_columns_(values, classes, ancestors, factors)
+    return values
+
+
+def _add_columns_(values: Tensor, sources: Tensor, targets: Tensor, factors: Tensor | None) -> None:
+    """Adds to the target of every pair of columns the source as it was before."""
+    for block in row_blocks(values):
+        rows = values[block]
+        terms = rows.index_select(1, sources)
+        if factors is not None:
+            terms *= factors.to(terms.dtype)
+        # On a CPU it is a little faster than index_add_, which does the same.
+        rows.scatter_add_(1, targets.expand(len(rows), -1), terms)
+
+
+class _Sums(torch.autograd.Function):
+    """The gradient of sums above are sums below, which autograd would find by way of two more such tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, relations: Relations, below: bool) -> Tensor:
+        ctx.relations, ctx.below = relations, below
+        return (add_descendants_ if below else add_ancestors_)(values.clone(), relations)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (sums_above if ctx.below else sums_below)(gradient, ctx.relations), None, None
 
 
 def max_at_or_below(values: Tensor, relations: Relations) -> Tensor:
@@ -151,34 +339,62 @@ def min_at_or_above(values: Tensor, relations: Relations) -> Tensor:
         values: (N, C).
         relations: Of the taxonomy.
     """
-    classes, ancestors = relations.ancestor_pairs
-    index = classes.expand(len(values), -1)
-    return values.scatter_reduce(1, index, values.index_select(1, ancestors), 'amin')
+    for classes, ancestors, _ in relations.steps:
+        index = classes.expand(len(values), -1)
+        values = values.scatter_reduce(1, index, values.index_select(1, ancestors), 'amin')
+    return values
 
 
-def _padded(rows: list[npt.NDArray[np.int64]]) -> Tensor:
-    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
-    for label, row in enumerate(rows):
-        padded[label, : len(row)] = row
+def _padded(starts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Tensor:
+    """Rows of equal length, filled up with −1, and one for background that has nothing else."""
+    lengths = np.diff(starts)
+    padded = np.full((len(lengths) + 1, lengths.max()), -1, dtype=np.int64)
+    padded[:-1][np.arange(lengths.max()) < lengths[:, None]] = values
     return torch.from_numpy(padded)
 
 
-def _preferred_paths(taxonomy: Taxonomy) -> Tensor:
-    paths = [taxonomy.preferred_path(label) for label in range(taxonomy.num_classes)] + [(taxonomy.num_classes,)]
+def _compatible(arrays: TaxonomyArrays) -> Rows:
+    starts, at_or_below, _ = arrays.rows_below
+    count = len(arrays.depths)
+    labels = np.repeat(np.arange(count), np.diff(starts))
+    # Each class at or below a label brings all that is at or above it.
+    lengths = np.diff(arrays.starts)[at_or_below]
+    places = np.arange(lengths.sum()) + np.repeat(arrays.starts[at_or_below] - np.cumsum(lengths) + lengths, lengths)
+    keys = np.unique(np.repeat(labels, lengths) * count + arrays.at_or_above[places])
+    return Rows.of(keys // count, keys % count, count)
+
+
+def _preferred_paths(arrays: TaxonomyArrays) -> Tensor:
+    parents, paths = arrays.preferred_parents.tolist(), []
+    for label in range(len(parents)):
+        path = [label]
+        while parents[path[-1]] >= 0:
+            path.append(parents[path[-1]])
+        paths.append(path[::-1])
+    paths.append([len(parents)])
     longest = max(map(len, paths))
     return torch.tensor([[*path, *path[-1:] * (longest - len(path))] for path in paths])
 
 
-def _families(taxonomy: Taxonomy) -> tuple[Tensor, ...]:
-    heights = [0] * taxonomy.num_classes
-    # Depth by the longest path: every child comes before its parents.
-    for label in np.argsort(-taxonomy.arrays.depths, kind='stable'):
-        for parent in taxonomy.parents[label]:
-            heights[parent] = max(heights[parent], heights[label] + 1)
+def _families(arrays: TaxonomyArrays) -> tuple[Tensor, ...]:
+    starts, at_or_below, steps = arrays.rows_below
     families = []
-    for height in range(1, max(heights) + 1):
-        parents = [label for label in range(taxonomy.num_classes) if heights[label] == height]
-        most = max(len(taxonomy.children[parent]) for parent in parents)
-        rows = [[parent, *taxonomy.children[parent]] for parent in parents]
-        families.append(torch.tensor([[*row, *row[:1] * (most + 1 - len(row))] for row in rows]).T.contiguous())
+    for height in range(1, arrays.heights.max() + 1):
+        rows = []
+        for parent in np.flatnonzero(arrays.heights == height):
+            row = slice(starts[parent], starts[parent + 1])
+            rows.append([int(parent), *at_or_below[row][steps[row] == 1].tolist()])
+        for part in _of_like_length(rows):
+            most = max(map(len, part))
+            families.append(torch.tensor([[*row, *row[:1] * (most - len(row))] for row in part]).T.contiguous())
     return tuple(families)
+
+
+def _of_like_length(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Parts of which filling up wastes little memory: beyond the first, the longest is at most twice the shortest."""
+    length = WIDEST_FAMILY
+    while rows:
+        if part := [row for row in rows if len(row) <= length]:
+            yield part
+        rows = [row for row in rows if len(row) > length]
+        length *= 2

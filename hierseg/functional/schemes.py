@@ -13,16 +13,7 @@ import torch
 from torch import Tensor
 
 from hierseg.errors import ConfigError, TaxonomyError
-from hierseg.functional.losses import (
-    hierarchical_cross_entropy,
-    marginal_negative_log_likelihood,
-    path_sum_negative_log_likelihood,
-    soft_label_cross_entropy,
-    soft_max_margin,
-)
-from hierseg.functional.probabilities import class_probabilities, most_probable_leaf_or_background, path_sum_logits
 from hierseg.functional.relations import Relations
-from hierseg.functional.sibling_losses import conditional_cross_entropy, path_product_probabilities
 from hierseg.functional.sigmoid_losses import (
     ancestor_positive_bce,
     max_below_probabilities,
@@ -31,27 +22,24 @@ from hierseg.functional.sigmoid_losses import (
     prior_shifted_logits,
     tree_min_bce,
 )
+from hierseg.functional.softmax_losses import (
+    class_probabilities,
+    conditional_cross_entropy,
+    hierarchical_cross_entropy,
+    marginal_negative_log_likelihood,
+    most_probable_leaf_or_background,
+    path_product_probabilities,
+    path_sum_logits,
+    path_sum_negative_log_likelihood,
+    soft_label_cross_entropy,
+    soft_max_margin,
+)
 from hierseg.taxonomy import Taxonomy
 
 
 def own_logits(logits: Tensor, relations: Relations) -> Tensor:
     """The logits as they are; half precision is raised to float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def path_sums(logits: Tensor, relations: Relations) -> Tensor:
-    """:func:`path_sum_logits` of the taxonomy."""
-    return path_sum_logits(logits, relations.ancestor_pairs)
-
-
-def shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
-    """:func:`prior_shifted_logits`, whatever the taxonomy."""
-    return prior_shifted_logits(logits)
-
-
-def outcome_masses(scores: Tensor, relations: Relations) -> Tensor:
-    """:func:`class_probabilities` of the taxonomy."""
-    return class_probabilities(scores, relations.ancestor_pairs)
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ class Scheme:
     """
 
     losses: Callable[..., Tensor]
-    probabilities: Callable[[Tensor, Relations], Tensor] = outcome_masses
+    probabilities: Callable[[Tensor, Relations], Tensor] = class_probabilities
     scores: Callable[[Tensor, Relations], Tensor] = own_logits
     has_background: bool = True
     has_outcomes: bool = True
@@ -96,13 +84,13 @@ def _sigmoids(
     losses: Callable[..., Tensor], probabilities: Callable[[Tensor, Relations], Tensor], **options: float
 ) -> Scheme:
     return Scheme(
-        losses, probabilities, scores=shifted_logits, has_background=False, has_outcomes=False, options=options
+        losses, probabilities, scores=prior_shifted_logits, has_background=False, has_outcomes=False, options=options
     )
 
 
 SCHEMES: Mapping[str, Scheme] = {
     'path_sum': Scheme(
-        marginal_negative_log_likelihood, scores=path_sums, losses_of_logits=path_sum_negative_log_likelihood
+        marginal_negative_log_likelihood, scores=path_sum_logits, losses_of_logits=path_sum_negative_log_likelihood
     ),
     'flat': Scheme(marginal_negative_log_likelihood),
     'margin': Scheme(soft_max_margin, options={'tau': 5.0}),

@@ -31,15 +31,14 @@ PRIOR = 0.01
 """Probability that a head which has learnt nothing gives to each class."""
 
 
-def prior_shifted_logits(logits: Tensor) -> Tensor:
+def prior_shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
     """θ + log(π / (1 − π)) with π = ``PRIOR``: the scores of a head whose logits start at zero.
 
     From one half, 300 negative classes would cost 208 a RoI, and training would begin with unlearning that or with
     diverging. Source: the bias of Lin et al., "Focal loss for dense object detection", ICCV 2017, here a constant so
     that no head needs an initialisation of its own.
 
-    Args:
-        logits: (N, C), θ. Half precision is raised to float32.
+    ``logits`` are (N, C), θ; half precision is raised to float32. No relation of classes matters.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits + math.log(PRIOR / (1 - PRIOR))
@@ -101,12 +100,7 @@ def tree_min_bce(
 def max_below_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     """p(v) = max_{u ∈ D(v)} σ(s_u), the probabilities that :func:`max_constraint_bce` trains.
 
-    Args:
-        scores: (N, C) logits.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
+    (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
     """
     return _with_background(max_at_or_below(scores, relations), relations)
 
@@ -117,12 +111,7 @@ def min_above_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     Rather than the maximum over descendants, because an ancestor is trained on all that is below it and so has seen
     more: where it contradicts a child, the child is what is wrong.
 
-    Args:
-        scores: (N, C) logits.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
+    (N, C + 1) in [0, 1]; column C is background, as above.
     """
     return _with_background(min_at_or_above(scores, relations), relations)
 
@@ -144,15 +133,16 @@ def _among_positives(labels: Tensor, relations: Relations) -> Tensor:
     A place that is not filled is above itself, so that no maximum is empty.
     """
     above = relations.ancestors[labels]
-    places = above.clamp(min=0)
+    # [n, v, i, a]: the i-th class at or above the v-th positive class is the a-th one.
+    over = (relations.ancestors[above.clamp(min=0)][:, :, :, None] == above[:, None, None, :]).any(dim=2)
     filled = (above >= 0)[:, :, None] & (above >= 0)[:, None, :]
     itself = torch.eye(above.shape[1], dtype=torch.bool, device=above.device)
-    return (relations.above[places[:, :, None], places[:, None, :]] & filled) | itself
+    return (over & filled) | itself
 
 
 def _negatives(labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor:
     """(N, C) bool."""
-    negative = ~relations.compatible[labels, :-1]
+    negative = ~relations.compatible.mask(labels)[:, :-1]
     return negative if known is None else negative & known
 
 

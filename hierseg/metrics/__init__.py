@@ -1,6 +1,5 @@
 """Evaluation of instances: the protocols of Open Images and COCO, and how right the names of found objects are."""
 
-from hierseg.formats.run_lengths import Measures, decode_masks, encode_mask, measure, regular
 from hierseg.metrics.average_precision import (
     FREQUENCY_BANDS,
     RECALLS,
@@ -113,7 +112,6 @@ __all__ = [
     'ImageSums',
     'InstanceRows',
     'LocalisedPairs',
-    'Measures',
     'OpenImagesResult',
     'OperatingCurve',
     'OperatingPoint',
@@ -128,9 +126,7 @@ __all__ = [
     'consistent_paths',
     'correctness_interval',
     'count_kinds',
-    'decode_masks',
     'distances_at',
-    'encode_mask',
     'error_kinds',
     'evaluate_files',
     'frequency_bands',
@@ -148,7 +144,6 @@ __all__ = [
     'match_images_by',
     'mean_over_classes',
     'mean_over_thresholds',
-    'measure',
     'operating_curve',
     'operating_point',
     'operating_sums',
@@ -158,7 +153,6 @@ __all__ = [
     'precision_at_recalls',
     'read_detections',
     'read_ground_truth',
-    'regular',
     'resampled_mean_average_precision',
     'summarise',
     'summarise_by',

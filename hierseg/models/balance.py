@@ -1,4 +1,4 @@
-"""Balance options of the hierarchical loss: what the classes have seen so far, and what follows from it.
+"""Balance options of the hierarchical loss: modules that remember what the classes have seen so far.
 
 Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
 
@@ -17,22 +17,22 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional import (
-    Relations,
-    Scheme,
+from hierseg.functional.balance import (
     equalization_offsets,
     expanded_counts,
     gradient_ratio_factors,
     log_prior_offsets,
     seesaw_offsets,
 )
+from hierseg.functional.relations import Relations
+from hierseg.functional.schemes import Scheme
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 from hierseg.taxonomy import Taxonomy
 
 
 class Seesaw(nn.Module):
-    """Mitigation and compensation of :func:`~hierseg.functional.seesaw_offsets` by the labels seen so far.
+    """Mitigation and compensation of :func:`~hierseg.functional.balance.seesaw_offsets` by the labels seen so far.
 
     Args:
         taxonomy: Of the loss.
@@ -66,7 +66,7 @@ class Seesaw(nn.Module):
 
 
 class LogitAdjustment(nn.Module):
-    """The offsets of :func:`~hierseg.functional.log_prior_offsets` by the class counts of the training data.
+    """The offsets of :func:`~hierseg.functional.balance.log_prior_offsets` by the class counts of the training data.
 
     With outcome scores all classes compete and count for the instances labelled exactly so; otherwise siblings by
     preferred parents compete, and a class counts for the instances below it too.
@@ -116,7 +116,7 @@ class LogitAdjustment(nn.Module):
             counts = torch.from_numpy(count_classes(store, expanded=False).instances).double()
         if self.scheme.has_outcomes:
             return log_prior_offsets(counts, torch.zeros(len(counts), dtype=torch.long), tau=self.tau)
-        expanded = counts @ torch.from_numpy(self.taxonomy.arrays.ancestor_mask.astype('float64'))
+        expanded = torch.from_numpy(self.taxonomy.arrays.sums_below(counts.numpy()))
         return log_prior_offsets(expanded, relations.sibling_groups[:-1].cpu(), tau=self.tau)
 
     def _check(self, found: int, where: str) -> None:
@@ -129,7 +129,7 @@ class LogitAdjustment(nn.Module):
 
 
 class GradientBalance(nn.Module):
-    """The gradient factors of :func:`~hierseg.functional.gradient_ratio_factors` by what classes have felt so far.
+    """The factors of :func:`~hierseg.functional.balance.gradient_ratio_factors` by what classes have felt so far.
 
     For schemes with one sigmoid per class. On the way forward the losses are what they were; on the way back the
     gradients of each class's logit are scaled, those that raise it by one factor and those that lower it by another.
@@ -197,12 +197,12 @@ class GradientBalance(nn.Module):
 
 
 class SoftmaxGradientBalance(GradientBalance):
-    """What :class:`GradientBalance` is to sigmoids, for schemes where classes and background share a softmax.
+    """:class:`GradientBalance` for schemes where classes and background share a softmax.
 
     There each gradient that raises a class is the sum of those that lower the others; scaled apart they would be those
     of no objective, and logits would grow without end. So the factors of what lowers classes become offsets of the
-    scores, :func:`~hierseg.functional.equalization_offsets`, and those of what raises them factors of the losses by
-    label. At every step the loss is one of a proper objective, and its gradients are what is summed.
+    scores, :func:`~hierseg.functional.balance.equalization_offsets`, and those of what raises them factors of the
+    losses by label. At every step the loss is one of a proper objective, and its gradients are what is summed.
     """
 
     def forward(

@@ -1,4 +1,4 @@
-"""Which class of a detection to name: a rule that a config chooses, apart from training.
+"""The class of a detection to name, by a rule that a config chooses, apart from training.
 
 Shape letters: M detections, C classes.
 """
@@ -8,32 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional import (
-    deepest_confident_class,
-    inclusion_matrix,
-    least_expected_distance,
-    most_probable_leaf,
-)
-from hierseg.taxonomy import TaxonomyArrays
-
-RULES = ('back_off', 'leaf', 'distance')
+from hierseg.functional.decisions import RULES
+from hierseg.functional.relations import Relations
 
 
 class Decision(nn.Module):
-    """Names a class of each detection by one of three rules, see ``hierseg.functional.decisions``.
+    """Names a class of each detection by one of the rules in ``hierseg.functional.decisions.RULES``.
 
     - ``back_off``: the deepest class with enough of its root class's probability, or enough probability;
     - ``leaf``: the most probable leaf;
     - ``distance``: the class with the least expected distance to the truth, in edges.
 
     Args:
-        arrays: The taxonomy.
+        relations: Of the taxonomy.
         rule: One of them.
-        threshold: How much is enough, in (0, 1]. Only ``back_off`` reads it and the next.
+        threshold: How much is enough, in (0, 1]. Of the three, only ``back_off`` reads it and the next.
         relative: Whether ``threshold`` is a part of the root class's probability.
 
     Raises:
@@ -41,7 +33,7 @@ class Decision(nn.Module):
     """
 
     def __init__(
-        self, arrays: TaxonomyArrays, *, rule: str = 'back_off', threshold: float = 0.5, relative: bool = True
+        self, relations: Relations, *, rule: str = 'back_off', threshold: float = 0.5, relative: bool = True
     ) -> None:
         super().__init__()
         is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
@@ -52,15 +44,11 @@ class Decision(nn.Module):
                 fix=f'Use one of the rules {", ".join(RULES)}, a threshold in (0, 1], and relative=True or False.',
             )
         self.rule, self.threshold, self.relative = rule, threshold, relative
-        # Not persistent: they follow from the taxonomy, so a checkpoint fits whatever the rule.
-        self.register_buffer('ancestor_mask', torch.from_numpy(arrays.ancestor_mask.copy()), persistent=False)
-        self.register_buffer('depths', torch.from_numpy(arrays.depths.copy()), persistent=False)
-        if rule == 'distance':
-            self.register_buffer('distances', torch.from_numpy(arrays.distances.copy()).float(), persistent=False)
-            self.register_buffer('inclusion', inclusion_matrix(arrays), persistent=False)
+        # No buffers: they follow from the taxonomy, so a checkpoint fits whatever the rule.
+        self._relations = relations
 
     @classmethod
-    def of(cls, test_cfg: Mapping[str, Any] | None, arrays: TaxonomyArrays) -> Decision:
+    def of(cls, test_cfg: Mapping[str, Any] | None, relations: Relations) -> Decision:
         """The rule that ``test_cfg`` of the R-CNN stage has under ``decision``; the default without.
 
         Raises:
@@ -75,7 +63,7 @@ class Decision(nn.Module):
                 where='test_cfg.rcnn.decision' if unknown else 'test_cfg.rcnn',
                 fix="Write decision=dict(rule='back_off', threshold=0.5, relative=True).",
             )
-        return cls(arrays, **options)
+        return cls(relations, **options)
 
     def forward(self, class_scores: Tensor) -> Tensor:
         """The class to name.
@@ -86,10 +74,6 @@ class Decision(nn.Module):
         Returns:
             (M,) int64 labels.
         """
-        if self.rule == 'leaf':
-            return most_probable_leaf(class_scores, self.ancestor_mask)
-        if self.rule == 'distance':
-            return least_expected_distance(class_scores, self.distances, self.inclusion)
-        return deepest_confident_class(
-            class_scores, self.ancestor_mask, self.depths, threshold=self.threshold, relative=self.relative
-        )
+        self._relations = self._relations.to(class_scores.device)
+        rule = RULES[self.rule]
+        return rule.choose(class_scores, self._relations, **{name: getattr(self, name) for name in rule.options})

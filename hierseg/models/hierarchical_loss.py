@@ -16,7 +16,8 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional import Relations, complete_options, find_scheme
+from hierseg.functional.relations import Relations
+from hierseg.functional.schemes import complete_options, find_scheme
 from hierseg.models.balance import GRADIENT_BALANCE, build_balances
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy, read_taxonomy
@@ -76,7 +77,7 @@ class HierarchicalLoss(nn.Module):
         self.balance = build_balances(balance, self.taxonomy, self._scheme)
         self._score_balances = [module for module in self.balance.values() if hasattr(module, 'offsets')]
         # No buffers: they follow from the taxonomy, so a checkpoint need not carry them.
-        self._relations = Relations.of(self.taxonomy)
+        self._relations = Relations.of(self.taxonomy.arrays)
 
     def get_cls_channels(self, num_classes: int) -> int:
         """C + 1, or C for schemes without a channel for background, once the head's class count is the taxonomy's.
@@ -95,7 +96,7 @@ class HierarchicalLoss(nn.Module):
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """(N, C + 1) probability of every class and, last, of background."""
         with torch.autocast(cls_score.device.type, enabled=False):
-            relations = self._relations_on(cls_score.device)
+            relations = self.relations_on(cls_score.device)
             return self._scheme.probabilities(self._scheme.scores(cls_score, relations), relations)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -105,9 +106,9 @@ class HierarchicalLoss(nn.Module):
         or background. ``acc`` counts all RoIs, ``acc_classes`` those with an object.
         """
         with torch.autocast(cls_score.device.type, enabled=False):
-            relations = self._relations_on(cls_score.device)
+            relations = self.relations_on(cls_score.device)
             chosen = self._scheme.chosen(self._scheme.scores(cls_score.detach(), relations), relations)
-        agrees = relations.below[labels, chosen].float() * 100
+        agrees = relations.is_below(chosen, labels).float() * 100
         objects = agrees[labels < self.taxonomy.num_classes]
         return {'acc': _mean(agrees), 'acc_classes': _mean(objects)}
 
@@ -135,8 +136,8 @@ class HierarchicalLoss(nn.Module):
         Returns:
             A scalar, or (N,) without reduction.
         """
-        # Log-sum-exp of half-precision logits would lose small masses. What need not be done is not: to leave an
-        # autocast that is off, or to multiply by one and back again, costs a twentieth of a cross-entropy each.
+        # Log-sum-exp of half-precision logits would lose small masses. To leave an autocast that is off, or to
+        # multiply by one, would cost a twentieth of a cross-entropy each, there and back.
         device = cls_score.device.type
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
@@ -149,23 +150,23 @@ class HierarchicalLoss(nn.Module):
         if not self.balance:
             return self._losses(logits, labels=labels, known=known)
         for balance in self._score_balances:
-            balance.observe(labels, weights, self._relations_on(logits.device))
+            balance.observe(labels, weights, self.relations_on(logits.device))
         losses_of = partial(self._losses, labels=labels, known=known)
         if GRADIENT_BALANCE in self.balance:
             return self.balance[GRADIENT_BALANCE](losses_of, logits, labels, weights)
         return losses_of(logits)
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
-        relations = self._relations_on(logits.device)
+        relations = self.relations_on(logits.device)
         if self._scheme.losses_of_logits and not self._score_balances:
             return self._scheme.losses_of_logits(logits, labels, relations, known=known, **self.options)
         scores = self._scheme.scores(logits, relations)
         offsets = [balance.offsets(scores, labels, relations) for balance in self._score_balances]
         return self._scheme.losses(sum(offsets, start=scores), labels, relations, known=known, **self.options)
 
-    def _relations_on(self, device: torch.device) -> Relations:
-        if self._relations.below.device != device:
-            self._relations = self._relations.to(device)
+    def relations_on(self, device: torch.device) -> Relations:
+        """The tables of the taxonomy on a device, where they stay."""
+        self._relations = self._relations.to(device)
         return self._relations
 
 

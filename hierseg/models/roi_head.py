@@ -6,21 +6,25 @@ Shape letters: B images, N RoIs of an image, C classes, R root classes, M detect
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from mmcv.ops import batched_nms
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
+from hierseg.functional.relations import Relations
 from hierseg.models.decision import Decision
 from hierseg.models.hierarchical_loss import HierarchicalLoss
-from hierseg.models.mask_channels import MaskChannels, mask_channel_of_classes
-from hierseg.models.verified import KnownClasses, hand_over
+from hierseg.models.verified import KnownClasses, pass_known_classes
 from hierseg.registry import MODELS
+from hierseg.taxonomy import Taxonomy
+
+MaskChannels = Literal['shared', 'root', 'class']
 
 
 @MODELS.register_module()
@@ -39,7 +43,7 @@ class HierarchicalRoIHead(StandardRoIHead):
     Args:
         mask_channels: Which classes share a mask, in training and testing: ``shared`` all, ``root`` those of one
             root class, ``class`` none; an instance has the mask of its label (of its root class). See
-            :func:`~hierseg.models.mask_channels.mask_channel_of_classes`.
+            :func:`mask_channel_of_classes`.
         verified: Arguments of :class:`~hierseg.models.verified.KnownClasses`: on each image, classes that nobody
             verified leave the loss of its RoIs. None: whatever is not annotated is not there.
         *args: As mmdet's.
@@ -71,10 +75,7 @@ class HierarchicalRoIHead(StandardRoIHead):
                 fix='Set reg_class_agnostic=True.',
             )
         taxonomy = self.bbox_head.loss_cls.taxonomy
-        arrays = taxonomy.arrays
-        for name in ('ancestor_mask', 'depths'):
-            self.register_buffer(name, torch.from_numpy(getattr(arrays, name).copy()), persistent=False)
-        self.decision = Decision.of(self.test_cfg, arrays)
+        self.decision = Decision.of(self.test_cfg, self.bbox_head.loss_cls.relations_on(torch.device('cpu')))
         if self.with_mask:
             channels = mask_channel_of_classes(self.mask_head, taxonomy, mask_channels)
             self.register_buffer('mask_channel_of', channels, persistent=False)
@@ -108,8 +109,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         class_scores = suppress_per_root(
             boxes,
             probabilities,
-            self.ancestor_mask[:, self.depths == 0],
-            self.depths == 0,
+            self.bbox_head.loss_cls.relations_on(boxes.device),
             score_threshold=test_cfg.score_thr,
             nms=test_cfg.nms,
         )
@@ -139,7 +139,7 @@ class HierarchicalRoIHead(StandardRoIHead):
     def bbox_loss(self, x: tuple[Tensor], sampling_results: list[Any]) -> dict[str, Any]:
         """The losses of mmdet's box head; its loss also gets the classes that are known where each RoI lies."""
         loss = self.bbox_head.loss_cls
-        with nullcontext() if self._known is None else hand_over(loss, self._known_at(sampling_results)):
+        with nullcontext() if self._known is None else pass_known_classes(loss, self._known_at(sampling_results)):
             results = super().bbox_loss(x, sampling_results)
             scores = results['cls_score']
             if not len(scores):
@@ -194,8 +194,7 @@ class HierarchicalRoIHead(StandardRoIHead):
 def suppress_per_root(
     boxes: Tensor,
     probabilities: Tensor,
-    below_root: Tensor,
-    is_root: Tensor,
+    relations: Relations,
     *,
     score_threshold: float,
     nms: dict[str, Any],
@@ -208,8 +207,7 @@ def suppress_per_root(
     Args:
         boxes: (N, 4) xyxy, pixels.
         probabilities: (N, C), background left out.
-        below_root: (C, R) bool; class is the root class or below it.
-        is_root: (C,) bool.
+        relations: Of the taxonomy.
         score_threshold: Probabilities at or below it claim nothing.
         nms: Arguments of ``mmcv.ops.batched_nms``.
 
@@ -217,11 +215,50 @@ def suppress_per_root(
         (N, C) probabilities, zero where the box was suppressed in all branches of the class or where
         they do not reach the threshold.
     """
-    root_probabilities = probabilities[:, is_root]
+    root_probabilities = probabilities.index_select(1, relations.root_classes)
     rows, roots = torch.nonzero(root_probabilities > score_threshold, as_tuple=True)
     survives = torch.zeros_like(root_probabilities, dtype=torch.bool)
     if len(rows):
         _, keep = batched_nms(boxes[rows], root_probabilities[rows, roots].contiguous(), roots, nms)
         survives[rows[keep], roots[keep]] = True
-    claimed = (survives.float() @ below_root.T.float()) > 0
-    return probabilities * (claimed & (probabilities > score_threshold))
+    classes, places = relations.root_pairs
+    claimed = torch.zeros_like(probabilities).index_add_(1, classes, survives.to(probabilities).index_select(1, places))
+    return probabilities * ((claimed > 0) & (probabilities > score_threshold))
+
+
+def mask_channel_of_classes(mask_head: nn.Module, taxonomy: Taxonomy, mask_channels: MaskChannels) -> Tensor:
+    """The channel of each class in an mmdet mask head.
+
+    Args:
+        mask_head: One whose channels mmdet chooses by label, such as ``FCNMaskHead``.
+        taxonomy: The classes.
+        mask_channels: ``shared``: one mask for all classes; ``root``: one for each root class, by the preferred
+            parents of a class, in the order of their labels; ``class``: one for each class, internal ones too.
+
+    Returns:
+        (C,) int64.
+
+    Raises:
+        ConfigError: On another word, or a head with another number of channels.
+    """
+    arrays = taxonomy.arrays
+    if mask_channels == 'shared':
+        channels = np.zeros(taxonomy.num_classes, dtype=np.int64)
+    elif mask_channels == 'root':
+        channels = np.searchsorted(np.flatnonzero(arrays.preferred_parents < 0), arrays.preferred_roots)
+    elif mask_channels == 'class':
+        channels = np.arange(taxonomy.num_classes)
+    else:
+        raise ConfigError(
+            f'mask_channels={mask_channels!r}', where='HierarchicalRoIHead', fix='Use shared, root or class.'
+        )
+    shared = mask_channels == 'shared'
+    count = taxonomy.num_classes if shared else int(channels.max()) + 1
+    if mask_head.class_agnostic != shared or mask_head.num_classes != count:
+        raise ConfigError(
+            f'mask_channels={mask_channels!r} and a mask head with class_agnostic={mask_head.class_agnostic}, '
+            f'num_classes={mask_head.num_classes}',
+            where='HierarchicalRoIHead',
+            fix=f'Give it class_agnostic={shared}, num_classes={count}.',
+        )
+    return torch.from_numpy(channels)

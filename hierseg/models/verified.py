@@ -1,4 +1,4 @@
-"""Which classes are known on an image: where nobody looked for a class, a box without it says nothing about it.
+"""The classes known on an image: where nobody looked for a class, a box without it says nothing about it.
 
 Shape letters: B images, C classes, K labels of one image, N RoIs.
 """
@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hierseg.errors import ConfigError
+from hierseg.formats import BoolArray, IntArray
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
-from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 from hierseg.taxonomy.compare import require_same_taxonomy
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 WHERE = 'verified'
 
@@ -113,10 +110,10 @@ class KnownClasses:
             *([sample.ignored_instances.labels] if 'ignored_instances' in sample else []),
         ]
         present = np.concatenate([positive, *(labels.cpu().numpy() for labels in annotated)])
-        return known_classes(present, negative, self.taxonomy.arrays.ancestor_mask)
+        return known_classes(present, negative, self.taxonomy.arrays)
 
 
-def known_classes(positive: IntArray, negative: IntArray, ancestor_mask: BoolArray) -> BoolArray:
+def known_classes(positive: IntArray, negative: IntArray, arrays: TaxonomyArrays) -> BoolArray:
     """Classes whose presence on one image follows from what was verified there.
 
     An ancestor of a present class is present, a descendant of an absent one is absent; by any path where there are
@@ -126,14 +123,16 @@ def known_classes(positive: IntArray, negative: IntArray, ancestor_mask: BoolArr
     Args:
         positive: (K,) labels present; any order, repeated or not.
         negative: (K,) labels absent.
-        ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v.
+        arrays: The taxonomy.
 
     Returns:
         (C,) bool.
     """
-    present = ancestor_mask[positive].any(axis=0)
-    absent = ancestor_mask[:, negative[~present[negative]]].any(axis=1)
-    known: BoolArray = present | absent
+    known: BoolArray = np.zeros(len(arrays.depths), dtype=bool)
+    for label in np.unique(positive):
+        known[arrays.above(label)] = True
+    for label in negative[~known[negative]]:
+        known[arrays.below(label)] = True
     return known
 
 
@@ -157,7 +156,7 @@ def weighted_draw(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
     return torch.zeros_like(candidates).scatter(1, first, True) & candidates
 
 
-def hand_over(loss: nn.Module, known: Tensor) -> RemovableHandle:
+def pass_known_classes(loss: nn.Module, known: Tensor) -> RemovableHandle:
     """Gives a loss the classes that count, for as long as the result is open as a context.
 
     mmdet's box heads call their loss without a place for it, and every one of them does.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 
-from hierseg.models.merge import MergedInstances
+from hierseg.models.two_layer_ensemble import MergedInstances
 from hierseg.report.drawing import (
     BACKGROUND,
     FAINT,

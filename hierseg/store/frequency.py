@@ -79,9 +79,8 @@ class TrainingLabels:
         if not expanded:
             return images, labels
         # Each pair becomes one for each ancestor of its class: at real scale, pairs are few and matrices are not.
-        above, ancestors = np.nonzero(self.taxonomy.arrays.ancestor_mask)
-        count = np.bincount(above, minlength=classes)
-        first = np.cumsum(count) - count
+        arrays = self.taxonomy.arrays
+        first, count, ancestors = arrays.starts[:-1], np.diff(arrays.starts), arrays.at_or_above
         images = np.repeat(images, count[labels])
         labels = ancestors[_ranges(first[labels], count[labels])]
         images, labels = np.divmod(np.unique(images * classes + labels), classes)
@@ -93,7 +92,7 @@ class TrainingLabels:
         classes = self.taxonomy.num_classes
         instances = np.bincount(self.labels, minlength=classes)
         if expanded:
-            instances = instances @ self.taxonomy.arrays.ancestor_mask
+            instances = self.taxonomy.arrays.sums_below(instances)
         return ClassCounts(np.bincount(labels, minlength=classes), instances)
 
     def counts_of_draws(self, draws: FloatArray, *, expanded: bool = True) -> tuple[FloatArray, FloatArray]:
@@ -110,7 +109,7 @@ class TrainingLabels:
         classes = self.taxonomy.num_classes
         drawn = np.bincount(labels, weights=draws[images], minlength=classes).astype(np.float64)
         instances = np.bincount(self.labels, weights=draws[self.images], minlength=classes).astype(np.float64)
-        return drawn, instances @ self.taxonomy.arrays.ancestor_mask if expanded else instances
+        return drawn, self.taxonomy.arrays.sums_below(instances) if expanded else instances
 
     def frequencies(self, *, instance_aware: bool = False, expanded: bool = True) -> FloatArray:
         """How frequent each class is: f of the published formulas.

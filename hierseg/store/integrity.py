@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hierseg.errors import ConfigError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.formats.rle import MalformedMaskError, check_counts
+from hierseg.formats.run_lengths import MalformedMaskError, check_counts
 from hierseg.store.store import Store
 
 ALLOWED_PIXELS = 2.0

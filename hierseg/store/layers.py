@@ -40,7 +40,7 @@ import numpy.typing as npt
 from hierseg.errors import ConfigError, StoreError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.store.store import ImageRow, Instances, Store
-from hierseg.taxonomy.graph import Taxonomy
+from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 
 LARGEST_COVERED_SHARE = 0.25
 """A box that covers more of a target box than this is spared."""
@@ -116,15 +116,14 @@ class LayerClasses:
         labels: (K,) int64; their labels in the full taxonomy.
         layer_labels: (C,) int64; full label → label in the layer, -1 for classes that are dropped.
         painted: (C,) bool; classes of which boxes are painted grey.
-        negatives: (C, K) bool; a class verified as absent tells that these classes of the layer are absent:
-            itself, and all below it.
+        arrays: The full taxonomy.
     """
 
     taxonomy: Taxonomy
     labels: IntArray
     layer_labels: IntArray
     painted: BoolArray
-    negatives: BoolArray
+    arrays: TaxonomyArrays
 
     @classmethod
     def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
@@ -144,7 +143,6 @@ class LayerClasses:
         positions = np.full(taxonomy.num_classes, -1, dtype=np.int64)
         positions[labels] = np.arange(len(labels))
         arrays = taxonomy.arrays
-        has_children = arrays.ancestor_mask.sum(axis=0) > 1
         return cls(
             taxonomy=Taxonomy(
                 tuple(taxonomy.ids[label] for label in labels),
@@ -153,9 +151,18 @@ class LayerClasses:
             ),
             labels=labels,
             layer_labels=positions if layer else positions[arrays.preferred_roots],
-            painted=has_children & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
-            negatives=arrays.ancestor_mask[labels].T,
+            painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
+            arrays=arrays,
         )
+
+    def implied_absent(self, absent: IntArray) -> IntArray:
+        """Labels of the layer that classes verified as absent tell to be absent, themselves and all below, ascending.
+
+        Args:
+            absent: (N,) int64; labels of the full taxonomy.
+        """
+        below = np.concatenate([self.labels[:0], *map(self.arrays.below, absent)])
+        return np.flatnonzero(np.isin(self.labels, below))
 
 
 def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
@@ -370,7 +377,7 @@ class LayerView:
         present, absent = self.store.verified(self.store_row(row))
         positive = np.unique(self.classes.layer_labels[present])
         positive = positive[positive >= 0]
-        negative = np.flatnonzero(self.classes.negatives[absent].any(axis=0))
+        negative = self.classes.implied_absent(absent)
         return positive, np.setdiff1d(negative, positive, assume_unique=True)
 
     def row_of(self, image_id: str) -> int:

@@ -1,8 +1,10 @@
-"""The taxonomy as frozen matrices, for forward(), matching and sampling.
+"""The taxonomy as frozen tables, for forward(), matching and sampling.
 
-Shape letters: C classes, K ancestor pairs. No class is its own ancestor unless said so.
+Shape letters: C classes, K ancestor pairs, P such pairs and each class with itself. No class is its own ancestor
+unless said so.
 
-Memory: 13 bytes for each pair of classes once all matrices are in use, so 1.3 GB at 10,000 classes.
+What training needs is a list of pairs: their number grows with classes and depth. Matrices of C × C are made when they
+are first asked for, which takes up to 13 bytes for each pair of classes: 1 MB at 300 classes, 2.3 GB at 13,204.
 """
 
 from __future__ import annotations
@@ -15,78 +17,108 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from hierseg.formats import BoolArray, IntArray
+
 StepArray = npt.NDArray[np.int32]
 AnyArray = TypeVar('AnyArray', bound=npt.NDArray[Any])
 
 
 @dataclass(frozen=True, eq=False)
 class TaxonomyArrays:
-    """Read-only matrices of a taxonomy.
+    """Read-only tables of a taxonomy.
 
     Attributes:
-        ancestor_mask: (C, C) bool; ``[v, a]`` says that a is v or an ancestor of v, by any path.
-        up_steps: (C, C) int32; ``[v, a]`` is the fewest edges from v up to a, 0 for v itself; -1 if a is
-            not above v.
+        starts: (C + 1,) int64; the pairs of class v are those from ``starts[v]`` to before ``starts[v + 1]``.
+        at_or_above: (P,) int64; each class and its ancestors by any path, class by class, ascending in each.
+        steps: (P,) int32; the fewest edges from the class up to it, 0 for the class itself.
         depths: (C,) int64; edges from a root class down to v by the longest path; 0 for root classes.
         preferred_parents: (C,) int64; label of the preferred parent, -1 for root classes.
         preferred_roots: (C,) int64; the root class reached by preferred parents.
     """
 
-    ancestor_mask: BoolArray
-    up_steps: StepArray
+    starts: IntArray
+    at_or_above: IntArray
+    steps: StepArray
     depths: IntArray
     preferred_parents: IntArray
     preferred_roots: IntArray
 
     @classmethod
     def from_parents(cls, parents: Sequence[Sequence[int]], *, order: Sequence[int]) -> TaxonomyArrays:
-        """Builds the matrices.
+        """Builds the tables.
 
         Args:
             parents: Parent labels of each class, the preferred one first.
             order: All labels, every parent before its children.
         """
         count = len(parents)
-        up_steps = np.full((count, count), -1, dtype=np.int32)
+        steps_up: list[dict[int, int]] = [{} for _ in range(count)]
         depths = np.zeros(count, dtype=np.int64)
         preferred_parents = np.full(count, -1, dtype=np.int64)
         preferred_roots = np.arange(count, dtype=np.int64)
         for label in order:
+            steps = steps_up[label] = {label: 0}
             for parent in parents[label]:
-                steps = up_steps[parent] + 1
-                shorter = (steps > 0) & ((up_steps[label] < 0) | (steps < up_steps[label]))
-                up_steps[label, shorter] = steps[shorter]
+                for above, more in steps_up[parent].items():
+                    steps[above] = min(steps.get(above, count), more + 1)
                 depths[label] = max(depths[label], depths[parent] + 1)
-            up_steps[label, label] = 0
             if parents[label]:
                 preferred_parents[label] = parents[label][0]
                 preferred_roots[label] = preferred_roots[parents[label][0]]
+        rows = [sorted(steps.items()) for steps in steps_up]
+        pairs = np.array([pair for row in rows for pair in row], dtype=np.int64)
         return cls(
-            ancestor_mask=_read_only(up_steps >= 0),
-            up_steps=_read_only(up_steps),
+            starts=_read_only(np.cumsum([0, *map(len, rows)])),
+            at_or_above=_read_only(pairs[:, 0].copy()),
+            steps=_read_only(pairs[:, 1].astype(np.int32)),
             depths=_read_only(depths),
             preferred_parents=_read_only(preferred_parents),
             preferred_roots=_read_only(preferred_roots),
         )
 
+    def above(self, label: int) -> IntArray:
+        """Labels at or above a class, ascending."""
+        return self.at_or_above[self.starts[label] : self.starts[label + 1]]
+
+    def below(self, label: int) -> IntArray:
+        """Labels at or below a class, ascending."""
+        starts, at_or_below, _ = self.rows_below
+        return at_or_below[starts[label] : starts[label + 1]]
+
+    def sums_below(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(C,) sums of (C,) values over the classes at or below each, every class counted once."""
+        sums = np.zeros_like(values)
+        np.add.at(sums, self.at_or_above, values[self._classes])
+        return sums
+
     @cached_property
-    def root_mask(self) -> BoolArray:
-        """(C, C) bool; ``[v, r]`` says that r is a root class and v or an ancestor of v."""
-        return _read_only(self.ancestor_mask & (self.preferred_parents < 0)[None, :])
+    def _classes(self) -> IntArray:
+        """(P,) int64; the class that a pair belongs to."""
+        return np.repeat(np.arange(len(self.depths)), np.diff(self.starts))
+
+    @cached_property
+    def rows_below(self) -> tuple[IntArray, IntArray, StepArray]:
+        """The pairs by ancestor: starts (C + 1,), classes at or below (P,) and steps (P,), as the attributes."""
+        order = np.argsort(self.at_or_above, kind='stable')
+        counts = np.bincount(self.at_or_above, minlength=len(self.depths))
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return _read_only(starts), _read_only(self._classes[order]), _read_only(self.steps[order])
 
     @cached_property
     def ancestor_pairs(self) -> IntArray:
-        """(2, K) int64; class and strict ancestor of every pair, sparse where the mask is dense."""
-        return _read_only(np.stack(np.nonzero(self.up_steps > 0)))
+        """(2, K) int64; class and strict ancestor of every pair."""
+        strict = self.steps > 0
+        return _read_only(np.stack([self._classes[strict], self.at_or_above[strict]]))
+
+    @cached_property
+    def is_leaf(self) -> BoolArray:
+        """(C,) bool; nothing is below the class."""
+        return _read_only(np.bincount(self.at_or_above, minlength=len(self.depths)) == 1)
 
     @cached_property
     def leaf_counts(self) -> IntArray:
         """(C,) int64; leaves at or below each class, each leaf counted once; 1 for a leaf."""
-        is_leaf = self.ancestor_mask.sum(axis=0) == 1
-        counts: IntArray = self.ancestor_mask[is_leaf].sum(axis=0, dtype=np.int64)
-        return _read_only(counts)
+        return _read_only(self.sums_below(self.is_leaf.astype(np.int64)))
 
     @cached_property
     def heights(self) -> IntArray:
@@ -94,9 +126,57 @@ class TaxonomyArrays:
         heights = np.zeros(len(self.depths), dtype=np.int64)
         # Depth by the longest path: everything below a class comes before it.
         for label in np.argsort(-self.depths, kind='stable'):
-            parents = self.up_steps[label] == 1
+            parents = self._parents(label)
             heights[parents] = np.maximum(heights[parents], heights[label] + 1)
         return _read_only(heights)
+
+    def _parents(self, label: int) -> IntArray:
+        parents: IntArray = self.above(label)[self.steps[self.starts[label] : self.starts[label + 1]] == 1]
+        return parents
+
+    @cached_property
+    def steps_to_virtual_root(self) -> IntArray:
+        """(C,) int64; the fewest edges up to the virtual root, 1 for root classes."""
+        is_root = self.preferred_parents[self.at_or_above] < 0
+        fewest = np.full(len(self.depths), len(self.depths), dtype=np.int64)
+        np.minimum.at(fewest, self._classes[is_root], self.steps[is_root])
+        return _read_only(fewest + 1)
+
+    @cached_property
+    def longest_distance(self) -> int:
+        """The largest of :attr:`distances`, found without that matrix."""
+        climb, longest = self.steps_to_virtual_root, 0
+        starts, at_or_below, steps = self.rows_below
+        # No class is further away than by the virtual root, so most are passed over.
+        for label in np.argsort(-climb, kind='stable'):
+            if climb[label] + climb.max() <= longest:
+                break
+            distances = climb[label] + climb
+            for place in range(self.starts[label], self.starts[label + 1]):
+                row = slice(starts[self.at_or_above[place]], starts[self.at_or_above[place] + 1])
+                below = at_or_below[row]
+                distances[below] = np.minimum(distances[below], self.steps[place] + steps[row])
+            longest = max(longest, int(distances.max()))
+        return longest
+
+    @cached_property
+    def ancestor_mask(self) -> BoolArray:
+        """(C, C) bool; ``[v, a]`` says that a is v or an ancestor of v, by any path."""
+        mask = np.zeros((len(self.depths), len(self.depths)), dtype=bool)
+        mask[self._classes, self.at_or_above] = True
+        return _read_only(mask)
+
+    @cached_property
+    def up_steps(self) -> StepArray:
+        """(C, C) int32; ``[v, a]`` is the fewest edges from v up to a, 0 for v itself; -1 if a is not above v."""
+        up_steps = np.full((len(self.depths), len(self.depths)), -1, dtype=np.int32)
+        up_steps[self._classes, self.at_or_above] = self.steps
+        return _read_only(up_steps)
+
+    @cached_property
+    def root_mask(self) -> BoolArray:
+        """(C, C) bool; ``[v, r]`` says that r is a root class and v or an ancestor of v."""
+        return _read_only(self.ancestor_mask & (self.preferred_parents < 0)[None, :])
 
     @cached_property
     def lowest_common_ancestors(self) -> StepArray:
@@ -110,7 +190,7 @@ class TaxonomyArrays:
         lowest = np.full((len(labels), len(labels)), -1, dtype=np.int32)
         # The best is written last.
         for label in np.lexsort((-labels, -self.heights, self.depths, -self.leaf_counts)):
-            below = np.flatnonzero(self.ancestor_mask[:, label])
+            below = self.below(label)
             lowest[np.ix_(below, below)] = label
         return _read_only(lowest)
 
@@ -123,14 +203,13 @@ class TaxonomyArrays:
         """
         count = len(self.depths)
         up_steps = np.where(self.ancestor_mask, self.up_steps, 2 * count)
-        to_virtual_root = up_steps[:, self.preferred_parents < 0].min(axis=1) + 1
         distances = np.empty((count, count), dtype=np.int32)
         # A shortest path into a class only climbs, or its last step comes down from a parent. Depth by the
         # longest path is an order in which every parent comes before its children.
         for label in np.argsort(self.depths, kind='stable'):
-            parents = np.flatnonzero(self.up_steps[label] == 1)
-            before = distances[parents].min(axis=0) if len(parents) else to_virtual_root
-            np.minimum(before + 1, up_steps[:, label], out=distances[label])
+            parents = self._parents(label)
+            before = distances[parents].min(axis=0) if len(parents) else self.steps_to_virtual_root
+            np.minimum(before + 1, up_steps[:, label], out=distances[label], casting='same_kind')
         return _read_only(distances)
 
 

@@ -202,14 +202,6 @@ class Taxonomy:
         """Labels of all descendants, ``label`` itself left out."""
         return frozenset(nx.descendants(self.graph, label))
 
-    def lowest_common_ancestors(self, first: int, second: int) -> tuple[int, ...]:
-        """The common ancestors (a class is its own) below which there is no other one, ascending.
-
-        A tree has one at most; a DAG can have several. Empty means that only the virtual root is common.
-        """
-        common = (self.ancestors(first) | {first}) & (self.ancestors(second) | {second})
-        return tuple(sorted(label for label in common if not common & self.descendants(label)))
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable description, read back by :meth:`from_json`."""
         classes = [

@@ -7,18 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hierseg.errors import TaxonomyError
-from hierseg.taxonomy.class_list import ClassList, parse_class_list
-from hierseg.taxonomy.coco import coco_draft
-from hierseg.taxonomy.draft import TaxonomyDraft
-from hierseg.taxonomy.edge_list import (
-    Edge,
-    edge_list_draft,
-    parse_csv,
-    parse_yaml,
-)
-from hierseg.taxonomy.files import AnyPath, parse_json_text, read_text
+from hierseg.taxonomy.draft import AnyPath, ClassList, TaxonomyDraft, parse_class_list, parse_json_text, read_text
+from hierseg.taxonomy.formats import Edge, coco_draft, edge_list_draft, open_images_draft, parse_csv, parse_yaml
 from hierseg.taxonomy.graph import Taxonomy, parse_json
-from hierseg.taxonomy.open_images import open_images_draft
 
 OPEN_IMAGES_PREFERRED_PARENTS: Mapping[str, str] = {'/m/0kmg4': '/m/0138tl'}
 """Teddy bear is a Toy before it is a Bear; applied where a file has that edge."""

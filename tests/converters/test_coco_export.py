@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from hierseg.converters.coco import convert_coco, extent, write_coco
 from hierseg.errors import AnnotationError
-from hierseg.formats import rle
+from hierseg.formats import run_lengths
 from hierseg.store import (
     ImageRow,
     Instances,
@@ -41,7 +41,7 @@ def random_store(
             corners = np.sort(generator.random((count, 2, 2)), axis=1) * [width, height]
             masks = [b''] * count
             for i in range(0, count, 2):
-                masks[i] = rle.encode_mask((generator.random((height, width)) < 0.02).astype(np.uint8))
+                masks[i] = run_lengths.counts_of_mask((generator.random((height, width)) < 0.02).astype(np.uint8))
             instances = Instances(
                 generator.integers(0, 3, count),
                 corners.reshape(count, 4),

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hierseg.converters.open_images_masks import PackedMask, PlainMask, read_mask
-from hierseg.formats.rle import compress_runs
+from hierseg.formats.run_lengths import compress_runs
 
 MASK = np.random.default_rng(0).random((37, 51)) < 0.4
 

@@ -12,7 +12,8 @@ from open_images_files import GOLDENS
 from pycocotools import mask as coco_mask
 
 from hierseg.evaluation import OpenImagesInstanceMetric
-from hierseg.metrics import decode_masks, evaluate_files
+from hierseg.formats.run_lengths import counts_of_text
+from hierseg.metrics import evaluate_files
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
@@ -49,7 +50,7 @@ def golden_store(path, folder, submission, taxonomy):
             found = Instances(
                 labels=np.array([taxonomy.label(row['LabelName']) for row in mine], dtype=np.int64),
                 boxes=np.array([place_of(row) for row in mine]).reshape(-1, 4) * [width, height, width, height],
-                masks=[b'' if text is None else decode_masks([text], where=str)[0] for text in texts],
+                masks=[b'' if text is None else counts_of_text(text) for text in texts],
                 has_mask=has_mask,
                 group_of=np.array([row['IsGroupOf'] == '1' for row in mine], dtype=bool),
                 areas=np.zeros(len(mine)),
@@ -82,10 +83,7 @@ def golden_samples(submission, sizes, image_ids, taxonomy, iou_type):
         if iou_type == 'bbox':
             predicted['bboxes'] = np.array([place_of(r) for r in mine]).reshape(-1, 4) * [width, height, width, height]
         else:
-            masks = [
-                coco_mask.decode({'size': [height, width], 'counts': decode_masks([row['Mask']], where=str)[0]})
-                for row in mine
-            ]
+            masks = [coco_mask.decode({'size': [height, width], 'counts': counts_of_text(row['Mask'])}) for row in mine]
             predicted['masks'] = np.stack([np.zeros((height, width), np.uint8), *masks])[1:].astype(bool)
         yield {'img_id': image_id, 'pred_instances': predicted}
 

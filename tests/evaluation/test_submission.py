@@ -8,7 +8,8 @@ from open_images_files import counts_of, rectangle
 
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import Span, SubmissionWriter, submission_rows
-from hierseg.metrics import ImageDetections, decode_masks
+from hierseg.formats.run_lengths import counts_of_text
+from hierseg.metrics import ImageDetections
 from hierseg.store import ImageRow
 
 IMAGE = ImageRow('a,1', 'a.jpg', 8, 6)
@@ -28,7 +29,7 @@ def test_masks():
     rows = list(csv.reader(submission_rows(IMAGE, MASK_DETECTIONS, ['p', 'q']).splitlines()))
     assert [row[:4] for row in rows] == [['a,1', '8', '6', 'q'], ['a,1', '8', '6', 'p'], ['a,1', '8', '6', 'p']]
     assert [float(row[4]) for row in rows] == MASK_DETECTIONS.scores[[0, 1, 3]].tolist()  # to the last bit
-    assert decode_masks([row[5] for row in rows], where=str) == [MASKS[0], MASKS[0], MASKS[2]]
+    assert [counts_of_text(row[5]) for row in rows] == [MASKS[0], MASKS[0], MASKS[2]]
 
 
 def test_boxes():

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
-from hierseg.functional import (
-    Relations,
+from hierseg.functional import Relations
+from hierseg.functional.balance import (
     equalization_offsets,
     expanded_counts,
     gradient_ratio_factors,
@@ -20,7 +20,7 @@ from hierseg.functional import (
 )
 
 BACKGROUND = 5
-RELATIONS = Relations.of(teddy_taxonomy())
+RELATIONS = Relations.of(teddy_taxonomy().arrays)
 
 
 def test_one_of_a_class_is_one_of_each_ancestor() -> None:

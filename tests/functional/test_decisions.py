@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
-from hierseg.functional import (
+from hierseg.functional import Relations
+from hierseg.functional.decisions import (
     deepest_confident_class,
-    inclusion_matrix,
     least_expected_distance,
     most_probable_leaf,
     outcome_masses,
@@ -23,24 +23,19 @@ PERSON, MAN, WOMAN = range(3)
 def back_off(
     probabilities: torch.Tensor, taxonomy: Taxonomy, *, threshold: float, relative: bool = True
 ) -> torch.Tensor:
-    arrays = taxonomy.arrays
-    return deepest_confident_class(
-        probabilities,
-        torch.from_numpy(arrays.ancestor_mask.copy()),
-        torch.from_numpy(arrays.depths.copy()),
-        threshold=threshold,
-        relative=relative,
-    )
+    return deepest_confident_class(probabilities, Relations.of(taxonomy.arrays), threshold=threshold, relative=relative)
 
 
 def leaf(probabilities: torch.Tensor, taxonomy: Taxonomy) -> torch.Tensor:
-    return most_probable_leaf(probabilities, torch.from_numpy(taxonomy.arrays.ancestor_mask.copy()))
+    return most_probable_leaf(probabilities, Relations.of(taxonomy.arrays))
 
 
 def closest(probabilities: torch.Tensor, taxonomy: Taxonomy) -> torch.Tensor:
-    arrays = taxonomy.arrays
-    distances = torch.from_numpy(arrays.distances.copy()).to(probabilities)
-    return least_expected_distance(probabilities, distances, inclusion_matrix(arrays).to(probabilities))
+    return least_expected_distance(probabilities, Relations.of(taxonomy.arrays))
+
+
+def masses_of(probabilities: torch.Tensor, taxonomy: Taxonomy) -> torch.Tensor:
+    return outcome_masses(probabilities, Relations.of(taxonomy.arrays))
 
 
 def decide(probabilities: list[float], threshold: float = 0.5, *, relative: bool = True) -> int:
@@ -148,8 +143,7 @@ class TestDistance:
     def test_by_hand_on_a_class_with_two_parents(self) -> None:
         # Masses: toy 0.1, animal 0, bear 0.35, teddy 0.4, car 0.
         rows = torch.tensor([[0.5, 0.75, 0.75, 0.4, 0.0]])
-        inclusion = inclusion_matrix(teddy_taxonomy().arrays)
-        torch.testing.assert_close(outcome_masses(rows, inclusion), torch.tensor([[0.1, 0.0, 0.35, 0.4, 0.0]]))
+        torch.testing.assert_close(masses_of(rows, teddy_taxonomy()), torch.tensor([[0.1, 0.0, 0.35, 0.4, 0.0]]))
         # Bear to teddy 1, toy to teddy 1, toy to bear 3 (toy, virtual root, animal, bear), animal to bear 1.
         # teddy costs 0.1 + 0.35 = 0.45; bear 0.1 × 3 + 0.4 = 0.7; the others more.
         assert closest(rows, teddy_taxonomy()).tolist() == [TEDDY]
@@ -159,31 +153,31 @@ class TestDistance:
             ['top', 'left', 'right', 'bottom'],
             [('left', 'top'), ('right', 'top'), ('bottom', 'left'), ('bottom', 'right')],
         )
-        inclusion = inclusion_matrix(diamond.arrays)
-        # The column of top: itself, less left and right, plus bottom, which both took off.
-        assert inclusion[:, 0].tolist() == [1, -1, -1, 1]
+        sources, targets, factors = Relations.of(diamond.arrays).inclusion
+        # The factors of top: itself, less left and right, plus bottom, which both took off.
+        of_top = dict(zip(sources[targets == 0].tolist(), factors[targets == 0].tolist(), strict=True))
+        assert of_top == {0: 1, 1: -1, 2: -1, 3: 1}
         # All of it is at bottom.
         rows = torch.tensor([[0.8, 0.8, 0.8, 0.8]])
-        torch.testing.assert_close(outcome_masses(rows, inclusion), torch.tensor([[0.0, 0, 0, 0.8]]))
+        torch.testing.assert_close(masses_of(rows, diamond), torch.tensor([[0.0, 0, 0, 0.8]]))
 
     def test_a_suppressed_branch_takes_nothing(self) -> None:
         # Animal was suppressed on this box, and bear with it; teddy stays by toy.
         rows = torch.tensor([[0.9, 0.0, 0.0, 0.3, 0.0]])
-        inclusion = inclusion_matrix(teddy_taxonomy().arrays)
-        torch.testing.assert_close(outcome_masses(rows, inclusion), torch.tensor([[0.6, 0, 0, 0.3, 0]]))
+        torch.testing.assert_close(masses_of(rows, teddy_taxonomy()), torch.tensor([[0.6, 0, 0, 0.3, 0]]))
         assert closest(rows, teddy_taxonomy()).tolist() == [TOY]
 
     def test_probabilities_without_outcomes_leave_nothing_negative(self) -> None:
         # A sigmoid may be sure of both. 0.9 against 0.8: man costs 1.6, woman 1.8, person 1.7.
         rows = torch.tensor([[0.95, 0.9, 0.8]])
-        masses = outcome_masses(rows, inclusion_matrix(PEOPLE.arrays))
+        masses = masses_of(rows, PEOPLE)
         torch.testing.assert_close(masses, torch.tensor([[0.0, 0.9, 0.8]]))
         assert closest(rows, PEOPLE).tolist() == [MAN]
 
     @given(random_taxonomies(), st.integers(0, 999))
     def test_masses_are_those_that_the_probabilities_were_made_of(self, taxonomy: Taxonomy, seed: int) -> None:
         masses = random_masses(seed, taxonomy.num_classes)
-        found = outcome_masses(probabilities_of(taxonomy, masses), inclusion_matrix(taxonomy.arrays).double())
+        found = masses_of(probabilities_of(taxonomy, masses), taxonomy)
         torch.testing.assert_close(found, torch.from_numpy(masses))
 
     @given(random_taxonomies(), st.integers(0, 999))

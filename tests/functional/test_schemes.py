@@ -14,12 +14,8 @@ from taxonomies import ANIMAL, BEAR, TEDDY, random_taxonomies, teddy_taxonomy, t
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hierseg.errors import ConfigError, TaxonomyError
-from hierseg.functional import (
-    SCHEMES,
-    Relations,
-    complete_options,
-    find_scheme,
-)
+from hierseg.functional import SCHEMES, Relations
+from hierseg.functional.schemes import complete_options, find_scheme
 from hierseg.taxonomy import Taxonomy
 
 every_scheme = pytest.mark.parametrize('name', SCHEMES)
@@ -29,7 +25,7 @@ SIGMOIDS = [name for name, scheme in SCHEMES.items() if not scheme.has_backgroun
 
 def loss_of(name: str, logits: torch.Tensor, labels: torch.Tensor, taxonomy: Taxonomy, **options) -> torch.Tensor:
     """In one step where the scheme can, having made sure that two give the same."""
-    scheme, relations = SCHEMES[name], Relations.of(taxonomy)
+    scheme, relations = SCHEMES[name], Relations.of(taxonomy.arrays)
     options = {'known': options.pop('known', None), **complete_options(name, options)}
     losses = scheme.losses(scheme.scores(logits, relations), labels, relations, **options)
     if scheme.losses_of_logits is None:
@@ -40,7 +36,7 @@ def loss_of(name: str, logits: torch.Tensor, labels: torch.Tensor, taxonomy: Tax
 
 
 def probabilities_of(name: str, logits: torch.Tensor, taxonomy: Taxonomy) -> torch.Tensor:
-    scheme, relations = SCHEMES[name], Relations.of(taxonomy)
+    scheme, relations = SCHEMES[name], Relations.of(taxonomy.arrays)
     return scheme.probabilities(scheme.scores(logits, relations), relations)
 
 
@@ -264,7 +260,7 @@ def test_an_option_at_its_end_gives_the_simpler_scheme(
 def test_training_on_a_label_makes_it_the_choice(name: str) -> None:
     """Gradient descent on the logits of five labels and background ends where the labels are, coarse ones too."""
     taxonomy, labels = fitting(name), torch.arange(6)
-    relations = Relations.of(taxonomy)
+    relations = Relations.of(taxonomy.arrays)
     logits = torch.zeros(6, SCHEMES[name].channels(5), requires_grad=True)
     optimiser = torch.optim.SGD([logits], lr=0.5)
     for _ in range(300):
@@ -276,7 +272,7 @@ def test_training_on_a_label_makes_it_the_choice(name: str) -> None:
     assert (probabilities[labels, labels] > 0.8).all()
     scheme = SCHEMES[name]
     chosen = scheme.chosen(scheme.scores(logits.detach(), relations), relations)
-    assert relations.below[labels, chosen].all()
+    assert relations.is_below(chosen, labels).all()
 
 
 def test_clear_errors() -> None:

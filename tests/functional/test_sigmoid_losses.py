@@ -8,8 +8,8 @@ import pytest
 import torch
 from taxonomies import BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
-from hierseg.functional import (
-    Relations,
+from hierseg.functional import Relations
+from hierseg.functional.sigmoid_losses import (
     ancestor_positive_bce,
     max_below_probabilities,
     max_constraint_bce,
@@ -19,7 +19,7 @@ from hierseg.functional import (
 )
 
 BACKGROUND = 5
-RELATIONS = Relations.of(teddy_taxonomy())
+RELATIONS = Relations.of(teddy_taxonomy().arrays)
 LABELS = torch.tensor([TEDDY, BEAR, TOY, CAR, BACKGROUND])
 # Odds 1 … 5: sigmoids 1/2, 2/3, 3/4, 4/5, 5/6, and one minus them 1/2, 1/3, 1/4, 1/5, 1/6.
 SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=torch.float64).log()
@@ -82,10 +82,10 @@ def test_unknown_classes_have_no_weight(loss) -> None:
 
 
 def test_a_head_that_has_learnt_nothing_finds_nothing_likely() -> None:
-    assert prior_shifted_logits(torch.zeros(1, 5)).sigmoid().tolist() == [pytest.approx([0.01] * 5)]
+    assert prior_shifted_logits(torch.zeros(1, 5), RELATIONS).sigmoid().tolist() == [pytest.approx([0.01] * 5)]
     # -65,504 is the least of float16.
     least = torch.full((1, 1), -65504.0, dtype=torch.float16)
-    assert prior_shifted_logits(least).item() == pytest.approx(-65504 - math.log(99), abs=0.01)
+    assert prior_shifted_logits(least, RELATIONS).item() == pytest.approx(-65504 - math.log(99), abs=0.01)
 
 
 def test_probabilities() -> None:

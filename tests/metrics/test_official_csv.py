@@ -218,12 +218,12 @@ def test_masks_of_one_file_need_one_size_in_each_image(tmp_path):
 
 def test_empty_and_missing_files(files, tmp_path):
     (tmp_path / 'empty.csv').write_text('')
-    with pytest.raises(EvaluationError, match=r'empty\.csv: the file is empty'):
+    with pytest.raises(EvaluationError, match=r'empty\.csv: is empty'):
         evaluate({**files, 'boxes': tmp_path / 'empty.csv'})
-    with pytest.raises(EvaluationError, match=r'nowhere\.csv: cannot read the file'):
+    with pytest.raises(EvaluationError, match=r'nowhere\.csv: cannot be read'):
         evaluate({**files, 'labels': tmp_path / 'nowhere.csv'})
     (tmp_path / 'binary.csv').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(EvaluationError, match=r'binary\.csv: the file is not UTF-8'):
+    with pytest.raises(EvaluationError, match=r'binary\.csv: is not a CSV text file'):
         evaluate({**files, 'predictions': tmp_path / 'binary.csv'})
 
 

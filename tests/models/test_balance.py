@@ -212,7 +212,7 @@ def test_eql_of_a_softmax_by_hand() -> None:
 @pytest.mark.parametrize('scheme', SOFTMAX)
 def test_eql_of_a_softmax_learns_from_a_written_objective(scheme: str, others: list[dict]) -> None:
     loss, plain = build(scheme, [*others, BALANCES['eql']]), build(scheme, others)
-    taxonomy, relations = loss.taxonomy, Relations.of(loss.taxonomy)
+    taxonomy, relations = loss.taxonomy, Relations.of(loss.taxonomy.arrays)
     raised, lowered = torch.zeros(5), torch.zeros(5)
     for seed in range(4):
         logits, labels = random_batch(loss, seed=seed)

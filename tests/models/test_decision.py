@@ -6,9 +6,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from taxonomies import ANIMAL, BEAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.errors import ConfigError
+from hierseg.functional import Relations
 from hierseg.models.decision import Decision
 
-ARRAYS = teddy_taxonomy().arrays
+RELATIONS = Relations.of(teddy_taxonomy().arrays)
 #                       toy  animal bear teddy car
 SCORES = torch.tensor([[0.3, 0.6, 0.45, 0.2, 0.0]])
 
@@ -27,13 +28,13 @@ SCORES = torch.tensor([[0.3, 0.6, 0.45, 0.2, 0.0]])
     ],
 )
 def test_rules(options: dict[str, object], named: int) -> None:
-    assert Decision.of(ConfigDict(decision=options), ARRAYS)(SCORES).item() == named
+    assert Decision.of(ConfigDict(decision=options), RELATIONS)(SCORES).item() == named
 
 
 def test_the_default_is_the_rule_of_the_config_file() -> None:
     config = Config.fromfile('configs/_base_/models/hier_mask_rcnn_r50_fpn.py')
     for test_cfg in (config.model.test_cfg.rcnn, None, {}):
-        decision = Decision.of(test_cfg, ARRAYS)
+        decision = Decision.of(test_cfg, RELATIONS)
         assert (decision.rule, decision.threshold, decision.relative) == ('back_off', 0.5, True)
 
 
@@ -42,13 +43,13 @@ def test_the_command_line_chooses() -> None:
     key = 'model.test_cfg.rcnn.decision'
     values = {'rule': 'distance', 'threshold': '0.62', 'relative': 'False'}
     config.merge_from_dict({f'{key}.{name}': DictAction._parse_iterable(value) for name, value in values.items()})
-    decision = Decision.of(config.model.test_cfg.rcnn, ARRAYS)
+    decision = Decision.of(config.model.test_cfg.rcnn, RELATIONS)
     assert (decision.rule, decision.threshold, decision.relative) == ('distance', 0.62, False)
 
 
 @pytest.mark.parametrize('rule', ['back_off', 'leaf', 'distance'])
 def test_a_checkpoint_fits_whatever_the_rule(rule: str) -> None:
-    assert not Decision(ARRAYS, rule=rule).state_dict()
+    assert not Decision(RELATIONS, rule=rule).state_dict()
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_a_checkpoint_fits_whatever_the_rule(rule: str) -> None:
 )
 def test_clear_errors(test_cfg: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Decision.of(ConfigDict(test_cfg), ARRAYS)
+        Decision.of(ConfigDict(test_cfg), RELATIONS)
 
 
 def test_equally_far_from_both_parents() -> None:
     # Only toy and teddy are claimed: the branch of animal was suppressed on this box.
-    assert Decision(ARRAYS, rule='distance')(torch.tensor([[0.9, 0.0, 0.0, 0.3, 0.0]])).item() == TOY
+    assert Decision(RELATIONS, rule='distance')(torch.tensor([[0.9, 0.0, 0.0, 0.3, 0.0]])).item() == TOY

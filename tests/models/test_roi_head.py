@@ -5,29 +5,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 from tiny_models import losses, sample, tiny_model
 
 from hierseg.errors import ConfigError
-from hierseg.models.roi_head import suppress_per_root
+from hierseg.functional import Relations
+from hierseg.models.roi_head import mask_channel_of_classes, suppress_per_root
 from hierseg.registry import MODELS
+from hierseg.taxonomy import Taxonomy
 
 NMS = dict(type='nms', iou_threshold=0.5)
 
 
 def suppress(boxes: list[list[float]], probabilities: list[list[float]], threshold: float = 0.05) -> torch.Tensor:
-    arrays = teddy_taxonomy().arrays
-    ancestor_mask = torch.from_numpy(arrays.ancestor_mask.copy())
-    is_root = torch.from_numpy(arrays.depths.copy()) == 0
     return suppress_per_root(
         torch.tensor(boxes),
         torch.tensor(probabilities),
-        ancestor_mask[:, is_root],
-        is_root,
+        Relations.of(teddy_taxonomy().arrays),
         score_threshold=threshold,
         nms=NMS,
     )
@@ -167,3 +167,111 @@ def test_clear_errors() -> None:
     plain.roi_head.bbox_head.loss_cls = dict(type='CrossEntropyLoss')
     with pytest.raises(ConfigError, match=r'hierseg\.HierarchicalLoss'):
         MODELS.build(plain)
+
+
+# Root classes are toy, animal and car.
+NUM_CHANNELS = {'shared': 1, 'root': 3, 'class': 5}
+
+
+def model_with(mask_channels: str, **mask_head: Any) -> Any:
+    config = tiny_model()
+    config.roi_head.mask_channels = mask_channels
+    count = 5 if mask_channels == 'shared' else NUM_CHANNELS[mask_channels]
+    config.roi_head.mask_head.update(class_agnostic=mask_channels == 'shared', num_classes=count)
+    config.roi_head.mask_head.update(mask_head)
+    torch.manual_seed(0)
+    return MODELS.build(config)
+
+
+@pytest.mark.parametrize(
+    ('mask_channels', 'label', 'channel'),
+    [
+        ('shared', BEAR, 0),
+        ('root', BEAR, 1),
+        ('root', ANIMAL, 1),
+        ('root', CAR, 2),
+        # By the preferred parent: toy, and not animal.
+        ('root', TEDDY, 0),
+        ('class', BEAR, BEAR),
+        # A coarse label trains the mask of the coarse class.
+        ('class', ANIMAL, ANIMAL),
+        ('class', TEDDY, TEDDY),
+    ],
+)
+def test_an_instance_trains_the_mask_of_its_label_alone(mask_channels: str, label: int, channel: int) -> None:
+    model = model_with(mask_channels).train()
+    losses(model, [sample([label, CAR], masks=[True, False])])['loss_mask'].backward()
+    gradient = model.roi_head.mask_head.conv_logits.weight.grad.abs().sum(dim=(1, 2, 3))
+    assert gradient.shape == (NUM_CHANNELS[mask_channels],)
+    assert gradient.nonzero().flatten().tolist() == [channel]
+
+
+@pytest.mark.parametrize(
+    ('mask_channels', 'channel', 'expected'),
+    [
+        ('shared', 0, [True, True, True, True]),
+        ('root', 0, [True, False, False, False]),
+        ('root', 1, [False, True, True, False]),
+        ('class', BEAR, [False, True, False, False]),
+        ('class', ANIMAL, [False, False, True, False]),
+    ],
+)
+def test_an_instance_is_drawn_by_the_mask_of_the_class_to_name(
+    mask_channels: str, channel: int, expected: list[bool]
+) -> None:
+    model = model_with(mask_channels).eval()
+    logits = model.roi_head.mask_head.conv_logits
+    with torch.no_grad():
+        logits.weight.zero_()
+        logits.bias.fill_(-9)[channel] = 9
+        boxes = torch.tensor([[4.0, 20, 28, 44]]).repeat(4, 1)
+        # Two images, so that results and their labels must stay together.
+        named = [[TEDDY, BEAR], [ANIMAL, CAR]]
+        results = [InstanceData(bboxes=boxes[:2], labels=torch.tensor(labels)) for labels in named]
+        metas = [dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0))] * 2
+        results = model.roi_head.predict_mask(model.extract_feat(torch.zeros(2, 3, 64, 96)), metas, results)
+    assert [mask.any().item() for result in results for mask in result.masks] == expected
+    assert [result.labels.tolist() for result in results] == named
+
+
+def test_without_instances_labels_stay_too() -> None:
+    model = model_with('root').eval()
+    empty = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    metas = [dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0))]
+    results = model.roi_head.predict_mask(model.extract_feat(torch.zeros(1, 3, 64, 96)), metas, [empty])
+    assert results[0].masks.shape == (0, 64, 96)
+    assert results[0].labels.dtype == torch.long
+
+
+def test_channels_of_root_classes_follow_their_labels() -> None:
+    # Root classes are labels 1 and 3; 0 lies below 3 and 2 below 1.
+    taxonomy = Taxonomy.from_edges(['a', 'r', 'b', 's'], [('a', 's'), ('b', 'r')])
+    head = model_with('root', num_classes=3).roi_head.mask_head
+    head.num_classes = 2
+    assert mask_channel_of_classes(head, taxonomy, 'root').tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ('mask_channels', 'mask_head', 'fix'),
+    [
+        ('root', dict(num_classes=5), r'class_agnostic=False, num_classes=3\.'),
+        ('class', dict(num_classes=3), r'class_agnostic=False, num_classes=5\.'),
+        ('class', dict(class_agnostic=True), r'class_agnostic=False, num_classes=5\.'),
+        ('shared', dict(class_agnostic=False), r'class_agnostic=True, num_classes=5\.'),
+        ('shared', dict(num_classes=3), r'class_agnostic=True, num_classes=5\.'),
+    ],
+)
+def test_a_head_with_other_channels_is_refused(mask_channels: str, mask_head: dict[str, Any], fix: str) -> None:
+    with pytest.raises(ConfigError, match=fix):
+        model_with(mask_channels, **mask_head)
+
+
+def test_an_unknown_word_is_refused() -> None:
+    head = model_with('shared').roi_head.mask_head
+    with pytest.raises(ConfigError, match='Use shared, root or class'):
+        mask_channel_of_classes(head, teddy_taxonomy(), 'leaf')  # type: ignore[arg-type]
+
+
+def test_the_toy_is_the_first_root_class() -> None:
+    """The expectations above count root classes in the order of their labels."""
+    assert teddy_taxonomy().root_classes == (TOY, ANIMAL, CAR)

@@ -17,12 +17,7 @@ from tiny_models import losses, sample, tiny_model
 
 from hierseg.errors import ConfigError, StoreError
 from hierseg.models import HierarchicalLoss
-from hierseg.models.verified import (
-    KnownClasses,
-    hand_over,
-    known_classes,
-    weighted_draw,
-)
+from hierseg.models.verified import KnownClasses, known_classes, pass_known_classes, weighted_draw
 from hierseg.registry import MODELS
 from hierseg.synthetic import AnnotationRates, default_taxonomy
 from hierseg.synthetic.population import long_tail_shares, plan_population, verified_labels
@@ -56,7 +51,7 @@ def labels(*values: int) -> np.ndarray:
     ],
 )
 def test_what_follows_from_verified_labels(positive: list[int], negative: list[int], expected: set[int]) -> None:
-    found = known_classes(labels(*positive), labels(*negative), TEDDIES.arrays.ancestor_mask)
+    found = known_classes(labels(*positive), labels(*negative), TEDDIES.arrays)
     assert set(np.flatnonzero(found).tolist()) == expected
 
 
@@ -68,7 +63,7 @@ def test_equals_a_walk_over_the_graph(data: st.DataObject) -> None:
     present = set(positive).union(*(taxonomy.ancestors(label) for label in positive))
     absent = {label for label in negative if label not in present}
     absent = absent.union(*(taxonomy.descendants(label) for label in absent))
-    found = known_classes(labels(*positive), labels(*negative), taxonomy.arrays.ancestor_mask)
+    found = known_classes(labels(*positive), labels(*negative), taxonomy.arrays)
     assert set(np.flatnonzero(found).tolist()) == present | absent
 
 
@@ -89,7 +84,7 @@ def test_no_object_without_annotation_is_taken_for_absent() -> None:
     for first, last in pairwise(planned.first_objects):
         objects, annotated = planned.labels[first:last], planned.annotated_labels[first:last]
         positive, negative = verified_labels(taxonomy, objects, annotated, negatives=4, generator=generator)
-        known = known_classes(np.concatenate([positive, annotated[annotated >= 0]]), negative, ancestor_mask)
+        known = known_classes(np.concatenate([positive, annotated[annotated >= 0]]), negative, taxonomy.arrays)
         is_there = ancestor_mask[objects].any(axis=0)
         is_annotated = ancestor_mask[annotated[annotated >= 0]].any(axis=0)
         hidden += int((is_there & ~is_annotated).sum())
@@ -174,10 +169,10 @@ def test_a_loss_is_told_for_as_long_as_the_context_lasts() -> None:
     known[:, CAR] = True
     told, plain = loss(logits, targets, known=known), loss(logits, targets)
     assert not torch.isclose(told, plain)
-    with hand_over(loss, known):
+    with pass_known_classes(loss, known):
         torch.testing.assert_close(loss(logits, targets, None, avg_factor=6.0), told)
     torch.testing.assert_close(loss(logits, targets), plain)
-    with pytest.raises(RuntimeError), hand_over(loss, known):
+    with pytest.raises(RuntimeError), pass_known_classes(loss, known):
         raise RuntimeError
     torch.testing.assert_close(loss(logits, targets), plain)
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import InstanceData
 from taxonomies import ANIMAL, BEAR, TEDDY, TOY, teddy_taxonomy
 
-from hierseg.models.merge import LayerInstances, merge_layers
+from hierseg.models.two_layer_ensemble import LayerInstances, merge_layers
 from hierseg.report.flow import Flow, draw_flow, flow_rows
 from hierseg.taxonomy import Taxonomy
 

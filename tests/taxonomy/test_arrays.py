@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taxonomies import random_taxonomies
+from taxonomies import lowest_common_ancestors, random_taxonomies
 
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays
 
@@ -135,16 +135,28 @@ def test_a_single_class_has_all_matrices():
     'name',
     [
         *(field.name for field in fields(TaxonomyArrays)),
+        *('ancestor_mask', 'up_steps', 'is_leaf', 'steps_to_virtual_root'),
         *('root_mask', 'ancestor_pairs', 'leaf_counts', 'heights', 'lowest_common_ancestors', 'distances'),
     ],
 )
 def test_matrices_are_read_only_and_typed(name):
     matrix = getattr(TAXONOMY.arrays, name)
-    types = {'ancestor_mask': np.bool_, 'root_mask': np.bool_}
-    types |= dict.fromkeys(('up_steps', 'distances', 'lowest_common_ancestors'), np.int32)
+    types = dict.fromkeys(('ancestor_mask', 'root_mask', 'is_leaf'), np.bool_)
+    types |= dict.fromkeys(('steps', 'up_steps', 'distances', 'lowest_common_ancestors'), np.int32)
     assert matrix.dtype == types.get(name, np.int64)
     with pytest.raises(ValueError, match='read-only'):
         matrix[...] = 0
+
+
+@given(random_taxonomies(), st.integers(0, 99))
+def test_pairs_say_what_the_matrices_say(taxonomy, seed):
+    arrays, mask = taxonomy.arrays, taxonomy.arrays.ancestor_mask
+    for label in range(taxonomy.num_classes):
+        np.testing.assert_array_equal(arrays.above(label), np.flatnonzero(mask[label]))
+        np.testing.assert_array_equal(arrays.below(label), np.flatnonzero(mask[:, label]))
+        assert arrays.steps_to_virtual_root[label] == arrays.up_steps[label, arrays.root_mask[label]].min() + 1
+    values = np.random.default_rng(seed).integers(0, 9, taxonomy.num_classes)
+    np.testing.assert_array_equal(arrays.sums_below(values), values @ mask)
 
 
 @given(random_taxonomies())
@@ -160,6 +172,7 @@ def test_distances_are_symmetric_and_zero_on_the_diagonal_alone(taxonomy):
     distances = taxonomy.arrays.distances
     np.testing.assert_array_equal(distances, distances.T)
     np.testing.assert_array_equal(distances == 0, np.eye(len(distances), dtype=bool))
+    assert taxonomy.arrays.longest_distance == distances.max()
 
 
 @given(random_taxonomies(), st.data())
@@ -202,7 +215,7 @@ def test_parity_with_networkx(taxonomy):
             assert arrays.up_steps[first, second] == down[second].get(first, -1)
             shortest = min(down[a][first] + down[a][second] for a in above[first] & above[second])
             assert arrays.distances[first, second] == shortest
-            lowest = taxonomy.lowest_common_ancestors(first, second)
+            lowest = lowest_common_ancestors(taxonomy, first, second)
             chosen = min(
                 lowest, key=lambda v: (arrays.leaf_counts[v], -arrays.depths[v], arrays.heights[v], v), default=-1
             )

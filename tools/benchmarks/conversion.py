@@ -28,7 +28,7 @@ from hierseg.converters.open_images import OpenImagesFiles, convert_open_images
 from hierseg.converters.open_images_masks import read_mask
 from hierseg.errors import exits_cleanly
 from hierseg.files import describe_machine, write_json
-from hierseg.formats import rle
+from hierseg.formats import run_lengths
 from hierseg.taxonomy import Taxonomy
 
 DEPTHS = {'1-bit': '1', '8-bit': 'L'}
@@ -79,7 +79,7 @@ def encode(mask: np.ndarray, mode: str) -> bytes:
 
 def to_run_lengths(content: bytes) -> bytes:
     """What the converter does with a PNG of the size of its image."""
-    return rle.compress_runs(read_mask(content).runs())
+    return run_lengths.compress_runs(read_mask(content).runs())
 
 
 def time_masks(masks: Sequence[np.ndarray], repeats: int) -> dict[str, dict[str, float]]:
@@ -100,7 +100,7 @@ def time_masks(masks: Sequence[np.ndarray], repeats: int) -> dict[str, dict[str,
             'PNG to run lengths': (to_run_lengths, contents),
             'of that: decoding': (read_mask, contents),
             'of that: finding runs': (lambda mask: mask.runs(), decoded),
-            'of that: compressing runs': (rle.compress_runs, runs),
+            'of that: compressing runs': (run_lengths.compress_runs, runs),
         }
         fastest = {name: np.full(len(masks), np.inf) for name in steps}
         for _ in range(repeats):

@@ -29,7 +29,8 @@ from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
-from hierseg.metrics import encode_mask, evaluate_files
+from hierseg.formats.run_lengths import text_of_counts
+from hierseg.metrics import evaluate_files
 from hierseg.taxonomy import Taxonomy
 
 REFERENCE_SECONDS, REFERENCE_IMAGES = 561, 1500
@@ -81,7 +82,7 @@ def mask_of(generator: np.random.Generator, centre: np.ndarray, radii: np.ndarra
 
 
 def text_of(mask: np.ndarray) -> str:
-    return encode_mask(coco_mask.encode(cv2.transpose(mask).T)['counts'])
+    return text_of_counts(coco_mask.encode(cv2.transpose(mask).T)['counts'])
 
 
 class Content:

@@ -69,7 +69,7 @@ def draw_masks(seed: int) -> tuple[list[bytes], np.ndarray, np.ndarray]:
     """Masks with wavy outlines, their boxes (xyxy) and their areas."""
     import cv2
 
-    from hierseg.formats.rle import encode_mask
+    from hierseg.formats.run_lengths import counts_of_mask
 
     generator = np.random.default_rng(seed)
     masks, boxes, areas = [], [], []
@@ -82,7 +82,7 @@ def draw_masks(seed: int) -> tuple[list[bytes], np.ndarray, np.ndarray]:
         centre = generator.uniform(0.2, 0.8, 2) * [WIDTH, HEIGHT]
         cv2.fillPoly(mask, [(outline + centre).round().astype(np.int32)], 1)
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        masks.append(encode_mask(mask))
+        masks.append(counts_of_mask(mask))
         boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
         areas.append(mask.sum())
     return masks, np.array(boxes, dtype=np.float64), np.array(areas, dtype=np.float64)

@@ -1,29 +1,37 @@
-"""Values derived by hand, on the teddy taxonomy: Toy; Animal > Bear; Teddy under Toy (preferred) and Bear; Car."""
+"""Values derived by hand, on the teddy taxonomy: Toy; Animal > Bear; Teddy under Toy (preferred) and Bear; Car.
+
+Those of the softmax among siblings are on the tree Toy; Animal > Bear, Teddy; Car.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_schemes import at_or_above, at_or_below
-from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
+from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy, tree_taxonomy
 
-from hierseg.functional import (
-    Relations,
+from hierseg.functional import Relations
+from hierseg.functional.softmax_losses import (
+    class_probabilities,
+    conditional_cross_entropy,
     hierarchical_cross_entropy,
     marginal_negative_log_likelihood,
+    path_product_probabilities,
     path_sum_logits,
     path_sum_negative_log_likelihood,
+    sibling_log_softmax,
     soft_label_cross_entropy,
     soft_max_margin,
 )
 from hierseg.taxonomy import Taxonomy
 
 BACKGROUND = 5
-RELATIONS = Relations.of(teddy_taxonomy())
+RELATIONS = Relations.of(teddy_taxonomy().arrays)
 
 
 def scores(rows: int) -> torch.Tensor:
@@ -73,14 +81,14 @@ def test_path_sum_in_one_step_has_the_gradient_of_its_formula(taxonomy: Taxonomy
     logits = (3 * torch.randn(8, count + 1, generator=generator, dtype=torch.float64)).requires_grad_()
     factors = torch.rand(8, generator=generator, dtype=torch.float64)
     known = torch.rand(8, count, generator=generator) < 0.5 if verified else None
-    relations = Relations.of(taxonomy)
+    relations = Relations.of(taxonomy.arrays)
 
     def gradient(losses: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad((losses * factors).sum(), logits)[0]
 
     expected = plain_path_sum_losses(logits, labels, taxonomy, known)
     found = path_sum_negative_log_likelihood(logits, labels, relations, known=known)
-    sums = path_sum_logits(logits, relations.ancestor_pairs)
+    sums = path_sum_logits(logits, relations)
     in_two_steps = marginal_negative_log_likelihood(sums, labels, relations, known=known)
     torch.testing.assert_close(found, expected)
     wanted = gradient(expected)
@@ -164,3 +172,106 @@ def test_hierarchical_cross_entropy() -> None:
         math.log(21 / 6),
     ]
     assert losses.tolist() == pytest.approx(wanted)
+
+
+def test_path_sum_adds_every_ancestor_once() -> None:
+    # θ: toy 1, animal 2, bear 3, teddy 4, car 5, background 6.
+    # bear = 3 + animal 2; teddy = 4 + toy 1 + bear 3 + animal 2, animal once although two steps away.
+    logits = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    assert path_sum_logits(logits, Relations.of(teddy_taxonomy().arrays)).tolist() == [[1.0, 2.0, 5.0, 10.0, 5.0, 6.0]]
+
+
+def test_class_probability_is_the_mass_at_or_below() -> None:
+    # Outcome masses 1 : 2 : 3 : 4 : 5 : 6 of 21. animal holds animal + bear + teddy, toy holds toy + teddy.
+    outcomes = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], dtype=torch.float64).log()
+    probabilities = class_probabilities(outcomes, Relations.of(teddy_taxonomy().arrays))[0]
+    assert probabilities[TOY].item() == pytest.approx(5 / 21)
+    assert probabilities[ANIMAL].item() == pytest.approx(9 / 21)
+    assert probabilities[BEAR].item() == pytest.approx(7 / 21)
+    assert probabilities[TEDDY].item() == pytest.approx(4 / 21)
+    assert probabilities[CAR].item() == pytest.approx(5 / 21)
+    assert probabilities[-1].item() == pytest.approx(6 / 21)
+
+
+@given(random_taxonomies(), st.integers(0, 2**31))
+def test_laws_of_probabilities(taxonomy: Taxonomy, seed: int) -> None:
+    logits = torch.randn(
+        4, taxonomy.num_classes + 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    relations = Relations.of(taxonomy.arrays)
+    outcomes = path_sum_logits(logits, relations)
+    probabilities = class_probabilities(outcomes, relations)
+
+    # Brute force by walking the graph.
+    for label in range(taxonomy.num_classes):
+        expected = logits[:, [label, *taxonomy.ancestors(label)]].sum(dim=1)
+        torch.testing.assert_close(outcomes[:, label], expected)
+        mass = outcomes.softmax(dim=1)[:, [label, *taxonomy.descendants(label)]].sum(dim=1)
+        torch.testing.assert_close(probabilities[:, label], mass)
+
+    # p(parent) ≥ p(child), and the root classes of a tree share what background leaves.
+    child, parent = relations.ancestor_pairs
+    assert (probabilities[:, parent] >= probabilities[:, child] - 1e-12).all()
+    if all(len(parents) < 2 for parents in taxonomy.parents):
+        roots = probabilities[:, list(taxonomy.root_classes)].sum(dim=1)
+        torch.testing.assert_close(roots + probabilities[:, -1], torch.ones(4, dtype=torch.float64))
+
+
+@given(random_taxonomies(), st.randoms(use_true_random=False))
+def test_renumbering_classes_permutes_the_result(taxonomy: Taxonomy, random) -> None:
+    order = list(range(taxonomy.num_classes))
+    random.shuffle(order)
+    edges = [(taxonomy.ids[c], taxonomy.ids[p]) for c, parents in enumerate(taxonomy.parents) for p in parents]
+    renumbered = Taxonomy.from_edges([taxonomy.ids[label] for label in order], edges)
+    columns = [*order, taxonomy.num_classes]
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, taxonomy.num_classes + 1)))
+
+    before, after = (
+        class_probabilities(path_sum_logits(values, relations), relations)
+        for values, relations in (
+            (logits, Relations.of(taxonomy.arrays)),
+            (logits[:, columns], Relations.of(renumbered.arrays)),
+        )
+    )
+    torch.testing.assert_close(after, before[:, columns])
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_before_summing(dtype: torch.dtype) -> None:
+    # 60,000 + 60,000 overflows float16; the sum along the path must not.
+    chain = Taxonomy.from_edges(['a', 'b'], [('b', 'a')])
+    outcomes = path_sum_logits(torch.tensor([[60000.0, 60000.0, 0.0]]).to(dtype), Relations.of(chain.arrays))
+    assert outcomes.dtype == torch.float32
+    assert math.isfinite(outcomes[0, 1].item())
+
+
+TREE = Relations.of(tree_taxonomy().arrays)
+# e^score: toy 1, animal 2, car 5, background 6 are siblings (14); bear 3, teddy 4 are siblings (7).
+TREE_SCORES = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], dtype=torch.float64).log()
+
+
+def test_conditional_cross_entropy() -> None:
+    labels = torch.tensor([BEAR, TEDDY, ANIMAL, BACKGROUND])
+    losses = conditional_cross_entropy(TREE_SCORES.expand(4, 6), labels, TREE)
+    # bear: animal 2 of 14, then bear 3 of 7; the coarse animal stops after the first step.
+    assert losses.exp().tolist() == pytest.approx([14 / 2 * 7 / 3, 14 / 2 * 7 / 4, 14 / 2, 14 / 6])
+
+
+def test_unknown_classes_leave_their_group() -> None:
+    known = torch.tensor([[True, False, False, False, False]]).expand(3, 5)
+    losses = conditional_cross_entropy(TREE_SCORES.expand(3, 6), torch.tensor([BEAR, 4, BACKGROUND]), TREE, known=known)
+    # bear: of 1 + 2 + 6 without car; teddy leaves it alone in its group. car: of 1 + 5 + 6. background: of 1 + 6.
+    assert losses.exp().tolist() == pytest.approx([9 / 2, 12 / 5, 7 / 6])
+
+
+def test_path_product_probabilities() -> None:
+    found = path_product_probabilities(TREE_SCORES, TREE)[0]
+    wanted = [1 / 14, 2 / 14, 2 / 14 * 3 / 7, 2 / 14 * 4 / 7, 5 / 14, 6 / 14]
+    assert found.tolist() == pytest.approx(wanted)
+
+
+def test_groups_of_very_different_scores_lose_nothing() -> None:
+    scores = torch.tensor([[1e4, 1e4, -1e4, -1e4, 1e4, 1e4]])
+    found = sibling_log_softmax(scores, TREE)[0].exp()
+    assert found.tolist() == pytest.approx([0.25, 0.25, 0.5, 0.5, 0.25, 0.25])
+    assert math.isfinite(sibling_log_softmax(scores * torch.tensor([1, -1, 1, -1, 1, 1]), TREE).sum())

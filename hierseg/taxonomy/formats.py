@@ -1,0 +1,378 @@
+"""Formats of a hierarchy: edge lists in CSV or YAML, the Open Images JSON, and the categories of a COCO file.
+
+Each parser makes a draft, which tells all that is wrong with a file. The virtual root of Open Images may be among the
+parents of an edge list; it says as much as no parent.
+
+Of COCO categories, the id of a class is ``str(category id)``, so that annotations find their way back. Labels follow
+the file, as in MMDetection's COCO data set; classes that are no category come after all categories and have the id
+``supercategory:<name>``, which no category can have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from hierseg.errors import TaxonomyError
+from hierseg.taxonomy.draft import VIRTUAL_ROOT, ClassList, TaxonomyDraft, csv_rows, line_of
+
+YAML_FORMS = 'Write "child: parent", "child: [parent, parent]" or "child: null", or a list of [child, parent] pairs.'
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One line of an edge list.
+
+    Attributes:
+        child: Id or name of a class.
+        parent: Id or name of its parent; None says that the class has none.
+        name: Name of the child where the list gives one.
+        place: File and line.
+    """
+
+    child: str
+    parent: str | None
+    name: str | None
+    place: str
+
+
+def parse_csv(text: str, *, where: str) -> list[Edge]:
+    """Parses rows under the header ``child,parent`` or ``child,parent,name``, in any order of columns.
+
+    An empty parent says that the child is a root class; an empty name that this row gives none.
+
+    Raises:
+        TaxonomyError: On another header or a malformed row.
+    """
+    rows = csv_rows(text, where=where)
+    _, header = next(rows, (1, []))
+    if sorted(header) not in (['child', 'parent'], ['child', 'name', 'parent']):
+        raise TaxonomyError(
+            f'the header {",".join(header)!r:.80} is not that of an edge list',
+            where=f'{where}, line 1',
+            fix='Write "child,parent" or "child,parent,name"; a list of classes is given as such, beside a hierarchy.',
+        )
+    edges = []
+    for line, row in rows:
+        place = f'{where}, line {line}'
+        cells = dict(zip(header, row, strict=False))
+        if len(row) != len(header) or not cells['child']:
+            raise TaxonomyError(f'malformed row {row}', where=place, fix=f'Fill in {",".join(header)}.')
+        edges.append(Edge(cells['child'], cells['parent'] or None, cells.get('name') or None, place))
+    return _without_virtual_root(edges)
+
+
+def parse_yaml(text: str, *, where: str) -> list[Edge]:
+    """Parses a mapping of child to parent, list of parents or null, or a list of (child, parent) pairs.
+
+    Scalars are taken as written: ``no`` and ``007`` are ids, not a bool and a number.
+
+    Raises:
+        TaxonomyError: On invalid YAML, another structure or a child that occurs twice in a mapping.
+    """
+    try:
+        # The node graph, not the loaded document: it knows lines and keeps a key that occurs twice.
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise TaxonomyError(f'not valid YAML: {error.problem}', where=f'{where}, line {line}') from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise TaxonomyError(f'not valid YAML: {str(error).splitlines()[0]}', where=where) from None
+    if document is None:
+        return []
+    return _without_virtual_root(_yaml_edges(document, where=where))
+
+
+def _yaml_edges(document: yaml.Node, *, where: str) -> Iterator[Edge]:
+    first_lines: dict[str, int] = {}
+    for child_node, parent_node in _yaml_pairs(document, where=where):
+        child = _yaml_scalar(child_node, where=where)
+        line = child_node.start_mark.line + 1
+        place = f'{where}, line {line}'
+        if child is None:
+            raise TaxonomyError('a child is empty', where=place, fix=YAML_FORMS)
+        if isinstance(document, yaml.MappingNode) and child in first_lines:
+            raise TaxonomyError(
+                f'child {child!r} occurs twice, first in line {first_lines[child]}',
+                where=place,
+                fix='Give several parents as a list: "child: [parent, parent]".',
+            )
+        first_lines[child] = line
+        is_list = isinstance(parent_node, yaml.SequenceNode)
+        parents = [_yaml_scalar(node, where=where) for node in (parent_node.value if is_list else [parent_node])]
+        for parent in parents or [None]:
+            yield Edge(child, parent, None, place)
+
+
+def _yaml_pairs(document: yaml.Node, *, where: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    if isinstance(document, yaml.MappingNode):
+        yield from document.value
+        return
+    for item in document.value if isinstance(document, yaml.SequenceNode) else [document]:
+        if not isinstance(item, yaml.SequenceNode) or len(item.value) != 2:
+            raise TaxonomyError('not an edge', where=f'{where}, line {item.start_mark.line + 1}', fix=YAML_FORMS)
+        yield item.value[0], item.value[1]
+
+
+def _yaml_scalar(node: yaml.Node, *, where: str) -> str | None:
+    if not isinstance(node, yaml.ScalarNode):
+        raise TaxonomyError('not a class', where=f'{where}, line {node.start_mark.line + 1}', fix=YAML_FORMS)
+    is_null = node.tag == 'tag:yaml.org,2002:null' or not node.value.strip()
+    return None if is_null else str(node.value).strip()
+
+
+def _without_virtual_root(edges: Iterable[Edge]) -> list[Edge]:
+    return [
+        replace(edge, parent=None) if edge.parent == VIRTUAL_ROOT else edge
+        for edge in edges
+        if edge.child != VIRTUAL_ROOT
+    ]
+
+
+def edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | None) -> TaxonomyDraft:
+    """Makes a draft of an edge list.
+
+    Args:
+        edges: The pairs.
+        where: The file, for messages.
+        classes: Ids, names and label order. Edges may name a class by id or by name, and a class without an
+            edge is a root class. Without it every class that occurs is one, in order of appearance.
+    """
+    pairs, problems = _resolve(edges, classes=classes)
+    names = dict(classes.name_of) if classes else {}
+    for edge, (child, _) in pairs.items():
+        if edge.name and names.setdefault(child, edge.name) != edge.name:
+            what = f'class {child!r} is named {names[child]!r} and {edge.name!r}'
+            problems.append(TaxonomyError(what, where=edge.place, fix='Give it one name.'))
+    ids = classes.ids if classes else tuple(dict.fromkeys(end for pair in pairs.values() for end in pair if end))
+    return TaxonomyDraft(
+        where,
+        ids,
+        tuple(names.get(class_id, class_id) for class_id in ids),
+        tuple((child, parent) for child, parent in pairs.values() if parent),
+        problems=(*(classes.problems if classes else ()), *problems),
+    )
+
+
+def _resolve(
+    edges: Sequence[Edge], *, classes: ClassList | None
+) -> tuple[dict[Edge, tuple[str, str | None]], list[TaxonomyError]]:
+    """The ids of child and parent of each edge, and what was wrong with the edges that are missing there."""
+    pairs: dict[Edge, tuple[str, str | None]] = {}
+    problems = []
+    for edge in edges:
+        try:
+            parent = edge.parent and _find(edge.parent, edge, classes)
+            pairs[edge] = (_find(edge.child, edge, classes), parent)
+        except TaxonomyError as error:
+            problems.append(error)
+    return pairs, problems
+
+
+def _find(text: str, edge: Edge, classes: ClassList | None) -> str:
+    if classes is None:
+        return text
+    class_id = classes.find(text, where=edge.place)
+    if class_id is None:
+        raise TaxonomyError(
+            f'{text!r} is neither id nor name of a class in {classes.source}',
+            where=edge.place,
+            fix='Check the spelling, or add it there.',
+        )
+    return class_id
+
+
+def open_images_draft(
+    document: dict[str, Any], text: str, *, where: str, classes: ClassList | None, ignore_parts: bool
+) -> TaxonomyDraft:
+    """Makes a draft of an Open Images hierarchy.
+
+    The top node is the virtual root, whatever its id. A node that occurs more than once is one class with
+    all the parents and children of its occurrences.
+
+    Args:
+        document: The parsed JSON.
+        text: The JSON itself, in which errors find their line.
+        where: The file, for messages.
+        classes: Ids, names and label order; without it ids are the names and order is that of the file.
+        ignore_parts: Whether to leave out Part edges, instead of reporting each as a problem. A class that
+            occurs only as a part has no parent then.
+
+    Raises:
+        TaxonomyError: On a malformed node.
+    """
+    top = document.get('LabelName')
+    ids: dict[str, None] = {}
+    edges: dict[tuple[str, str], None] = {}
+    mentions: Counter[str] = Counter()
+    problems = []
+    for class_id, parent, relation in _walk(document, where=where):
+        mentions[class_id] += 1
+        if class_id in (top, VIRTUAL_ROOT):
+            what = f'the virtual root {class_id!r} occurs again below {parent or class_id!r}'
+            problems.append(TaxonomyError(what, where=_place(class_id, text, where, mention=mentions[class_id])))
+            continue
+        ids.setdefault(class_id)
+        if relation == 'Part' and not ignore_parts:
+            problems.append(
+                TaxonomyError(
+                    f'{class_id!r} is a Part of {parent or top!r}, which does not make it a kind of it',
+                    where=_place(class_id, text, where, mention=mentions[class_id]),
+                    fix='Remove the Part edges, or have them ignored (ignore_parts=True, --ignore-parts).',
+                )
+            )
+        elif relation == 'Subcategory' and parent in ids:
+            edges.setdefault((class_id, parent))
+    if classes is None:
+        return TaxonomyDraft(where, tuple(ids), tuple(ids), tuple(edges), problems=tuple(problems))
+    problems += [*classes.problems, *_mismatches(ids, classes, text, where=where, top=top)]
+    known = set(classes.ids)
+    kept = tuple(edge for edge in edges if known.issuperset(edge))
+    return TaxonomyDraft(where, classes.ids, classes.names, kept, problems=tuple(problems))
+
+
+def _walk(document: Any, *, where: str) -> Iterator[tuple[str, str | None, str]]:
+    """Id, parent (None: the virtual root) and relation of all nodes below the top one, in file order."""
+    stack: list[tuple[Any, str | None, str]] = [(document, None, '')]
+    while stack:
+        node, parent, relation = stack.pop()
+        _require_node(node, is_top=not relation, where=f'{where}, below {parent or "the top node"!r}')
+        if relation:
+            yield node['LabelName'], parent, relation
+        own_id = node['LabelName'] if relation else None
+        below = [(child, own_id, key) for key in node if key != 'LabelName' for child in node[key]]
+        stack.extend(reversed(below))
+
+
+def _require_node(node: Any, *, is_top: bool, where: str) -> None:
+    match node:
+        case {'LabelName': str(class_id), **others} if class_id:
+            pass
+        case {**others} if is_top and 'LabelName' not in others:
+            pass
+        case _:
+            raise TaxonomyError(f'malformed node {node!r:.80}', where=where, fix='It needs a "LabelName" with an id.')
+    for key, children in others.items():
+        if key not in ('Subcategory', 'Part') or not isinstance(children, list):
+            raise TaxonomyError(
+                f'malformed entry {key!r} in node {node.get("LabelName")!r}',
+                where=where,
+                fix='A node has "LabelName" and lists of nodes as "Subcategory" and "Part", nothing else.',
+            )
+
+
+def _mismatches(
+    ids: Collection[str], classes: ClassList, text: str, *, where: str, top: str | None
+) -> Iterator[TaxonomyError]:
+    """Classes that only the hierarchy or only the class list has."""
+    listed = set(classes.ids)
+    for class_id in ids:
+        if class_id not in listed:
+            yield TaxonomyError(
+                f'class {class_id!r} is not in the class list {classes.source}',
+                where=_place(class_id, text, where),
+                fix='Add it there: the list gives names and label order.',
+            )
+    for class_id, place in zip(classes.ids, classes.places, strict=True):
+        if class_id == top:
+            what, fix = f'is the top node of {where}, which stands for no class', 'Put a node above it'
+        else:
+            what, fix = f'is not in the hierarchy {where}', 'Add it below the top node'
+        if class_id not in ids:
+            yield TaxonomyError(f'class {class_id!r} {what}', where=place, fix=f'{fix}, or take it from this list.')
+
+
+def _place(class_id: str, text: str, where: str, *, mention: int = 1) -> str:
+    return f'{where}, line {line_of(text, class_id, mention=mention)}'
+
+
+GROUP_PREFIX = 'supercategory:'
+NO_SUPERCATEGORY = ('', 'none')
+"""Words that exporters write for a category that has no supercategory; compared in lower case."""
+
+
+def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = ()) -> TaxonomyDraft:
+    """Makes a draft of a COCO file's categories.
+
+    A supercategory with the name of a category is that category, and a category that is its own
+    supercategory (person) is a root class.
+
+    Args:
+        document: The parsed JSON; only its categories are looked at.
+        where: The file, for messages.
+        edges: More levels. They may name categories by id or name; any other parent is a class of its own,
+            above categories. A category with an edge there takes its parents from there alone; others keep
+            their supercategory.
+
+    Raises:
+        TaxonomyError: On a malformed category.
+    """
+    categories, supercategories = parse_categories(document, where=where)
+    groups: dict[str, str] = {}
+    problems: list[TaxonomyError] = list(categories.problems)
+    moved = {edge.child for edge in edges}
+    pairs: list[tuple[str, str]] = []
+    for class_id, name, above, place in zip(
+        categories.ids, categories.names, supercategories, categories.places, strict=True
+    ):
+        if above is None or above == name or moved & {class_id, name}:
+            continue
+        candidates = categories.ids_of.get(above) or [_group(above, groups)]
+        if len(candidates) > 1:
+            what = f'supercategory {above!r} is the name of the categories {", ".join(candidates)}'
+            problems.append(TaxonomyError(what, where=place, fix='Give categories different names.'))
+        pairs.append((class_id, candidates[0]))
+    _add_parents(edges, categories, groups)
+    classes = ClassList(where, (*categories.ids, *groups), (*categories.names, *groups.values()), ())
+    draft = edge_list_draft(edges, where=where, classes=classes)
+    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems))
+
+
+def parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, list[str | None]]:
+    """The categories of a COCO file and the supercategory of each.
+
+    Raises:
+        TaxonomyError: On a malformed category.
+    """
+    entries = document.get('categories')
+    if not isinstance(entries, list):
+        raise TaxonomyError('"categories" is not a list', where=where)
+    rows: dict[str, tuple[str, str | None]] = {}
+    problems = []
+    for position, entry in enumerate(entries):
+        match entry:
+            case {'id': int(number), 'name': str(name)} if name and not isinstance(number, bool):
+                above = entry.get('supercategory') or ''
+            case _:
+                above = None
+        if not isinstance(above, str):
+            raise TaxonomyError(
+                f'malformed category {entry!r:.80}',
+                where=f'{where}, categories[{position}]',
+                fix='It needs a whole number "id", a text "name" and, if any, a text "supercategory".',
+            )
+        if str(number) in rows:
+            what = f'category id {number} occurs twice: {rows[str(number)][0]!r} and {name!r}'
+            problems.append(TaxonomyError(what, where=where, fix='Give each category an id of its own.'))
+        else:
+            rows[str(number)] = (name, None if above.lower() in NO_SUPERCATEGORY else above)
+    names = tuple(name for name, _ in rows.values())
+    places = tuple(f'{where}, category {class_id}' for class_id in rows)
+    return ClassList(where, tuple(rows), names, places, tuple(problems)), [above for _, above in rows.values()]
+
+
+def _group(text: str, groups: dict[str, str]) -> str:
+    name = text.removeprefix(GROUP_PREFIX)
+    groups[GROUP_PREFIX + name] = name
+    return GROUP_PREFIX + name
+
+
+def _add_parents(edges: Sequence[Edge], categories: ClassList, groups: dict[str, str]) -> None:
+    """Adds the parents in an edge list that are no categories; a child that is neither is a misspelt category."""
+    for edge in edges:
+        if edge.parent and edge.parent not in categories.name_of and edge.parent not in categories.ids_of:
+            _group(edge.parent, groups)
