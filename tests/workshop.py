@@ -210,10 +210,10 @@ def make_openimages(workshop: Workshop) -> None:
     first = min((folder / 'data/openimages/validation').iterdir())
     (folder / IMAGE).symlink_to(first)
     for split in ('train', 'validation'):
-        convert_openimages(workshop, 'data/openimages', f'{OFFICIAL}-{split}', split, HIERARCHY, CLASSES)
+        convert_open_images(workshop, 'data/openimages', f'{OFFICIAL}-{split}', split, HIERARCHY, CLASSES)
 
 
-def convert_openimages(workshop: Workshop, data: str, official: str, split: str, hierarchy: str, classes: str) -> None:
+def convert_open_images(workshop: Workshop, data: str, official: str, split: str, hierarchy: str, classes: str) -> None:
     tables = ('boxes', 'bbox'), ('labels', 'labels'), ('masks', 'masks')
     workshop.run(
         'python', 'tools/dataset_converters/openimages.py', '--hierarchy', hierarchy, '--classes', classes,
@@ -233,7 +233,7 @@ def make_farm(workshop: Workshop) -> None:
     official = 'data/farm/challenge-2019'
     for split in ('train', 'validation'):
         files = (f'{official}-label-hierarchy.json', f'{official}-classes-description.csv')
-        convert_openimages(workshop, 'data/farm', f'{official}-{split}', split, *files)
+        convert_open_images(workshop, 'data/farm', f'{official}-{split}', split, *files)
         coco = folder / f'data/farm/{split}.json'
         workshop.run(
             'python', 'tools/dataset_converters/coco.py', 'from-store', f'data/farm/store/{split}',

@@ -1,26 +1,22 @@
-"""The part of the conversion that opens files, image by image; it runs in worker processes.
+"""Images and masks from their files, one image at a time; it runs in worker processes.
 
-Nothing is raised here for bad input: problems are given back in the order of masks, and the caller's verdict is an
-error or a line in the summary. Shape letter: I instances.
-
-Mask PNGs into pixels.
+Nothing is raised here for a bad image or mask: problems are given back in the order of masks, and the caller's verdict
+is an error or a line in the summary.
 
 The released masks have one bit a pixel. Rows of such a picture are those of one with eight bits and an eighth of the
 width, filters and all, so that under a header that says so OpenCV decodes them without ever making a byte of a pixel.
-Masks of eight bits it decodes as they are; whatever else a picture can be goes through Pillow.
+Masks of eight bits it decodes as they are; whatever else a picture can be goes through Pillow. Mask PNGs lie in folders
+or in the official zip archives, which are read without unpacking.
 
-Shape letters: H height and W width of a mask, S = ⌈W / 8⌉ bytes of a row.
-
-Mask PNGs in the official zip archives, read without unpacking.
-
-``zipfile`` lists an archive once; what is needed to find a member later, 32 bytes of it, lies in a memory-mapped
-array that all workers share. Shape letter: M members of all archives.
+Shape letters: I instances of an image, H height and W width of a mask, S = ⌈W / 8⌉ bytes of a row, M members of all
+archives.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import struct
 import zipfile
@@ -29,8 +25,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import cv2
@@ -134,15 +132,12 @@ def _decode(content: bytes, shape: tuple[int, int]) -> Mask:
     return np.asarray(decoded, dtype=np.uint8)
 
 
-# The key is eight bytes of a hash of the member's name without folders; its header holds the name itself.
-MEMBER = np.dtype(
-    [('key', 'u8'), ('offset', 'u8'), ('packed', 'u8'), ('crc', 'u4'), ('method', 'u2'), ('archive', 'u2')]
-)
-# Signature, flags, sizes of name and extra field; what is left out between, the directory says better.
-LOCAL_HEADER = struct.Struct('<4s2xH18xHH')
-LOCAL_SIGNATURE = b'PK\x03\x04'
-ENCRYPTED = 1
-USUAL_NAME = 512
+# The key is eight bytes of a hash of the member's name without folders.
+MEMBER = np.dtype([('key', 'u8'), ('archive', 'u2')])
+# zipfile keeps some 700 bytes of each member of an open archive; the official ones have 133,000 each.
+MEMBERS_AT_ONCE = 300_000
+# What zipfile raises for members that are damaged, encrypted, or packed in a way that it cannot read.
+UNPACKABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, ValueError)
 
 
 def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
@@ -166,7 +161,7 @@ def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
 
 @dataclass(frozen=True)
 class ZipIndex:
-    """Where every member of some archives lies.
+    """The archive of every member.
 
     Attributes:
         members: (M,) of ``MEMBER``, ascending by key; of equal names, the first archive's comes first.
@@ -183,27 +178,33 @@ class ZipIndex:
         Raises:
             AnnotationError: If one is damaged.
         """
-        numbers = range(len(archives))
-        listed = list(pool.map(_list, archives, numbers) if pool else map(_list, archives, numbers))
-        members = np.concatenate([part for part, _ in listed])
-        order = np.argsort(members['key'], kind='stable')
+        listed = list(pool.map(_list, archives) if pool else map(_list, archives))
+        sizes = [len(keys) for keys, _ in listed]
+        members = np.empty(sum(sizes), dtype=MEMBER)
+        members['key'] = np.concatenate([keys for keys, _ in listed])
+        members['archive'] = np.repeat(np.arange(len(archives)), sizes)
         digests = tuple((path.name, digest) for path, (_, digest) in zip(archives, listed, strict=True))
-        return cls(members[order], digests)
+        return cls(members[np.argsort(members['key'], kind='stable')], digests)
 
 
-def _list(path: Path, number: int) -> tuple[npt.NDArray[np.void], str]:
+def _list(path: Path) -> tuple[npt.NDArray[np.uint64], str]:
     digest = hashlib.sha256()
+    with _open_zip(path) as archive:
+        infos = _members(archive)
+    for info in infos:
+        digest.update(f'{info.filename}\0{info.CRC}\0{info.file_size}\n'.encode())
+    return np.array([_key(info.filename) for info in infos], dtype=np.uint64), digest.hexdigest()
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+        return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise AnnotationError(f'is no whole zip archive ({error})', where=str(path), fix='Get it again.') from None
-    members = np.empty(len(infos), dtype=MEMBER)
-    for at, info in enumerate(infos):
-        digest.update(f'{info.filename}\0{info.CRC}\0{info.file_size}\n'.encode())
-        place = (info.header_offset, info.compress_size, info.CRC, info.compress_type)
-        members[at] = (_key(info.filename), *place, number)
-    return members, digest.hexdigest()
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [info for info in archive.infolist() if not info.is_dir()]
 
 
 def _key(name: str) -> int:
@@ -214,8 +215,34 @@ def _base(name: str) -> str:
     return name.rsplit('/', 1)[-1]
 
 
+class _OpenZips:
+    """Archives that a process has open, and their members by name; the ones used least lately are let go."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+        self._lock = Lock()
+
+    def __call__(self, path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        with self._lock:
+            found = self._open.pop(path, None)
+            if found is None:
+                archive = _open_zip(path)
+                # Of equal names the first counts.
+                found = archive, {_base(info.filename): info for info in reversed(_members(archive))}
+            kept = len(found[1])
+            for other, (_, members) in reversed(list(self._open.items())):
+                kept += len(members)
+                if kept > MEMBERS_AT_ONCE:
+                    del self._open[other]
+            self._open[path] = found
+            return found
+
+
 class MaskZips:
-    """Reads members; it travels to workers as its paths, and each opens an archive when it first needs it.
+    """Reads members; it travels to workers as its paths, and each opens an archive when it needs it.
+
+    Images are converted in the order of their ids, and the official archives go by the first digit of the id: each is
+    opened about once by a worker.
 
     Args:
         archives: In the order of the index.
@@ -225,14 +252,10 @@ class MaskZips:
     def __init__(self, archives: Sequence[Path], index: Path) -> None:
         self.archives, self.index = tuple(archives), index
         self._members = np.load(index, mmap_mode='r')
-        self._descriptors: dict[int, int] = {}
+        self._open = _OpenZips()
 
-    def __reduce__(self) -> tuple[type[MaskZips], tuple[tuple[Path, ...], Path]]:
-        return type(self), (self.archives, self.index)
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, '_descriptors', {}).values():
-            os.close(descriptor)
+    def __reduce__(self) -> tuple[Callable[..., MaskZips], tuple[tuple[Path, ...], Path]]:
+        return _mask_zips, (self.archives, self.index)
 
     def place(self, name: str) -> str:
         """Where a member would be, in words."""
@@ -244,47 +267,33 @@ class MaskZips:
         Args:
             name: Its name; folders do not matter.
             image_id: Not needed here.
+
+        Raises:
+            AnnotationError: If its archive cannot be opened.
         """
         key = _key(name)
         at = int(np.searchsorted(self._members['key'], np.uint64(key)))
         if at == len(self._members) or int(self._members['key'][at]) != key:
             return None
-        member = self._members[at]
-        return f'{self.archives[member["archive"]]}/{name}', lambda: self._read(name, member)
+        path = self.archives[self._members['archive'][at]]
+        archive, members = self._open(path)
+        info = members.get(_base(name))
 
-    def _read(self, name: str, member: np.void) -> bytes:
-        number, offset, packed = int(member['archive']), int(member['offset']), int(member['packed'])
-        if number not in self._descriptors:
-            self._descriptors[number] = os.open(self.archives[number], os.O_RDONLY)
-        # Names and extra fields are short, so that one call reads the whole member in nearly all cases.
-        block = os.pread(self._descriptors[number], LOCAL_HEADER.size + USUAL_NAME + packed, offset)
-        if len(block) < LOCAL_HEADER.size:
-            raise OSError('the archive is cut off')
-        signature, flags, name_size, extra_size = LOCAL_HEADER.unpack_from(block)
-        start = LOCAL_HEADER.size + name_size + extra_size
-        stored = block[LOCAL_HEADER.size : LOCAL_HEADER.size + name_size]
-        if signature != LOCAL_SIGNATURE or _base(stored.decode('utf-8', 'replace')) != _base(name):
-            raise OSError('it is not where the directory of the archive says')
-        if flags & ENCRYPTED:
-            raise OSError('it is encrypted')
-        if start + packed > len(block):
-            block = os.pread(self._descriptors[number], start + packed, offset)
-        return _unpacked(block[start : start + packed], member)
+        def read() -> bytes:
+            if info is None:
+                raise OSError('it is not where the directory of the archive says')
+            try:
+                return archive.read(info)
+            except UNPACKABLE as error:
+                raise OSError(f'it cannot be unpacked: {error}') from None
+
+        return f'{path}/{name}', read
 
 
-def _unpacked(packed: bytes, member: np.void) -> bytes:
-    if member['method'] == zipfile.ZIP_STORED:
-        content = packed
-    elif member['method'] == zipfile.ZIP_DEFLATED:
-        try:
-            content = zlib.decompress(packed, -zlib.MAX_WBITS)
-        except zlib.error as error:
-            raise OSError(f'it cannot be unpacked: {error}') from None
-    else:
-        raise OSError(f'it is packed by method {member["method"]}; stored and deflated members can be read')
-    if zlib.crc32(content) != member['crc']:
-        raise OSError('its checksum is wrong')
-    return content
+@lru_cache(maxsize=1)
+def _mask_zips(archives: tuple[Path, ...], index: Path) -> MaskZips:
+    """One for all the tasks of a worker."""
+    return MaskZips(archives, index)
 
 
 IMAGE_SUFFIX = '.jpg'
@@ -293,7 +302,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBom
 
 
 class Trouble(Enum):
-    """What can be wrong with an image or a mask; the value is the reason in the summary."""
+    """Faults of an image or a mask; the value is the reason in the summary."""
 
     IMAGE_MISSING = 'images without a file, left out'
     IMAGE_BROKEN = 'images that cannot be read, left out'
@@ -342,11 +351,17 @@ class Folder:
             return cls(str(root), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
 
     def find(self, name: str, image_id: str) -> str | None:
-        """The path of a file relative to ``root``, or None."""
+        """The path of a file relative to ``root``, or None.
+
+        Raises:
+            AnnotationError: If the folder is not there, as on another machine.
+        """
         parts = (part for part in self.parts if part[-1:].lower() == image_id[:1].lower())
         for candidate in (name, *(os.path.join(part, name) for part in parts)):
             if os.path.isfile(os.path.join(self.root, candidate)):
                 return candidate
+        if not os.path.isdir(self.root):
+            raise AnnotationError('is no folder', where=self.root, fix='All workers must see the same folders.')
         return None
 
     def place(self, name: str) -> str:
@@ -385,6 +400,9 @@ class ImageTask:
         references: I times the mask's PNG path or its encoded text; None without a mask.
         mask_sizes: (I, 2) int64; height and width of an encoded mask, 0 for a path or none.
         mask_rows: (I,) int64; row of the mask table, -1 for none.
+        has_box: (I,) bool; off for a mask that found no row of the box table.
+        positive: Labels verified as present, ascending, each once.
+        negative: Labels verified as absent; likewise.
     """
 
     image_id: str
@@ -395,11 +413,14 @@ class ImageTask:
     references: Sequence[str | None]
     mask_sizes: IntArray
     mask_rows: IntArray
+    has_box: BoolArray
+    positive: IntArray
+    negative: IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """What becomes of an :class:`ImageTask`; ``image`` is None if there is no readable image."""
+    """An :class:`ImageTask` converted; ``image`` is None if there is no readable image."""
 
     image_id: str
     image: ImageRow | None

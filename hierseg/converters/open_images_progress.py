@@ -1,10 +1,8 @@
-"""From finished batches to a store: of one conversion, or of all shards of one.
+"""The folder that a conversion of Open Images keeps its progress in, and the store that its batches become.
 
-The folder that a conversion of Open Images keeps its progress in, and that becomes a shard.
-
-It holds what the conversion was told (``begun.json``), the tables by image, and a file for every finished batch. Each
-of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing of it. A
-finished shard has ``shard.json`` and the batches.
+The folder holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
+batch. Each of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing
+of it.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -23,15 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hierseg.converters.open_images_rows import Partition
-from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles, ShardNumber
+from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
-from hierseg.store.writer import StoreWriter, read_part, remove_leftovers, replace_folder
+from hierseg.store.writer import StoreWriter, read_part, remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
-FORMAT, VERSION = 'hierseg-shard', 1
-SHARD_FILE = 'shard.json'
+FORMAT, VERSION = 'hierseg-conversion', 1
 BLOCK_BYTES = 1 << 24
 
 
@@ -40,17 +36,17 @@ def describe(
     taxonomy: Taxonomy,
     options: ConversionOptions,
     *,
-    shard: ShardNumber,
     images_per_batch: int,
+    images_per_piece: int,
     zip_digests: tuple[tuple[str, str], ...],
 ) -> dict[str, Any]:
-    """What a conversion is told, by content where that is affordable; equal descriptions give equal results."""
+    """All that a conversion is told, by content where that is affordable; equal descriptions give equal results."""
     folders = {'images': files.images, 'mask_dir': files.mask_dir}
     return {
         'format': FORMAT,
         'version': VERSION,
-        'shard': [shard.index, shard.count],
         'images_per_batch': images_per_batch,
+        'images_per_piece': images_per_piece,
         'options': asdict(options),
         'taxonomy': taxonomy.to_json(),
         'sources': {
@@ -164,124 +160,23 @@ class WorkFolder:
         """The folder of the tables by image."""
         return self.path / 'tables'
 
-    def partition(self) -> tuple[Partition, ConversionSummary] | None:
-        """What :meth:`keep_partition` kept, or None."""
+    def sorted_tables(self) -> tuple[int, ConversionSummary] | None:
+        """The number of images and the summary that :meth:`keep_tables` kept, or None."""
         file = self.tables / 'whole.json'
         if not file.exists():
             return None
         document = json.loads(file.read_text(encoding='utf-8'))
-        return Partition.from_json(document['partition']), ConversionSummary.from_json(document['summary'])
+        return document['images'], ConversionSummary.from_json(document['summary'])
 
-    def keep_partition(self, partition: Partition, summary: ConversionSummary) -> None:
+    def keep_tables(self, num_images: int, summary: ConversionSummary) -> None:
         """Says that the tables by image are whole."""
-        document = {'partition': partition.to_json(), 'summary': summary.to_json()}
+        document = {'images': num_images, 'summary': summary.to_json()}
         write_json(document, self.tables / 'whole.json', error=StoreError)
-
-    def forget_partition(self) -> None:
-        """Removes the tables by image."""
-        (self.tables / 'whole.json').unlink(missing_ok=True)
-        shutil.rmtree(self.tables, ignore_errors=True)
-
-    def finish(self, num_images: int, summary: ConversionSummary) -> None:
-        """Makes the output, a shard, of a folder that has all its batches.
-
-        Args:
-            num_images: Of all shards together.
-            summary: What was counted in the tables.
-        """
-        document = {**self.begun, 'num_images': num_images, 'tables': summary.to_json()}
-        write_json(document, self.path / SHARD_FILE, error=StoreError)
-        self.forget_partition()
-        (self.path / 'zips.npy').unlink(missing_ok=True)
-        replace_folder(self.path, self.out, overwrite=self.overwrite, marker=SHARD_FILE)
 
 
 def part_path(folder: Path, first: int, last: int) -> Path:
     """The file of a batch of images ``first`` to ``last - 1``."""
     return folder / f'{first:08}-{last:08}.part'
-
-
-# Of one conversion these differ from shard to shard: machines have folders of their own.
-OF_ONE_SHARD = ('shard', 'folders')
-
-
-def merge_shards(
-    shards: Sequence[str | PathLike[str]], *, out: str | PathLike[str], overwrite: bool = False, progress: bool = False
-) -> ConversionSummary:
-    """Writes the store that one conversion would have written.
-
-    Args:
-        shards: Folders that ``convert_shard`` wrote, in any order.
-        out: The store's folder; it appears when it is whole.
-        overwrite: Replace a store that is there.
-        progress: Show a bar on stderr.
-
-    Raises:
-        StoreError: If they are not all shards of one conversion, each once, or if one is damaged.
-        AnnotationError: If none of the images could be read.
-    """
-    documents = [(path, _read(path)) for path in map(Path, shards)]
-    if not documents:
-        raise StoreError('there are no shards to merge', fix='Name the folders of all shards.')
-    path, first = documents[0]
-    for other, document in documents[1:]:
-        found = differences(_shared(first), _shared(document))
-        if found or document['shard'][1] != first['shard'][1]:
-            raise StoreError(
-                f'is of another conversion than {path}: other {", ".join(found) or "number of shards"}',
-                where=str(other),
-                fix='Merge shards of the same files, converted with the same options.',
-            )
-    count = first['shard'][1]
-    folders = _in_order(documents, count)
-    parts = [
-        part_path(folders[index], *span)
-        for index in range(count)
-        for span in ShardNumber(index, count).batches(first['num_images'], first['images_per_batch'])
-    ]
-    summary = ConversionSummary.from_json(first['tables'])
-    taxonomy = Taxonomy.from_json(first['taxonomy'], where=str(folders[0] / SHARD_FILE))
-    return write_store(
-        parts, taxonomy, summary, out=out, num_images=first['num_images'], overwrite=overwrite, progress=progress
-    )
-
-
-def _shared(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in OF_ONE_SHARD}
-
-
-def _in_order(documents: Iterable[tuple[Path, dict[str, Any]]], count: int) -> list[Path]:
-    """The folders by the number of their shard; each is there once."""
-    folders: dict[int, Path] = {}
-    for path, document in documents:
-        index = document['shard'][0]
-        if index in folders:
-            what = f'is shard {index} of {count}, as is {folders[index]}'
-            raise StoreError(what, where=str(path), fix='Give each shard once.')
-        folders[index] = path
-    missing = [str(index) for index in range(count) if index not in folders]
-    if missing:
-        raise StoreError(f'of {count} shards, these are not there: {", ".join(missing)}', fix='Name all shards.')
-    return [folders[index] for index in range(count)]
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    file = folder / SHARD_FILE
-    try:
-        document: dict[str, Any] = json.loads(file.read_text(encoding='utf-8'))
-    except OSError:
-        raise StoreError(
-            f'no {SHARD_FILE} here, so this is no finished shard',
-            where=str(folder),
-            fix='Let tools/dataset_converters/openimages.py --shard come to its end.',
-        ) from None
-    except ValueError as error:
-        raise StoreError(f'is not JSON ({error})', where=str(file), fix='Copy the shard again.') from None
-    if (document.get('format'), document.get('version')) != (FORMAT, VERSION):
-        raise StoreError(
-            f'is not {FORMAT!r} version {VERSION}', where=str(file), fix='Convert with this version of hierseg.'
-        )
-    return document
 
 
 def write_store(

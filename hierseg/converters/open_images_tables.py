@@ -1,34 +1,32 @@
-"""Which mask belongs to which box.
+"""The official Open Images tables, checked row by row, then sorted by image and joined by DuckDB.
 
-The released mask and box tables share no key, and their coordinates differ in the decimals, so that
-rows are joined by image, class and nearly equal box.
+:func:`write_tables` reads the three tables once. Their rows get labels and are checked block by block; DuckDB sorts
+them by image on disk, in bounded memory, and finds the box of each mask. The result lies in small Arrow files, so that
+:func:`read_piece` gives the rows of a few images to whoever converts them.
 
-The official Open Images tables as columns: boxes, image labels, masks in both forms.
-
-Source: the download page of Open Images (V4 to V7, Challenge 2018 and 2019). Columns are read by name,
-image ids as text (they can be all digits, or look like the number 1e12). Shape letter: R rows.
+Source: the download page of Open Images (V4 to V7, Challenge 2018 and 2019). Columns are read by name, image ids as
+text (they can be all digits, or look like the number 1e12). Shape letter: I instances of an image.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
-from hierseg.converters.options import BOX_TOLERANCE, EXAMPLES, ConversionSummary
-from hierseg.errors import AnnotationError
-from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.formats.csv_tables import (
-    Chunk,
-    index_in,
-    place_of,
-    read_chunks,
-    read_header,
-)
+from hierseg.converters.open_images_masks import ImageTask
+from hierseg.converters.options import EXAMPLES, ConversionSummary
+from hierseg.errors import AnnotationError, StoreError
+from hierseg.formats import BoolArray
+from hierseg.formats.csv_tables import Chunk, place_of, read_chunks, read_header
 from hierseg.taxonomy import Taxonomy
 
 # Coordinates are published with six decimals; a little more than their rounding may stick out.
@@ -36,71 +34,23 @@ OUTSIDE_TOLERANCE = 1e-5
 CORNERS = ('XMin', 'YMin', 'XMax', 'YMax')
 CONFIDENCE = 'Labels verified by people have 1 (present) or 0 (absent); machine-made labels cannot be used.'
 
+# Rows beyond it go to the disk, into the folder of work.
+DUCKDB_MEMORY = '400MB'
+ROWS_PER_BLOCK = 1 << 14
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """What all three tables have: an image, a class, and the place in the file.
-
-    Attributes:
-        path: The CSV file.
-        rows: (R,) int64; row of the file, 0 below the header.
-        image_ids: (R,) text.
-        labels: (R,) int64.
-    """
-
-    path: Path
-    rows: IntArray
-    image_ids: pa.Array
-    labels: IntArray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, eq=False)
-class LabelRows(Rows):
-    """Image-level labels verified by people.
-
-    Attributes:
-        positive: (R,) bool; present (Confidence 1) or absent (0).
-    """
-
-    positive: BoolArray
-
-
-@dataclass(frozen=True, eq=False)
-class BoxRows(Rows):
-    """Boxes.
-
-    Attributes:
-        boxes: (R, 4) float64; xyxy as fractions of the image, within [0, 1].
-        group_of: (R,) bool.
-        box_ids: (R,) text, or None if the file has no BoxID.
-    """
-
-    boxes: FloatArray
-    group_of: BoolArray
-    box_ids: pa.Array | None
-
-
-@dataclass(frozen=True, eq=False)
-class MaskRows(BoxRows):
-    """Masks and the boxes that they were drawn in.
-
-    Attributes:
-        references: (R,) text; the path of a PNG file, or base64 of zlib of COCO compressed RLE counts.
-        sizes: (R, 2) int64; height and width of the encoded mask, or None where the references are paths.
-        has_group_of: Whether the file says what is a group (the form with paths does not).
-    """
-
-    references: pa.Array
-    sizes: IntArray | None
-    has_group_of: bool
+ROWS = [('image_id', pa.string()), ('label', pa.int32()), ('row', pa.int64())]
+BOXES = [*ROWS, *((name, pa.float64()) for name in ('x1', 'y1', 'x2', 'y2'))]
+BOXES = [*BOXES, ('group_of', pa.bool_()), ('box_id', pa.string())]
+SCHEMAS = {
+    'masks': pa.schema([*BOXES, ('reference', pa.string()), ('height', pa.int32()), ('width', pa.int32())]),
+    'boxes': pa.schema(BOXES),
+    'labels': pa.schema([*ROWS, ('positive', pa.bool_())]),
+}
 
 
 @dataclass(frozen=True)
 class TableReader:
-    """Reads tables against one taxonomy, a block at a time.
+    """Reads tables against one taxonomy, a block of rows at a time, in the form of ``SCHEMAS``.
 
     Attributes:
         taxonomy: Gives the labels.
@@ -114,41 +64,32 @@ class TableReader:
     skip_unknown_classes: bool = False
     skip_bad_rows: bool = False
 
-    def labels(self, path: Path) -> Iterator[LabelRows]:
+    def labels(self, path: Path) -> Iterator[pa.Table]:
         """Reads ``ImageID, LabelName, Confidence``."""
         for chunk in self._chunks(path, ['ImageID', 'LabelName', 'Confidence'], 'image-label'):
-            yield self._labels(chunk)
+            positive = chunk.flags('Confidence', fix=CONFIDENCE)
+            yield self._table(chunk, 'image-label', {'positive': positive}, SCHEMAS['labels'])
 
-    def _labels(self, chunk: Chunk) -> LabelRows:
-        positive = chunk.flags('Confidence', fix=CONFIDENCE)
-        rows, keep = self._rows(chunk, 'image-label')
-        return LabelRows(**vars(rows), positive=positive[keep])
-
-    def boxes(self, path: Path) -> Iterator[BoxRows]:
+    def boxes(self, path: Path) -> Iterator[pa.Table]:
         """Reads ``ImageID, LabelName, XMin, XMax, YMin, YMax, IsGroupOf`` and, if it is there, ``BoxID``."""
         columns = ['ImageID', 'LabelName', 'BoxID', 'IsGroupOf', *CORNERS]
         for chunk in self._chunks(path, columns, 'box', optional=['BoxID']):
-            yield self._boxes(chunk, CORNERS, 'box')[0]
+            yield self._table(chunk, 'box', _boxes(chunk, CORNERS), SCHEMAS['boxes'])
 
-    def masks(self, path: Path) -> Iterator[MaskRows]:
+    def masks(self, path: Path) -> Iterator[pa.Table]:
         """Reads masks in the form with PNG paths or the evaluation form, told apart by their columns."""
         are_files = masks_are_files(path)
         coordinates = tuple(f'Box{name}' for name in CORNERS) if are_files else CORNERS
         own = ['MaskPath'] if are_files else ['Mask', 'ImageWidth', 'ImageHeight', 'IsGroupOf']
         columns = [*own, 'ImageID', 'LabelName', 'BoxID', *coordinates]
         for chunk in self._chunks(path, columns, 'mask', optional=['BoxID']):
-            yield self._mask_paths(chunk, coordinates) if are_files else self._mask_texts(chunk)
-
-    def _mask_paths(self, chunk: Chunk, coordinates: tuple[str, ...]) -> MaskRows:
-        chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
-        boxes, keep = self._boxes(chunk, coordinates, 'mask')
-        return MaskRows(**vars(boxes), references=chunk.texts['MaskPath'].take(keep), sizes=None, has_group_of=False)
-
-    def _mask_texts(self, chunk: Chunk) -> MaskRows:
-        sizes = np.stack([chunk.sizes(name) for name in ('ImageHeight', 'ImageWidth')], axis=1)
-        boxes, keep = self._boxes(chunk, CORNERS, 'mask')
-        references = chunk.texts['Mask'].take(keep)
-        return MaskRows(**vars(boxes), references=references, sizes=sizes[keep], has_group_of=True)
+            found: dict[str, Any] = {'reference': chunk.texts[own[0]]}
+            if are_files:
+                chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
+                found |= dict.fromkeys(('height', 'width'), np.zeros(len(chunk), dtype=np.int64))
+            else:
+                found |= {'height': chunk.sizes('ImageHeight'), 'width': chunk.sizes('ImageWidth')}
+            yield self._table(chunk, 'mask', found | _boxes(chunk, coordinates), SCHEMAS['masks'])
 
     def _chunks(
         self, path: Path, columns: Sequence[str], kind: str, *, optional: Sequence[str] = ()
@@ -158,44 +99,26 @@ class TableReader:
 
         return read_chunks(path, columns, optional=optional, skip_lines=skip if self.skip_bad_rows else None)
 
-    def _boxes(self, chunk: Chunk, coordinates: tuple[str, ...], kind: str) -> tuple[BoxRows, IntArray]:
-        boxes = np.stack([chunk.numbers(name) for name in coordinates], axis=1).reshape(-1, 4)
-
-        def said(row: int) -> str:
-            return ', '.join(f'{name} {value:g}' for name, value in zip(coordinates, boxes[row], strict=True))
-
-        outside = np.any((boxes < -OUTSIDE_TOLERANCE) | (boxes > 1 + OUTSIDE_TOLERANCE), axis=1)
-        fix = 'Coordinates are fractions of the image: 0 <= min <= max <= 1.'
-        chunk.refuse(outside, lambda row: f'the box ({said(row)}) is outside the image', fix=fix)
-        inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=1)
-        chunk.refuse(inverted, lambda row: f'the box ({said(row)}) has a min above its max', fix=fix)
-        # V4 to V7 mark boxes that were not drawn by hand with -1: nobody said that they are groups.
-        known = 'IsGroupOf' in chunk.texts
-        group_of = chunk.flags('IsGroupOf', unknown=True) if known else np.zeros(len(chunk), dtype=bool)
-        rows, keep = self._rows(chunk, kind)
-        box_ids = chunk.texts['BoxID'].take(keep) if 'BoxID' in chunk.texts else None
-        box_rows = BoxRows(**vars(rows), boxes=boxes[keep].clip(0, 1), group_of=group_of[keep], box_ids=box_ids)
-        return box_rows, keep
-
-    def _rows(self, chunk: Chunk, kind: str) -> tuple[Rows, IntArray]:
-        """Labels for class ids, and the rows that are kept."""
+    def _table(self, chunk: Chunk, kind: str, columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+        """The rows that are kept, with labels for class ids."""
         ids = chunk.texts['LabelName']
         chunk.refuse(_empty(chunk, 'ImageID'), lambda row: 'ImageID is empty')
         labels = chunk.labels('LabelName', self.taxonomy.ids, refuse=not self.skip_unknown_classes)
-        unknown = labels < 0
         wrong = chunk.wrong()
         if wrong.any():
-            rows = np.flatnonzero(wrong).tolist()
             if not self.skip_bad_rows:
-                raise chunk.fault(rows[0])
+                chunk.check()
+            rows = np.flatnonzero(wrong).tolist()
             examples = [(int(chunk.rows[row]), chunk.fault_of(row)) for row in rows[:EXAMPLES]]
             self._skip_bad(kind, len(rows), examples, chunk.path)
-        unknown &= ~wrong
+        unknown = (labels < 0) & ~wrong
         if unknown.any():
             classes = pc.unique(ids.filter(pa.array(unknown))).to_pylist()
             self.summary.skip(f'{kind} rows of classes not in the taxonomy', classes, count=int(unknown.sum()))
-        keep = np.flatnonzero(~wrong & ~unknown)
-        return Rows(chunk.path, chunk.rows[keep], chunk.texts['ImageID'].take(keep), labels[keep]), keep
+        columns |= {'image_id': chunk.texts['ImageID'], 'label': labels.astype(np.int32), 'row': chunk.rows}
+        table = pa.table({name: columns[name] for name in schema.names}).cast(schema)
+        keep = ~wrong & ~unknown
+        return table if keep.all() else table.filter(pa.array(keep))
 
     def _skip_bad(self, kind: str, count: int, examples: Sequence[tuple[int, str]], path: Path) -> None:
         reason = f'{kind} rows that cannot be used'
@@ -203,6 +126,25 @@ class TableReader:
         # Lines are looked up for those that will be shown, for that takes reading the file again.
         shown = [f'{place_of(path, row)}: {what}' for row, what in examples[: EXAMPLES - known]]
         self.summary.skip(reason, shown, count=count)
+
+
+def _boxes(chunk: Chunk, coordinates: Sequence[str]) -> dict[str, Any]:
+    boxes = np.stack([chunk.numbers(name) for name in coordinates], axis=1).reshape(-1, 4)
+
+    def said(row: int) -> str:
+        return ', '.join(f'{name} {value:g}' for name, value in zip(coordinates, boxes[row], strict=True))
+
+    outside = np.any((boxes < -OUTSIDE_TOLERANCE) | (boxes > 1 + OUTSIDE_TOLERANCE), axis=1)
+    fix = 'Coordinates are fractions of the image: 0 <= min <= max <= 1.'
+    chunk.refuse(outside, lambda row: f'the box ({said(row)}) is outside the image', fix=fix)
+    inverted = np.any(boxes[:, :2] > boxes[:, 2:], axis=1)
+    chunk.refuse(inverted, lambda row: f'the box ({said(row)}) has a min above its max', fix=fix)
+    # V4 to V7 mark boxes that were not drawn by hand with -1: nobody said that they are groups.
+    known = 'IsGroupOf' in chunk.texts
+    group_of = chunk.flags('IsGroupOf', unknown=True) if known else np.zeros(len(chunk), dtype=bool)
+    box_ids = chunk.texts['BoxID'] if 'BoxID' in chunk.texts else pa.repeat('', len(chunk))
+    corners = zip(('x1', 'y1', 'x2', 'y2'), boxes.clip(0, 1).T, strict=True)
+    return {**dict(corners), 'group_of': group_of, 'box_id': box_ids}
 
 
 def masks_are_files(path: Path) -> bool:
@@ -226,86 +168,215 @@ def _empty(chunk: Chunk, name: str) -> BoolArray:
     return empty
 
 
-PAIRS_AT_A_TIME = 1 << 22
+# Equal BoxIDs join whatever the coordinates; -1 comes before all distances.
+FIND_PAIRS = """
+CREATE TABLE pairs AS SELECT * FROM (
+    SELECT masks.row AS mask, boxes.row AS box,
+        CASE WHEN masks.box_id = boxes.box_id AND masks.box_id <> '' THEN -1 ELSE greatest(
+            abs(masks.x1 - boxes.x1), abs(masks.y1 - boxes.y1), abs(masks.x2 - boxes.x2), abs(masks.y2 - boxes.y2)
+        ) END AS distance
+    FROM masks JOIN boxes ON masks.image_id = boxes.image_id AND masks.label = boxes.label
+        AND masks.group_of = (boxes.group_of AND $has_group_of)
+) WHERE distance <= $tolerance
+"""
+# A pair that is the nearest left for both its mask and its box is one that the nearest-first order would take.
+TAKE_PAIRS = """
+CREATE OR REPLACE TABLE taken AS SELECT mask, box FROM pairs
+QUALIFY row_number() OVER (PARTITION BY mask ORDER BY distance, box) = 1
+    AND row_number() OVER (PARTITION BY box ORDER BY distance, mask) = 1;
+INSERT INTO joined FROM taken;
+CREATE OR REPLACE TABLE pairs AS SELECT pairs.* FROM pairs
+ANTI JOIN taken USING (mask) ANTI JOIN taken AS boxes_taken ON boxes_taken.box = pairs.box
+"""
 
 
-def join_masks(
-    boxes: BoxRows,
-    masks: MaskRows,
-    box_images: IntArray,
-    mask_images: IntArray,
-    *,
-    num_classes: int,
-    tolerance: float = BOX_TOLERANCE,
-) -> IntArray:
-    """Joins masks to boxes one to one, nearest first.
+def join_masks(database: duckdb.DuckDBPyConnection, *, has_group_of: bool, tolerance: float) -> None:
+    """Joins masks to boxes one to one, nearest first, into a table ``joined`` of ``mask`` and ``box``, their rows.
 
-    Candidates have the same image and class (and IsGroupOf, where the masks say it). Equal BoxIDs join
-    whatever the coordinates; other pairs join if no coordinate differs by more than ``tolerance``, in
-    ascending order of the largest difference, ties in file order.
+    The released tables share no key, and their coordinates differ in the decimals. Candidates have the same image and
+    class (and IsGroupOf, where the masks say it). Equal BoxIDs join whatever the coordinates; other pairs join if no
+    coordinate differs by more than ``tolerance``, in ascending order of the largest difference, ties in file order.
 
     Args:
-        boxes: B box rows.
-        masks: M mask rows.
-        box_images: (B,) int64 image index.
-        mask_images: (M,) int64 image index.
-        num_classes: C.
+        database: Has the tables ``masks`` and ``boxes``.
+        has_group_of: Whether the mask table says what is a group (the form with paths does not).
         tolerance: As a fraction of the image's width and height.
+    """
+    database.execute(FIND_PAIRS, {'has_group_of': has_group_of, 'tolerance': tolerance})
+    database.execute('CREATE TABLE joined (mask BIGINT, box BIGINT)')
+    while _count(database, 'pairs'):
+        database.execute(TAKE_PAIRS)
+
+
+FIND_IMAGES = """
+CREATE TABLE images AS SELECT image_id, row_number() OVER (ORDER BY image_id) - 1 AS image
+FROM (SELECT image_id FROM masks UNION SELECT image_id FROM boxes UNION SELECT image_id FROM labels)
+"""
+# By image: its boxes in the order of their file, each with its mask, then the masks without a box in theirs.
+BY_IMAGE = {
+    'images': 'SELECT image, image_id FROM images ORDER BY image',
+    'labels': 'SELECT image, label, positive FROM labels JOIN images USING (image_id) ORDER BY image, row',
+    'instances': """
+        SELECT image, boxes.label, boxes.x1, boxes.y1, boxes.x2, boxes.y2, boxes.group_of,
+            coalesce(nullif(masks.box_id, ''), boxes.box_id) AS annotation_id, masks.reference,
+            coalesce(masks.height, 0) AS height, coalesce(masks.width, 0) AS width,
+            coalesce(masks.row, -1) AS mask_row, true AS has_box, boxes.row AS place
+        FROM boxes JOIN images USING (image_id)
+        LEFT JOIN joined ON joined.box = boxes.row LEFT JOIN masks ON masks.row = joined.mask
+        UNION ALL
+        SELECT image, label, x1, y1, x2, y2, group_of, box_id, reference, height, width, row, false, row
+        FROM masks JOIN images USING (image_id) ANTI JOIN joined ON joined.mask = masks.row
+        ORDER BY image, has_box DESC, place
+    """,
+}
+
+
+def write_tables(
+    folder: Path,
+    reader: TableReader,
+    tables: dict[str, Path],
+    *,
+    tolerance: float,
+    images_per_batch: int,
+    images_per_piece: int,
+    progress: bool = False,
+) -> int:
+    """Reads the tables once and writes their rows by image into a folder, a file for each batch of images.
+
+    In memory are one block of a table, some hundred megabytes while it is parsed, and ``DUCKDB_MEMORY``.
+
+    Args:
+        folder: To make; what is there is removed.
+        reader: Reads, and counts the rows that are left out and those that are not.
+        tables: ``masks``, ``boxes`` and ``labels``: their files.
+        tolerance: Of the join, see :func:`join_masks`.
+        images_per_batch: So many to a file.
+        images_per_piece: So many to read back at a time.
+        progress: Show a bar on stderr.
 
     Returns:
-        (M,) int64; the box of each mask, -1 for none.
+        The number of images that any of the tables names; they are sorted by id.
+
+    Raises:
+        AnnotationError: On bad rows, or if there are neither boxes nor masks.
+        StoreError: If the folder cannot be written.
     """
-    box_groups = boxes.group_of if masks.has_group_of else np.zeros(len(boxes), dtype=bool)
-    box_keys = (box_images * num_classes + boxes.labels) * 2 + box_groups
-    mask_keys = (mask_images * num_classes + masks.labels) * 2 + masks.group_of
-    order = np.argsort(box_keys, kind='stable')
-    first = np.searchsorted(box_keys[order], mask_keys, side='left')
-    counts = np.searchsorted(box_keys[order], mask_keys, side='right') - first
-    box_ids, mask_ids = _shared_ids(boxes, masks)
-    near: list[tuple[IntArray, IntArray, FloatArray]] = []
-    ends = np.cumsum(counts)
-    start = 0
-    while start < len(masks):
-        done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS_AT_A_TIME, side='right')))
-        chunk = np.arange(start, stop)
-        mask_index = np.repeat(chunk, counts[chunk])
-        within = np.arange(len(mask_index)) - np.repeat(ends[chunk] - counts[chunk] - done, counts[chunk])
-        box_index = order[first[mask_index] + within]
-        distance = np.abs(boxes.boxes[box_index] - masks.boxes[mask_index]).max(axis=1, initial=0)
-        same_id = (box_ids[box_index] == mask_ids[mask_index]) & (box_ids[box_index] >= 0)
-        distance[same_id] = -1
-        keep = distance <= tolerance
-        near.append((mask_index[keep], box_index[keep], distance[keep]))
-        start = stop
-    return _one_to_one(near, num_masks=len(masks))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    scratch = folder / 'scratch'
+    scratch.mkdir()
+    has_group_of = not masks_are_files(tables['masks'])
+    limits: dict[str, Any] = {'threads': 1, 'memory_limit': DUCKDB_MEMORY, 'temp_directory': str(scratch / 'spilled')}
+    try:
+        with duckdb.connect(str(scratch / 'tables.duckdb'), config=limits) as database:
+            for name, schema in SCHEMAS.items():
+                with tqdm(desc=f'reading {name}', unit='row', unit_scale=True, disable=not progress) as bar:
+                    database.from_arrow(schema.empty_table()).create(name)
+                    for block in getattr(reader, name)(tables[name]):
+                        database.from_arrow(block).insert_into(name)
+                        bar.update(block.num_rows)
+            reader.summary.box_rows, reader.summary.mask_rows = (_count(database, name) for name in ('boxes', 'masks'))
+            if reader.summary.box_rows + reader.summary.mask_rows == 0:
+                raise AnnotationError(
+                    'the split is empty: there are no boxes and no masks of classes of the taxonomy',
+                    where=f'{tables["boxes"]}, {tables["masks"]}',
+                    fix='Check that the files are of one split and fit the taxonomy.',
+                )
+            database.execute(FIND_IMAGES)
+            join_masks(database, has_group_of=has_group_of, tolerance=tolerance)
+            num_images = _count(database, 'images')
+            for name, query in BY_IMAGE.items():
+                rows = database.sql(query).to_arrow_reader(ROWS_PER_BLOCK)
+                _write_batches(folder, name, rows, num_images, images_per_batch, images_per_piece)
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise StoreError(f'cannot hold the sorted tables ({error})', where=str(scratch), fix='Make room.') from None
+    shutil.rmtree(scratch)
+    return num_images
 
 
-def _shared_ids(boxes: BoxRows, masks: MaskRows) -> tuple[IntArray, IntArray]:
-    """BoxIDs as numbers, the same text the same number; -1 where there is none."""
-    if boxes.box_ids is None or masks.box_ids is None:
-        return np.full(len(boxes), -1, dtype=np.int64), np.full(len(masks), -1, dtype=np.int64)
-    known = pc.unique(boxes.box_ids)
-    known = known.filter(pc.not_equal(known, pa.scalar('')))
-    return index_in(boxes.box_ids, known), index_in(masks.box_ids, known)
+def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
+    [(count,)] = database.execute(f'SELECT count(*) FROM {table}').fetchall()
+    return int(count)
 
 
-def _one_to_one(near: list[tuple[IntArray, IntArray, FloatArray]], *, num_masks: int) -> IntArray:
-    """Takes the nearest pair, strikes out its mask and box, and so on; whole arrays at a time."""
-    joined = np.full(num_masks, -1, dtype=np.int64)
-    if not near:
-        return joined
-    mask_index, box_index, distance = (np.concatenate(column) for column in zip(*near, strict=True))
-    order = np.lexsort((box_index, mask_index, distance))
-    mask_index, box_index = mask_index[order], box_index[order]
-    while len(mask_index):
-        # A pair that is the nearest left for both its mask and its box is the one that would be taken.
-        best_of_mask = np.zeros(len(mask_index), dtype=bool)
-        best_of_mask[np.unique(mask_index, return_index=True)[1]] = True
-        best_of_box = np.zeros(len(mask_index), dtype=bool)
-        best_of_box[np.unique(box_index, return_index=True)[1]] = True
-        taken = best_of_mask & best_of_box
-        joined[mask_index[taken]] = box_index[taken]
-        left = ~np.isin(mask_index, mask_index[taken]) & ~np.isin(box_index, box_index[taken])
-        mask_index, box_index = mask_index[left], box_index[left]
-    return joined
+def batches_of(num_images: int, images_per_batch: int) -> list[tuple[int, int]]:
+    """First image of each batch, and the first behind it.
+
+    Example:
+        >>> batches_of(10, 4)
+        [(0, 4), (4, 8), (8, 10)]
+    """
+    return [(first, min(first + images_per_batch, num_images)) for first in range(0, num_images, images_per_batch)]
+
+
+def _write_batches(
+    folder: Path, name: str, rows: pa.RecordBatchReader, num_images: int, images_per_batch: int, images_per_piece: int
+) -> None:
+    """Cuts rows that are sorted by image: a file for each batch, a record batch for each of its pieces."""
+    pending = rows.schema.empty_table()
+    for first, last in batches_of(num_images, images_per_batch):
+        with pa.ipc.new_file(str(_path(folder, first, name)), rows.schema) as file:
+            for end in [*range(first + images_per_piece, last, images_per_piece), last]:
+                parts = []
+                while pending is not None:
+                    stop = int(np.searchsorted(pending['image'].to_numpy(), end))
+                    parts.append(pending.slice(0, stop))
+                    pending = pending.slice(stop)
+                    if pending.num_rows:
+                        break
+                    block = next(rows, None)
+                    pending = None if block is None else pa.Table.from_batches([block])
+                piece = pa.concat_tables(parts) if parts else rows.schema.empty_table()
+                columns = [column.combine_chunks() for column in piece.columns]
+                file.write_batch(pa.RecordBatch.from_arrays(columns, schema=rows.schema))
+
+
+def _path(folder: Path, first: int, name: str) -> Path:
+    return folder / f'{first:08}-{name}.arrow'
+
+
+def read_piece(folder: Path, first: int, piece: int) -> list[ImageTask]:
+    """The rows of the images of one piece, in the order of their ids.
+
+    Args:
+        folder: What :func:`write_tables` wrote.
+        first: The first image of the piece's batch.
+        piece: Its number within the batch.
+
+    Raises:
+        StoreError: If the folder is not there.
+    """
+    try:
+        images, labels, instances = (
+            pa.ipc.open_file(pa.OSFile(str(_path(folder, first, name)))).get_batch(piece) for name in BY_IMAGE
+        )
+    except OSError as error:
+        fix = 'All workers must see the folder of the output.'
+        raise StoreError(f'cannot be read ({error.strerror})', where=str(folder), fix=fix) from None
+    numbers = images['image'].to_numpy()
+    of_image, of_label = (
+        [*np.searchsorted(rows['image'].to_numpy(), numbers), len(rows)] for rows in (instances, labels)
+    )
+    columns = {name: instances[name].to_numpy(zero_copy_only=False) for name in instances.schema.names}
+    sizes = np.stack([columns[name].astype(np.int64) for name in ('height', 'width')], axis=1)
+    boxes = np.stack([columns[name] for name in ('x1', 'y1', 'x2', 'y2')], axis=1)
+    verified, positive = (labels[name].to_numpy(zero_copy_only=False) for name in ('label', 'positive'))
+    tasks = []
+    for at, image_id in enumerate(images['image_id'].to_pylist()):
+        mine, own = slice(of_image[at], of_image[at + 1]), slice(of_label[at], of_label[at + 1])
+        tasks.append(
+            ImageTask(
+                image_id,
+                labels=columns['label'][mine].astype(np.int64),
+                boxes=boxes[mine],
+                group_of=columns['group_of'][mine],
+                annotation_ids=columns['annotation_id'][mine].tolist(),
+                references=columns['reference'][mine].tolist(),
+                mask_sizes=sizes[mine],
+                mask_rows=columns['mask_row'][mine],
+                has_box=columns['has_box'][mine],
+                positive=np.unique(verified[own][positive[own]].astype(np.int64)),
+                negative=np.unique(verified[own][~positive[own]].astype(np.int64)),
+            )
+        )
+    return tasks

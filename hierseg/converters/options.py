@@ -1,7 +1,4 @@
-"""What a conversion read, and what it left out and why.
-
-What a conversion of Open Images is told: its files, what to do about imperfect input, which share is its own.
-"""
+"""Files and options of a conversion, and the summary of what it read and left out."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hierseg.converters.open_images_masks import Trouble
-from hierseg.errors import AnnotationError
 from hierseg.formats import IntArray
 from hierseg.store.store import Instances
 
@@ -72,42 +68,6 @@ class ConversionOptions:
         if trouble is Trouble.MASK_EMPTY:
             return True
         return not self.strict if trouble is Trouble.MASK_MISSING else self.skip_broken
-
-
-@dataclass(frozen=True)
-class ShardNumber:
-    """One of several equal shares of the images, in the order of their ids.
-
-    Attributes:
-        index: From 0.
-        count: How many shares there are.
-
-    Raises:
-        AnnotationError: If there is no such share.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise AnnotationError(
-                f'there is no shard {self.index} of {self.count}', fix=f'They are numbered 0 to {self.count - 1}.'
-            )
-
-    def span(self, num_images: int) -> tuple[int, int]:
-        """The first image of the share, and the first behind it.
-
-        Example:
-            >>> [ShardNumber(index, 3).span(10) for index in range(3)]
-            [(0, 3), (3, 6), (6, 10)]
-        """
-        return self.index * num_images // self.count, (self.index + 1) * num_images // self.count
-
-    def batches(self, num_images: int, images_per_batch: int) -> list[tuple[int, int]]:
-        """The share cut into batches: first image of each, and the first behind it."""
-        first, last = self.span(num_images)
-        return [(start, min(start + images_per_batch, last)) for start in range(first, last, images_per_batch)]
 
 
 EXAMPLES = 5

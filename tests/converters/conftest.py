@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_open_images
 from hierseg.converters.options import ConversionSummary
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
@@ -110,7 +110,7 @@ class Split:
     def convert(self, *, workers: int = 1, write: bool = True, **options: Any) -> tuple[Store, ConversionSummary]:
         files = self.write() if write else self.files
         out = self.root / 'store'
-        summary = convert_openimages(
+        summary = convert_open_images(
             files, self.taxonomy, out=out, options=ConversionOptions(**options), overwrite=True, workers=workers
         )
         return Store.open(out), summary

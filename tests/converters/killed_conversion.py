@@ -1,6 +1,6 @@
 """Kills conversions at every chosen moment and goes on with them; prints what happened as JSON.
 
-Run as ``killed_conversion.py ROOT WHAT SEED COUNT``: WHAT is ``convert``, ``overwrite``, ``shard`` or ``merge``. ROOT
+Run as ``killed_conversion.py ROOT WHAT SEED COUNT``: WHAT is ``convert`` or ``overwrite``. ROOT
 has the files of one split. A moment is an event at which Python opens, renames or removes something in the output.
 Processes are forked from this one, which has no threads and has done all importing.
 """
@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hierseg.converters import open_images
-from hierseg.converters.open_images import (
-    OpenImagesFiles,
-    ShardNumber,
-    convert_openimages,
-    convert_shard,
-)
-from hierseg.converters.open_images_progress import merge_shards
+from hierseg.converters.open_images import OpenImagesFiles, convert_open_images
 from hierseg.taxonomy import Taxonomy
 
 IMAGES_PER_BATCH = 8
@@ -83,15 +77,9 @@ def main(root: Path, what: str, seed: int, count: int) -> None:
         *[root / f'{name}.csv' for name in ('box', 'label', 'mask')], root / 'images', root / 'masks'
     )
     out = root / 'work' / 'out'
-    shards = [root / 'shards' / str(index) for index in range(3)]
 
     def act() -> None:
-        if what == 'merge':
-            merge_shards(shards, out=out)
-        elif what == 'shard':
-            convert_shard(files, TAXONOMY, out=out, shard=ShardNumber(0, 2))
-        else:
-            convert_openimages(files, TAXONOMY, out=out, overwrite=what == 'overwrite')
+        convert_open_images(files, TAXONOMY, out=out, overwrite=what == 'overwrite')
 
     def prepare() -> None:
         shutil.rmtree(out.parent, ignore_errors=True)
@@ -99,9 +87,6 @@ def main(root: Path, what: str, seed: int, count: int) -> None:
         if what == 'overwrite':
             shutil.copytree(root / 'old', out)
 
-    if what == 'merge':
-        for index, shard in enumerate(shards):
-            convert_shard(files, TAXONOMY, out=shard, shard=ShardNumber(index, 3))
     prepare()
     _, moments, images = fork(act, out, kill_at=0)
     expected = contents(out)

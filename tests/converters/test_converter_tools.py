@@ -134,7 +134,7 @@ def run_here(monkeypatch, capsys, tool: str, *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_the_tools_for_archives_and_shards(split, rectangle, monkeypatch, capsys):
+def test_the_tool_for_archives(split, rectangle, monkeypatch, capsys):
     many_images(split, rectangle, 9)
     split.add_box('0003', '/m/car', (0, 2, 0, 1))
     arguments = command(split, '--lenient', '--workers', '1')[2:]
@@ -148,14 +148,8 @@ def test_the_tools_for_archives_and_shards(split, rectangle, monkeypatch, capsys
             archive.write(png, png.name)
     at = arguments.index('--mask-dir')
     arguments[at : at + 2] = ['--mask-zips', str(split.root / 'masks.zip')]
-    at = arguments.index('--out') + 1
-    for index in range(2):
-        arguments[at] = str(split.root / f'shard{index}')
-        run_here(monkeypatch, capsys, 'openimages.py', *arguments, '--shard', f'{index}/2')
-    shards = [split.root / 'shard1', split.root / 'shard0']
-    summary = ['--summary', split.root / 'merged.json']
-    assert run_here(monkeypatch, capsys, 'merge_shards.py', *shards, '--out', archived, *summary).startswith('images')
-    assert (split.root / 'merged.json').read_text() == (split.root / 'summary.json').read_text()
+    arguments[arguments.index('--out') + 1] = str(archived)
+    assert run_here(monkeypatch, capsys, 'openimages.py', *arguments).startswith('images')
     for path in whole.iterdir():
         assert path.read_bytes() == (archived / path.name).read_bytes()
 
@@ -163,11 +157,9 @@ def test_the_tools_for_archives_and_shards(split, rectangle, monkeypatch, capsys
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--shard', '2/2'], 'there is no shard 2 of 2'),
-        (['--shard', '1'], "'1' is not I/N"),
         (['--lenient', '--strict'], 'not allowed with argument --lenient'),
         (['--mask-zips', 'a.zip'], 'not allowed with argument --mask-dir'),
-        (['--shard', '0/2', '--summary', 'x.json'], '--summary belongs to merge_shards.py'),
+        (['--workers', '1000', '--scheduler', 'tcp://127.0.0.1:1'], 'not allowed with argument --workers'),
     ],
 )
 def test_arguments_that_contradict_each_other(split, monkeypatch, capsys, arguments, message):

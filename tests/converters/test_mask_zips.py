@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_open_images
 from hierseg.converters.open_images_masks import MaskZips, ZipIndex, find_zips
 from hierseg.errors import AnnotationError
 from hierseg.store import Store
@@ -41,7 +41,7 @@ def pack(split, *, method: int = zipfile.ZIP_DEFLATED, folder: str = '') -> list
 def convert(split, archives: list[Path], *, workers: int = 1, **options) -> tuple[Store, object]:
     files = dataclasses.replace(split.files, mask_dir=None, mask_zips=archives)
     out = split.root / 'zipped'
-    summary = convert_openimages(
+    summary = convert_open_images(
         files, split.taxonomy, out=out, options=ConversionOptions(**options), overwrite=True, workers=workers
     )
     return Store.open(out), summary
@@ -100,7 +100,9 @@ def damage(path: Path, kind: str) -> None:
     elif kind == 'name':
         content[first.header_offset + 30] ^= 0xFF
     elif kind == 'encrypted':
+        # Flags are in the directory, too: eight bytes behind PK\1\2.
         content[first.header_offset + 6] |= 1
+        content[content.index(b'PK\x01\x02') + 8] |= 1
     elif kind == 'method':
         # In the directory, whose entry begins with PK\1\2: ten bytes on.
         at = content.index(b'PK\x01\x02') + 10
@@ -135,13 +137,13 @@ def test_what_is_no_archive_is_refused(good):
 def test_a_folder_and_archives_are_refused(good):
     files = dataclasses.replace(good.files, mask_zips=pack(good))
     with pytest.raises(AnnotationError, match='both a folder and archives'):
-        convert_openimages(files, good.taxonomy, out=good.root / 'store')
+        convert_open_images(files, good.taxonomy, out=good.root / 'store')
 
 
 def test_neither_is_refused(good):
     files = OpenImagesFiles(*[good.path(name) for name in ('box', 'label', 'mask')], good.root / 'images')
     with pytest.raises(AnnotationError, match=r'no folder of masks is given\. Give either --mask-dir or --mask-zips'):
-        convert_openimages(files, good.taxonomy, out=good.root / 'store')
+        convert_open_images(files, good.taxonomy, out=good.root / 'store')
 
 
 def test_of_equal_names_the_first_archive_counts(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hierseg.converters import open_images
-from hierseg.converters.open_images import ConversionOptions, convert_openimages
+from hierseg.converters.open_images import ConversionOptions, convert_open_images
 from hierseg.converters.open_images_progress import WorkFolder
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.store import Store
@@ -57,7 +57,7 @@ def kill_and_go_on(many, what: str, *, seed: int, count: int) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize('what', ['convert', 'overwrite', 'shard', 'merge'])
+@pytest.mark.parametrize('what', ['convert', 'overwrite'])
 def test_killed_at_any_moment_and_gone_on_with(many, what):
     if what == 'overwrite':
         many.convert()
@@ -66,7 +66,7 @@ def test_killed_at_any_moment_and_gone_on_with(many, what):
         many.labels.pop()
         many.write()
     found = kill_and_go_on(many, what, seed=0, count=10)
-    assert found['images'] == {'shard': 20, 'merge': 0}.get(what, 40)
+    assert found['images'] == 40
     assert len(found['runs']) == min(10, found['moments'])
     for run in found['runs']:
         assert run['killed']
@@ -76,7 +76,7 @@ def test_killed_at_any_moment_and_gone_on_with(many, what):
         # A run that had given the store its name may leave its folder of work; a later one removes it.
         assert all(name in ('.out.work',) or '.partial-' in name for name in run['left over'])
     assert sum(not run['left over'] for run in found['runs']) > len(found['runs']) // 2
-    if what in ('convert', 'shard'):
+    if what == 'convert':
         # Some were killed when batches were done, and did not do them again.
         assert any(run['opened twice'] == 0 for run in found['runs'])
 
@@ -109,7 +109,7 @@ def unfinished(many, monkeypatch, *, images: int = 20, **options) -> Path:
 
 def convert(many, *, files=None, overwrite: bool = False, **options) -> dict[str, bytes]:
     out = many.root / 'out'
-    convert_openimages(
+    convert_open_images(
         files or many.files, many.taxonomy, out=out, options=ConversionOptions(**options), overwrite=overwrite
     )
     return contents(out)
@@ -207,13 +207,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from killed_conversion import TAXONOMY, OpenImagesFiles, convert_openimages, open_images
+from killed_conversion import TAXONOMY, OpenImagesFiles, convert_open_images, open_images
 if __name__ == '__main__':
     open_images.IMAGES_PER_BATCH = 8
     open_images.IMAGES_PER_TASK = 4
     root = Path({root!r})
     files = OpenImagesFiles(*[root / f'{{n}}.csv' for n in ('box', 'label', 'mask')], root / 'images', root / 'masks')
-    convert_openimages(files, TAXONOMY, out=root / 'out', workers=2)
+    convert_open_images(files, TAXONOMY, out=root / 'out', workers=2)
 """
 
 

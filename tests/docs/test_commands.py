@@ -93,7 +93,6 @@ RULES = {
         },
         more=('--overwrite', '--workers', '1'),
     ),
-    'python tools/dataset_converters/merge_shards.py': Rule(more=('--overwrite',)),
     'python -m hierseg.store': Rule(),
     'python tools/dataset_converters/coco.py': Rule(words={'STORE': 'data/farm/store/again'}, more=('--overwrite',)),
     'python tools/analysis_tools/browse_dataset.py': Rule(),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from hierseg.converters.open_images import OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import OpenImagesFiles, convert_open_images
 from hierseg.evaluation import OpenImagesInstanceMetric
 from hierseg.metrics import evaluate_files
 from hierseg.store import ImageRow, Instances
@@ -36,7 +36,7 @@ def converted(tmp_path_factory):
         folder / 'validation',
         folder / 'validation-masks',
     )
-    convert_openimages(files, taxonomy_of(folder), out=folder / 'store')
+    convert_open_images(files, taxonomy_of(folder), out=folder / 'store')
     return folder
 
 

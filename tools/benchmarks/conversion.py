@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hierseg.converters.open_images import OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import OpenImagesFiles, convert_open_images
 from hierseg.converters.open_images_masks import read_mask
 from hierseg.errors import exits_cleanly
 from hierseg.files import describe_machine, write_json
@@ -154,7 +154,7 @@ def time_converter(masks: Sequence[np.ndarray], args: argparse.Namespace) -> lis
             files = OpenImagesFiles(tables.boxes, tables.labels, tables.masks, tables.images, **where)
             for workers in args.workers:
                 start, used = time.perf_counter(), processor_seconds()
-                convert_openimages(
+                convert_open_images(
                     files, TAXONOMY, out=folder / 'store', overwrite=True, workers=workers, progress=True
                 )
                 seconds = {'seconds': time.perf_counter() - start, 'processor seconds': processor_seconds() - used}

@@ -26,7 +26,7 @@ from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from hierseg.converters.coco import write_coco
-from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_openimages
+from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_open_images
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
@@ -70,7 +70,7 @@ def make_data(folder: Path, args: argparse.Namespace) -> None:
     files = OpenImagesFiles(
         **tables, images=folder / 'official' / 'train', mask_dir=folder / 'official' / 'train-masks'
     )
-    convert_openimages(files, taxonomy, out=folder / 'store', options=ConversionOptions(), progress=True)
+    convert_open_images(files, taxonomy, out=folder / 'store', options=ConversionOptions(), progress=True)
     write_coco(Store.open(folder / 'store'), folder / 'coco.json')
 
 

@@ -10,7 +10,7 @@ Example:
         --images train --out store/train
 
 A run that was killed goes on where it was when it is started again with the same arguments. Several machines share
-the work with --shard 0/4 … 3/4, and merge_shards.py makes the store of what they wrote.
+the work with --scheduler, the address of a Dask scheduler.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ import argparse
 import os
 from pathlib import Path
 
-from hierseg.converters.open_images import (
-    ConversionOptions,
-    OpenImagesFiles,
-    ShardNumber,
-    convert_openimages,
-    convert_shard,
-)
-from hierseg.converters.open_images_tables import BOX_TOLERANCE
-from hierseg.errors import AnnotationError, exits_cleanly
+from hierseg.converters import ConversionOptions, OpenImagesFiles, convert_open_images
+from hierseg.converters.options import BOX_TOLERANCE
+from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 from hierseg.taxonomy import read_taxonomy
 
@@ -37,16 +31,6 @@ def edge(text: str) -> tuple[str, str]:
     if not (child and separator and parent):
         raise argparse.ArgumentTypeError(f'{text!r} is not CHILD=PARENT')
     return child, parent
-
-
-def shard_number(text: str) -> ShardNumber:
-    index, _, count = text.partition('/')
-    try:
-        return ShardNumber(int(index), int(count))
-    except AnnotationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is not I/N, such as 0/4') from None
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,10 +58,15 @@ def parse_arguments() -> argparse.Namespace:
         action='store_true',
         help='replace an existing store, and an unfinished conversion begun with other arguments or files',
     )
-    output.add_argument('--shard', type=shard_number, metavar='I/N', help='convert share I (from 0) of N equal ones')
     output.add_argument('--summary', type=Path, metavar='JSON', help='write the summary there, too')
-    output.add_argument(
+    work = output.add_mutually_exclusive_group()
+    work.add_argument(
         '--workers', type=int, default=len(os.sched_getaffinity(0)), metavar='N', help='processes (default: all cores)'
+    )
+    work.add_argument(
+        '--scheduler',
+        metavar='ADDRESS',
+        help='of a Dask scheduler, such as tcp://10.0.0.1:8786: use its workers instead',
     )
     taxonomy = parser.add_argument_group('taxonomy')
     taxonomy.add_argument('--ignore-parts', action='store_true', help='ignore Part edges of the hierarchy')
@@ -111,10 +100,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar='FRACTION',
         help='how far the coordinates of one box may differ between the two files (default: %(default)s)',
     )
-    args = parser.parse_args()
-    if args.shard and args.summary:
-        parser.error('--summary belongs to merge_shards.py where there are shards')
-    return args
+    return parser.parse_args()
 
 
 @exits_cleanly()
@@ -134,14 +120,19 @@ def main() -> None:
         strict=args.strict,
         box_tolerance=args.box_tolerance,
     )
-    common = dict(out=args.out, options=options, overwrite=args.overwrite, workers=args.workers, progress=True)
-    if args.shard:
-        convert_shard(files, taxonomy, shard=args.shard, **common)
-    else:
-        summary = convert_openimages(files, taxonomy, **common)
-        if args.summary:
-            write_json(summary.to_json(), args.summary)
-        print(summary)
+    summary = convert_open_images(
+        files,
+        taxonomy,
+        out=args.out,
+        options=options,
+        overwrite=args.overwrite,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        progress=True,
+    )
+    if args.summary:
+        write_json(summary.to_json(), args.summary)
+    print(summary)
     print(f'written to {args.out}')
 
 
