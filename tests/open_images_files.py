@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from hierseg.metrics import encode_mask
+from hierseg.formats.run_lengths import encode_mask
 from hierseg.taxonomy import Taxonomy
 
 GOLDENS = Path(__file__).parent / 'goldens'

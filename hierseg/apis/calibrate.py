@@ -31,14 +31,9 @@ from hierseg.apis.runner import (
 )
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
-from hierseg.metrics import (
-    LocalisedPairs,
-    OperatingPoint,
-    Resampling,
-    correctness_interval,
-    operating_curve,
-    operating_point,
-)
+from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.localised_pairs import LocalisedPairs
+from hierseg.metrics.names import OperatingPoint, correctness_interval, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import TaxonomyArrays

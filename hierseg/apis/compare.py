@@ -36,7 +36,6 @@ from hierseg.apis.runner import (
 from hierseg.apis.score_names import SHOWN_KINDS, shown_metrics
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import (
-    ImagePrediction,
     SystemEvaluation,
     SystemMetric,
     evaluate_system,
@@ -44,22 +43,13 @@ from hierseg.evaluation import (
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import group_score, train_images_of
 from hierseg.files import describe_machine
-from hierseg.metrics import (
-    OPEN_IMAGES,
-    RECALLS,
-    Confusion,
-    ErrorKind,
-    ImageErrors,
-    Resampling,
-    class_groups,
-    count_kinds,
-    hierarchical_sums,
-    interval,
-    operating_curve,
-    paired_difference,
-    resampled_mean_average_precision,
-)
-from hierseg.metrics import OperatingCurve as NamesCurve
+from hierseg.metrics import ImagePrediction
+from hierseg.metrics.average_precision import RECALLS, class_groups
+from hierseg.metrics.bootstrap import Resampling, interval, paired_difference, resampled_mean_average_precision
+from hierseg.metrics.error_kinds import ErrorKind, ImageErrors, count_kinds
+from hierseg.metrics.names import Confusion, hierarchical_sums, operating_curve
+from hierseg.metrics.names import OperatingCurve as NamesCurve
+from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.report.comparison import (
     ClassCounts,
     ComparedImage,
@@ -301,7 +291,7 @@ def compared_images(
         ]  # fmt: skip
         panels = {}
         for system, of_images in zip(systems, scores, strict=True):
-            found = _found(system.predictions[position], picture.shape[:2], store.taxonomy.num_classes, score_thr)
+            found = _found(system.predictions[position], picture.shape[:2], score_thr)
             kinds = _kinds(system.evaluation.images[position].errors)
             panels[system.name] = draw_panel(
                 picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
@@ -334,18 +324,16 @@ def _path(
     return next((Path(path) for path in known if path is not None), None)
 
 
-def _found(
-    prediction: ImagePrediction, size: tuple[int, int], num_classes: int, score_thr: float
-) -> list[PanelInstance]:
+def _found(prediction: ImagePrediction, size: tuple[int, int], score_thr: float) -> list[PanelInstance]:
     height, width = size
-    scores = prediction.class_scores(num_classes)
-    boxes = prediction.detections.boxes * np.array([width, height, width, height])
+    scores = prediction.class_scores
+    boxes = prediction.boxes * np.array([width, height, width, height])
     drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_thr)
     return [
         PanelInstance(
             int(prediction.named_labels[region]),
             boxes[region],
-            prediction.detections.masks[region],
+            prediction.masks[region],
             class_scores=scores[region],
         )
         for region in drawn.tolist()

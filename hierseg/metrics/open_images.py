@@ -43,18 +43,20 @@ from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.run_lengths import MaskColumn, read_masks, sizes_of_images
 from hierseg.metrics.average_precision import summarise
 from hierseg.metrics.csv_tables import CsvTable, line_of, positions
-from hierseg.metrics.expansion import Expansion, InstanceRows, join_boxes_and_masks
 from hierseg.metrics.matching import match_images
 from hierseg.metrics.records import (
     DEFAULT_GROUP_OF_WEIGHTS,
     OPEN_IMAGES,
     Criterion,
+    Expansion,
     ImageDetections,
     ImageGroundTruth,
     ImageMatches,
+    InstanceRows,
     IouType,
     OpenImagesResult,
     checked_iou_type,
+    join_boxes_and_masks,
 )
 from hierseg.taxonomy import Taxonomy
 

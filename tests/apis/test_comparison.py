@@ -25,7 +25,7 @@ from hierseg.apis.compare import (
 )
 from hierseg.errors import ConfigError
 from hierseg.evaluation import SystemMetric
-from hierseg.metrics import ErrorKind, ImageErrors
+from hierseg.metrics.error_kinds import ErrorKind, ImageErrors
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.comparison import Head
 from hierseg.store import Store

@@ -12,7 +12,8 @@ from open_images_files import GOLDENS
 from pycocotools import mask as coco_mask
 
 from hierseg.evaluation import OpenImagesInstanceMetric
-from hierseg.metrics import decode_masks, evaluate_files
+from hierseg.formats.run_lengths import decode_masks
+from hierseg.metrics import evaluate_files
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 

@@ -8,7 +8,8 @@ from open_images_files import counts_of, rectangle
 
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import Span, SubmissionWriter, submission_rows
-from hierseg.metrics import ImageDetections, decode_masks
+from hierseg.formats.run_lengths import decode_masks
+from hierseg.metrics import ImageDetections
 from hierseg.store import ImageRow
 
 IMAGE = ImageRow('a,1', 'a.jpg', 8, 6)

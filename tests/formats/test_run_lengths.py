@@ -9,7 +9,7 @@ from open_images_files import counts_of, rectangle
 from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import measure, regular
+from hierseg.formats.run_lengths import measure, regular
 
 
 def measured(masks, height, width):
