@@ -201,7 +201,8 @@ class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         has_mask = ground_truth.mask_areas > 0
         self.truth_labels, self.names = ground_truth.labels, prediction.named_labels
         self.crowds = ground_truth.group_of | ~has_mask
-        self.areas, self.scores = prediction.mask_areas, prediction.named_scores
+        self.scores = prediction.named_scores
+        self.areas = np.zeros(len(self.scores), np.int64) if prediction.mask_areas is None else prediction.mask_areas
         self.truth_areas, self.common = ground_truth.mask_areas, common
 
     def matches(self, label: int) -> ClassCocoMatches:

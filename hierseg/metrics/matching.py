@@ -411,9 +411,15 @@ def match_image_by(
     Where it is known, ``common`` gives the pixels that each region of the detections has in common with each object,
     (R, I) int64.
     """
-    options = {'criteria': criteria, 'iou_type': iou_type, 'group_of_weight': group_of_weight}
     if common is None:
-        return match_images_by((ground_truth,), (detections,), image_ids=(image_id,), **options)[0]
+        return match_images_by(
+            (ground_truth,),
+            (detections,),
+            criteria=criteria,
+            image_ids=(image_id,),
+            iou_type=iou_type,
+            group_of_weight=group_of_weight,
+        )[0]
     _check(ground_truth, detections, criteria, iou_type, image_id)
     batch = ImageBatch.of((ground_truth,), (detections,))
     return next(_match_batch(batch, criteria, (image_id,), iou_type, group_of_weight, common))

@@ -97,7 +97,8 @@ class ImagePrediction:
     @property
     def named_scores(self) -> FloatArray:
         """(R,) float64; the probability of the class that each detection names."""
-        return self.class_scores[np.arange(len(self.named_labels)), self.named_labels].astype(np.float64)
+        scores: FloatArray = self.class_scores[np.arange(len(self.named_labels)), self.named_labels].astype(np.float64)
+        return scores
 
 
 @dataclass(frozen=True, eq=False)

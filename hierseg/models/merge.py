@@ -44,8 +44,8 @@ class MergedInstances:
         labels: (K,) int64; the class to name.
         class_scores: (K, C) float64; the score of every class that the instance claims, 0 for the others.
         joined: (M,) int64; the layer-0 instance that each layer-1 instance belongs to, -1 for none.
-        best: (K,) int64; the layer-1 instance that speaks for it: the best of those that belong to it, or itself
-            where it is of layer 1; -1 for none.
+        best: (K,) int64; the layer-1 instance that speaks for it: the best of those that belong to it and have its
+            name, else the best of all of them, or itself where it is of layer 1; -1 for none.
     """
 
     sources: IntArray
@@ -102,6 +102,10 @@ def merge_layers(
     class_scores[np.arange(num_first), layer0.labels] = layer0.scores
 
     labels = deepest_confident_class(class_scores, arrays, threshold=decision_threshold)
+    # The best of those that have the name speaks before the others.
+    for index in np.argsort(layer1.scores, kind='stable'):
+        if row_of[index] >= 0 and layer1.labels[index] == labels[row_of[index]]:
+            best[row_of[index]] = index
     return MergedInstances(sources, labels, class_scores, joined, best)
 
 

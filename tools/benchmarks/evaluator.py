@@ -62,7 +62,7 @@ SYSTEM_RUN = """
 import sys
 from json import dumps
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import torch
@@ -77,12 +77,12 @@ for path in paths:
     found['masks'] = np.unpackbits(found['masks'], count=count * height * width).reshape(count, height, width)
     instances = {name: torch.from_numpy(values) for name, values in found.items()}
     instances['masks'] = instances['masks'].bool()
-    start = perf_counter()
+    start = process_time()
     metric.process(None, [{'img_id': path.stem, 'pred_instances': instances}])
-    seconds['processing'] += perf_counter() - start
-start = perf_counter()
+    seconds['processing'] += process_time() - start
+start = process_time()
 scores = metric.evaluate(len(paths))
-seconds['all images'] = perf_counter() - start
+seconds['all images'] = process_time() - start
 print('FOUND' + dumps({'seconds': seconds, 'scores': scores}))
 """
 """Stands alone, so that it runs in any checkout; its argument is the folder of :func:`write_system`."""
@@ -320,7 +320,7 @@ def counts_of(text: str) -> bytes:
 
 
 def measure_systems(folder: Path, images: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The fastest of the repeats of each checkout, which take turns and must agree."""
+    """Seconds of one processor: the fastest of the repeats of each checkout, which take turns."""
     write_system(folder, images, detections=args.detections, seed=args.seed)
     checkouts = [Path(__file__).resolve().parents[2], *(path.resolve() for path in args.against)]
     figures: dict[str, Any] = {'images': images, 'detections': images * args.detections, 'checkouts': {}}
@@ -328,7 +328,8 @@ def measure_systems(folder: Path, images: int, args: argparse.Namespace) -> dict
         for checkout in checkouts:
             run = subprocess.run(
                 [sys.executable, '-c', SYSTEM_RUN, str(folder)],
-                env={**os.environ, 'PYTHONPATH': str(checkout)},
+                cwd=checkout,  # Python looks there first
+                env={**os.environ, 'PYTHONPATH': str(checkout), 'OMP_NUM_THREADS': '1'},
                 capture_output=True,
                 text=True,
             )
