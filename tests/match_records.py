@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierseg.metrics import ImageMatches
+from hierseg.metrics.records import ImageMatches
 
 
 def image_matches(image_id, entries, counts):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from hierseg.metrics import ImageDetections, ImageGroundTruth
+from hierseg.metrics import ImageGroundTruth, ImagePrediction
 
 SIZE = (10, 100)
 
@@ -39,15 +39,24 @@ def objects_of(
     )
 
 
-def detections_of(regions: Sequence[tuple[Mapping[int, float], int, int]]) -> ImageDetections:
-    """Detections as (score by label, first, last column)."""
-    claims = [(i, label, score) for i, (scores, _, _) in enumerate(regions) for label, score in scores.items()]
-    return ImageDetections(
-        labels=np.array([label for _, label, _ in claims], dtype=np.int64),
-        scores=np.array([score for _, _, score in claims], dtype=np.float64),
-        regions=np.array([i for i, _, _ in claims], dtype=np.int64),
+def prediction_of(
+    regions: Sequence[tuple[Mapping[int, float], int, int]], *, names: Sequence[int], num_classes: int
+) -> ImagePrediction:
+    """Detections of image a as (score by label, first, last column)."""
+    class_scores = np.zeros((len(regions), num_classes), dtype=np.float32)
+    for row, (scores, _, _) in zip(class_scores, regions, strict=True):
+        row[list(scores)] = list(scores.values())
+    return ImagePrediction(
+        image_id='a',
         boxes=np.array([(start, 0, end, 1) for _, start, end in regions]).reshape(-1, 4),
+        class_scores=class_scores,
+        named_labels=np.array(names, dtype=np.int64),
         masks=[strip(start, end) for _, start, end in regions],
         mask_areas=np.array([10 * (end - start) for _, start, end in regions], dtype=np.int64),
         size=SIZE,
     )
+
+
+def prediction_without_masks(num_classes: int) -> ImagePrediction:
+    nothing = np.zeros(0, dtype=np.int64)
+    return ImagePrediction('a', np.zeros((0, 4)), np.zeros((0, num_classes)), nothing)

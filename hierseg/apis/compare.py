@@ -24,10 +24,11 @@ from hierseg.apis.calibrate import THRESHOLDS, names_by_threshold
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
-from hierseg.evaluation import ImagePrediction, SystemEvaluation, SystemMetric, evaluate_system
+from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
 from hierseg.files import describe_machine
+from hierseg.metrics import ImagePrediction
 from hierseg.metrics.average_precision import class_groups
 from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
 from hierseg.metrics.declarations import Estimate, declared
@@ -226,7 +227,7 @@ def compared_images(
         ]  # fmt: skip
         panels = {}
         for system, of_images in zip(systems, scores, strict=True):
-            found = _found(system.predictions[position], picture.shape[:2], store.taxonomy.num_classes, score_threshold)
+            found = _found(system.predictions[position], picture.shape[:2], score_threshold)
             kinds = _kinds(system.evaluation.images[position].errors)
             panels[system.name] = draw_panel(
                 picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
@@ -250,18 +251,16 @@ def _read(path: Path) -> Picture:
     return picture
 
 
-def _found(
-    prediction: ImagePrediction, size: tuple[int, int], num_classes: int, score_threshold: float
-) -> list[PanelInstance]:
+def _found(prediction: ImagePrediction, size: tuple[int, int], score_threshold: float) -> list[PanelInstance]:
     height, width = size
-    scores = prediction.class_scores(num_classes)
-    boxes = prediction.detections.boxes * np.array([width, height, width, height])
+    scores = prediction.class_scores
+    boxes = prediction.boxes * np.array([width, height, width, height])
     drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold)
     return [
         PanelInstance(
             int(prediction.named_labels[region]),
             boxes[region],
-            prediction.detections.masks[region],
+            prediction.masks[region],
             class_scores=scores[region],
         )
         for region in drawn.tolist()

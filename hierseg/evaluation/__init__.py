@@ -1,11 +1,12 @@
-"""MMEngine metrics around :mod:`hierseg.metrics`."""
+"""MMEngine metrics around :mod:`hierseg.metrics`, and the evaluation of whole systems.
+
+Ground truth comes from a store; predictions come from a model or from a submission, as one record of each image.
+"""
 
 from hierseg.evaluation.metrics import LocalisedPairsMetric, OpenImagesInstanceMetric, SystemMetric
-from hierseg.evaluation.predictions import ImagePrediction
 from hierseg.evaluation.system_evaluation import SystemEvaluation, evaluate_system
 
 __all__ = [
-    'ImagePrediction',
     'LocalisedPairsMetric',
     'OpenImagesInstanceMetric',
     'SystemEvaluation',

@@ -1,12 +1,4 @@
-"""Everything that is measured about a system, as one MMEngine metric.
-
-What metrics share whose ground truth comes from a store.
-
-The Open Images protocol as an MMEngine metric.
-
-Shape letters: C classes.
-
-How right and how deep the names of detections are, as an MMEngine metric.
+"""MMEngine metrics on a store: the Open Images protocol, the names of found objects, and everything about a system.
 
 Shape letters: R detections, C classes.
 """
@@ -25,12 +17,10 @@ from terminaltables import AsciiTable
 
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import (
-    ImagePrediction,
+    ImageTruth,
     Span,
     SubmissionWriter,
-    absent_classes,
-    detections_of,
-    ground_truth_of,
+    prediction_of,
 )
 from hierseg.evaluation.system_evaluation import (
     ImageMeasures,
@@ -39,19 +29,17 @@ from hierseg.evaluation.system_evaluation import (
     train_images_of,
 )
 from hierseg.files import write_json
-from hierseg.metrics import (
+from hierseg.metrics.average_precision import class_groups, summarise
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
+from hierseg.metrics.matching import match_image
+from hierseg.metrics.names import operating_point
+from hierseg.metrics.records import (
     DEFAULT_GROUP_OF_WEIGHTS,
     Expansion,
     ImageMatches,
-    ImagePairs,
-    LocalisedPairs,
+    ImagePrediction,
     OpenImagesResult,
     checked_iou_type,
-    class_groups,
-    match_image,
-    operating_point,
-    pair_image,
-    summarise,
 )
 from hierseg.registry import METRICS
 from hierseg.store import Store
@@ -119,7 +107,7 @@ class OpenImagesInstanceMetric(StoreMetric):
     """AP at IoU 0.5 of every class and its mean, by the Open Images Challenge protocol.
 
     Ground truth comes from the store by the ``img_id`` of each data sample and is expanded through the store's
-    taxonomy; predictions are not. See :func:`~hierseg.evaluation.predictions.detections_of` for what it reads of
+    taxonomy; predictions are not. See :func:`~hierseg.evaluation.predictions.prediction_of` for what it reads of
     ``pred_instances``. Only the images that are processed count. The result is that of
     ``tools/eval_openimages.py`` on the official files, up to boxes and masks that the converter pairs
     although their coordinates differ in a digit: the official join makes two objects of those.
@@ -178,15 +166,18 @@ class OpenImagesInstanceMetric(StoreMetric):
         by_mask = self.iou_type == 'segm'
         for row, instances in self.rows_of(data_samples):
             image = self.store.image(row)
-            detections = detections_of(instances, image, num_classes=self.taxonomy.num_classes, by_mask=by_mask)
+            prediction = prediction_of(
+                instances, image, num_classes=self.taxonomy.num_classes, by_mask=by_mask, named=False
+            )
+            claims = prediction.claims()
             matches = match_image(
-                ground_truth_of(self.store, row, expansion=self._expansion, by_mask=by_mask),
-                detections,
+                ImageTruth.read(self.store, row, expansion=self._expansion, by_mask=by_mask).expanded[0],
+                claims,
                 image_id=image.id,
                 iou_type=self.iou_type,
                 group_of_weight=self.group_of_weight,
             )
-            span = self._submission.add(image, detections) if self._submission else None
+            span = self._submission.add(image, claims) if self._submission else None
             self.results.append(_Record(matches, span))
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -251,13 +242,13 @@ def class_table(result: OpenImagesResult, taxonomy: Taxonomy) -> str:
 class LocalisedPairsMetric(StoreMetric):
     """Judges the class that each detection names, on the object that its mask lies on.
 
-    Pairs are made whatever the classes; see :func:`~hierseg.metrics.pair_image`. That an object's class was verified
-    on the image plays no part, since somebody annotated the object itself; a class that was verified as absent is
-    wrong even below a coarse label.
+    Pairs are made whatever the classes; see :func:`~hierseg.metrics.localised_pairs.pair_image`. That an object's
+    class was verified on the image plays no part, since somebody annotated the object itself; a class that was
+    verified as absent is wrong even below a coarse label.
 
     Results: ``match_rate``, the part of the objects that were found, without which the others mean little; and of
     those that were found ``correctness``, ``exact``, ``distance``, ``information`` and ``unknown``, see
-    :class:`~hierseg.metrics.OperatingPoint`.
+    :class:`~hierseg.metrics.names.OperatingPoint`.
 
     Args:
         store: Folder of the store.
@@ -288,7 +279,6 @@ class LocalisedPairsMetric(StoreMetric):
         self.score_thr = score_thr
         self.pairs: LocalisedPairs | None = None
         self._expansion = Expansion.of(self.taxonomy)
-        self._as_annotated = Expansion.none(self.taxonomy.num_classes)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Pairs a batch and keeps the class scores of its pairs.
@@ -300,18 +290,11 @@ class LocalisedPairsMetric(StoreMetric):
         """
         num_classes = self.taxonomy.num_classes
         for row, instances in self.rows_of(data_samples):
-            image = self.store.image(row)
-            prediction = ImagePrediction.of(instances, image, num_classes=num_classes)
-            pairs = pair_image(
-                ground_truth_of(self.store, row, expansion=self._as_annotated, by_mask=True),
-                prediction.detections,
-                image_id=image.id,
-                named_labels=prediction.named_labels,
-                absent=absent_classes(self.store, row, expansion=self._expansion),
-                num_classes=num_classes,
-                score_threshold=self.score_thr,
+            prediction = prediction_of(instances, self.store.image(row), num_classes=num_classes)
+            truth = ImageTruth.read(self.store, row, expansion=self._expansion)
+            self.results.append(
+                pair_image(truth.annotated[0], prediction, absent=truth.absent, score_threshold=self.score_thr)
             )
-            self.results.append(pairs)
 
     def compute_metrics(self, results: list[ImagePairs]) -> dict[str, float]:
         """Judges the pairs of all images; on the main rank only."""
@@ -375,7 +358,7 @@ class SystemMetric(StoreMetric):
         """
         num_classes = self.taxonomy.num_classes
         for sample, (row, instances) in zip(data_samples, self.rows_of(data_samples), strict=True):
-            prediction = ImagePrediction.of(
+            prediction = prediction_of(
                 instances, self.store.image(row), num_classes=num_classes, image_path=sample.get('img_path')
             )
             self.results.append((prediction, self._measures(prediction)))

@@ -1,17 +1,7 @@
-"""What a system said of one image, in the form that all measures share.
+"""Images as all measures see them: ground truth from a store, predictions from a model or a submission.
 
-Shape letters: R detections of an image (regions), C classes.
-
-From a store and from a model's results to the arrays that :mod:`hierseg.metrics` compares.
-
-Boxes are divided by the size of their image, as the official files have them. Shape letters: N instances
-that a model predicts, H × W pixels of the image, C classes, I objects, D detections, A absent classes.
-
-Writes detections as the official submission CSV, from several ranks into one file.
-
-Each rank writes the rows of its images to a part file of its own and remembers where each image's rows are;
-the main rank then copies those of the images that count. So the rows, gigabytes at full size, are never
-gathered, and an image that the sampler gave to two ranks is written once.
+Boxes are divided by the size of their image, as the official files have them. Shape letters: R detections of an image,
+H × W its pixels, C classes, I objects, M masks of objects, D claims, A absent classes.
 """
 
 from __future__ import annotations
@@ -20,11 +10,13 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -32,97 +24,151 @@ from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
 from hierseg.files import whole_file
-from hierseg.formats.run_lengths import measure, regular, text_of_counts
-from hierseg.functional import Relations
-from hierseg.metrics import (
-    BOX_SUBMISSION_COLUMNS,
-    MASK_SUBMISSION_COLUMNS,
+from hierseg.formats import IntArray
+from hierseg.formats.run_lengths import Measures, measure, regular, text_of_counts
+from hierseg.metrics.matching import check_sizes, common_pixels
+from hierseg.metrics.open_images import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS, read_detections
+from hierseg.metrics.records import (
     Expansion,
     ImageDetections,
     ImageGroundTruth,
+    ImagePrediction,
     InstanceRows,
     join_boxes_and_masks,
-    read_detections,
 )
-from hierseg.models.decision import Decision
-from hierseg.store import ImageRow, Store
+from hierseg.store import ImageRow, Instances, Store
+from hierseg.taxonomy import TaxonomyArrays
+from hierseg.taxonomy.naming import deepest_confident_class
 
 
-def ground_truth_of(store: Store, row: int, *, expansion: Expansion, by_mask: bool) -> ImageGroundTruth:
-    """The expanded ground truth of an image of a store.
+@dataclass(frozen=True, eq=False)
+class ImageTruth:
+    """The ground truth of one image of a store: its masks, read and measured once, and views of the objects on them.
 
-    An instance is a box row and, where it has one, a mask row of the official files.
-
-    Args:
-        store: The store.
-        row: Row of the image.
+    Attributes:
+        image: The image.
+        instances: As the store has them.
+        masks: M run lengths that pycocotools can compare.
+        mask_areas: (M,) int64, pixels.
+        verified: Labels that were verified as present and as absent.
         expansion: Through the taxonomy of the store.
-        by_mask: Whether masks are compared; without, they are not read.
-
-    Raises:
-        EvaluationError: If a mask of the store is malformed.
     """
-    image, instances = store.image(row), store.instances(row)
-    index = np.arange(len(instances.labels))
-    scale = np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
-    rows = InstanceRows(np.zeros_like(index), instances.labels, instances.boxes / scale, instances.group_of, index)
-    objects = rows.expanded(*expansion.upward(rows.labels))
-    masks, areas, size = [b''] * len(objects), np.zeros(len(objects), dtype=np.int64), None
-    if by_mask:
-        masked = np.flatnonzero(instances.has_mask)
-        objects, mask_of = join_boxes_and_masks(objects, objects.take(np.flatnonzero(np.isin(objects.sources, masked))))
-        stored, stored_areas = _checked([instances.masks[i] for i in masked.tolist()], image)
-        position = np.append(np.cumsum(instances.has_mask) - 1, -1)[mask_of]  # -1 stays -1
-        areas = np.append(stored_areas, 0)[position]
-        masks = [stored[at] if area else b'' for at, area in zip(position.tolist(), areas.tolist(), strict=True)]
-        size = (image.height, image.width) if len(masked) else None
-    return ImageGroundTruth(
-        labels=objects.labels,
-        boxes=objects.boxes,
-        group_of=objects.group_of,
-        masks=masks,
-        mask_areas=areas,
-        verified=expansion.verified(*store.verified(row)),
-        size=size,
-    )
+
+    image: ImageRow
+    instances: Instances
+    masks: list[bytes]
+    mask_areas: IntArray
+    verified: tuple[IntArray, IntArray]
+    expansion: Expansion
+
+    @classmethod
+    def read(cls, store: Store, row: int, *, expansion: Expansion, by_mask: bool = True) -> ImageTruth:
+        """Reads an image.
+
+        Args:
+            store: The store.
+            row: Row of the image.
+            expansion: Through the taxonomy of the store.
+            by_mask: Whether masks are compared; without, they are not read.
+
+        Raises:
+            EvaluationError: If a mask of the store is malformed.
+        """
+        image, instances = store.image(row), store.instances(row)
+        masks = [instances.masks[index] for index in np.flatnonzero(instances.has_mask)] if by_mask else []
+        measures = _measured(masks, image, 'of the store, mask')
+        for index in np.flatnonzero(measures.irregular).tolist():
+            masks[index] = regular(masks[index], (image.height, image.width))
+        return cls(image, instances, masks, measures.areas, store.verified(row), expansion)
+
+    @cached_property
+    def expanded(self) -> tuple[ImageGroundTruth, IntArray]:
+        """The objects copied to all their ancestors, and (I,) int64 the mask of each, -1 for none."""
+        return self._objects(self.expansion)
+
+    @cached_property
+    def annotated(self) -> tuple[ImageGroundTruth, IntArray]:
+        """The objects as annotated, and (I,) int64 the mask of each, -1 for none."""
+        return self._objects(Expansion.none(len(self.expansion.upward_mask)))
+
+    @cached_property
+    def absent(self) -> IntArray:
+        """(A,) int64, ascending; classes that were verified as absent, with all below them."""
+        return np.unique(self.expansion.downward(self.verified[1])[1])
+
+    def common_pixels(self, prediction: ImagePrediction) -> IntArray:
+        """(R, M + 1) int64; pixels that detections and masks have in common; the last column stands for no mask.
+
+        Raises:
+            EvaluationError: If the detections have no masks, or masks of another size.
+        """
+        check_sizes(self.annotated[0], prediction, self.image.id)
+        if prediction.mask_areas is None:
+            raise EvaluationError(
+                'the detections have no masks', where=f'image {self.image.id}', fix='The model must predict masks.'
+            )
+        size = (self.image.height, self.image.width)
+        return np.pad(common_pixels(prediction.masks, prediction.mask_areas, self.masks, size), ((0, 0), (0, 1)))
+
+    def _objects(self, expansion: Expansion) -> tuple[ImageGroundTruth, IntArray]:
+        # An instance is a box row and, where it has one, a mask row of the official files.
+        index = np.arange(len(self.instances))
+        boxes, group_of = self.instances.boxes / _extent(self.image), self.instances.group_of
+        rows = InstanceRows(np.zeros_like(index), self.instances.labels, boxes, group_of, index)
+        objects = rows.expanded(*expansion.upward(rows.labels))
+        mask_of = np.full(len(objects), -1, dtype=np.int64)
+        if self.masks:
+            has_mask = self.instances.has_mask
+            objects, sources = join_boxes_and_masks(objects, objects.take(np.flatnonzero(has_mask[objects.sources])))
+            mask_of = np.append(np.cumsum(has_mask) - 1, -1)[sources]  # -1 stays -1
+        areas = np.append(self.mask_areas, 0)[mask_of]
+        return ImageGroundTruth(
+            labels=objects.labels,
+            boxes=objects.boxes,
+            group_of=objects.group_of,
+            masks=[self.masks[at] if area else b'' for at, area in zip(mask_of.tolist(), areas.tolist(), strict=True)],
+            mask_areas=areas,
+            verified=expansion.verified(*self.verified),
+            size=(self.image.height, self.image.width) if self.masks else None,
+        ), mask_of
 
 
-def absent_classes(store: Store, row: int, *, expansion: Expansion) -> npt.NDArray[np.int64]:
-    """(A,) int64, ascending; classes that were verified as absent on an image, with all below them."""
-    _, labels = expansion.downward(store.verified(row)[1])
-    return np.unique(labels)
-
-
-def detections_of(instances: Mapping[str, Any], image: ImageRow, *, num_classes: int, by_mask: bool) -> ImageDetections:
+def prediction_of(
+    instances: Mapping[str, Any],
+    image: ImageRow,
+    *,
+    num_classes: int,
+    by_mask: bool = True,
+    named: bool = True,
+    image_path: str | None = None,
+) -> ImagePrediction:
     """The detections in one image's ``pred_instances``.
 
-    With ``class_scores`` every class of positive probability is a detection on its instance's box and mask;
-    without, each instance has its ``labels`` and ``scores`` only.
-
     Args:
-        instances: ``bboxes`` (N, 4) xyxy in pixels, ``masks`` (N, H, W) if masks are compared, and
-            ``class_scores`` (N, C) or ``labels`` and ``scores`` (N,).
+        instances: ``bboxes`` (R, 4) xyxy in pixels, ``masks`` (R, H, W) if masks are compared, ``labels`` (R,), the
+            classes to name, and ``class_scores`` (R, C) or, of those classes alone, ``scores`` (R,).
         image: The image that they belong to.
         num_classes: C of the ground truth.
         by_mask: Whether masks are compared.
+        named: Whether names matter; without, ``class_scores`` do not need ``labels``.
+        image_path: Its file.
 
     Raises:
         EvaluationError: If something is missing, not finite or does not fit image or classes.
     """
     where = f'image {image.id}'
-    needed = [
-        'masks' if by_mask else 'bboxes',
-        *(['class_scores'] if 'class_scores' in instances else ['labels', 'scores']),
-    ]
+    needed = ['masks' if by_mask else 'bboxes']
+    needed += ['class_scores'] if 'class_scores' in instances else ['labels', 'scores']
+    needed += ['labels'] if named and 'labels' not in needed else []
     missing = [name for name in needed if name not in instances]
     if missing:
         raise EvaluationError(f'pred_instances has no {", ".join(missing)}', where=where, fix='The model must give it.')
-    regions, labels, scores = _claims(instances, num_classes, where)
+    class_scores = _class_scores(instances, num_classes, where)
+    labels = _labels(instances, num_classes, where) if 'labels' in instances else class_scores.argmax(axis=1)
     if not by_mask:
-        scale = np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
-        return ImageDetections(labels, scores, regions, _array(instances['bboxes']).astype(np.float64) / scale)
-    masks = torch.as_tensor(instances['masks'])
-    size = (image.height, image.width)
+        boxes = _array(instances['bboxes']).astype(np.float64) / _extent(image)
+        return ImagePrediction(image.id, boxes, class_scores, labels, image_path=image_path)
+    masks, size = torch.as_tensor(instances['masks']), (image.height, image.width)
     if masks.ndim != 3 or (len(masks) and tuple(masks.shape[1:]) != size):
         raise EvaluationError(
             f'masks have the shape {tuple(masks.shape)}',
@@ -130,107 +176,60 @@ def detections_of(instances: Mapping[str, Any], image: ImageRow, *, num_classes:
             fix=f'They must be (N, {image.height}, {image.width}), the size of the image.',
         )
     encoded = _encoded(masks)
-    heights, widths = (np.full(len(encoded), extent, dtype=np.int64) for extent in size)
-    measures = measure(encoded, heights, widths, where=lambda index: f'{where}, mask {index}')
-    boxes = measures.boxes / np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
-    return ImageDetections(labels, scores, regions, boxes, encoded, measures.areas, size)
+    measures = _measured(encoded, image, ', mask')
+    boxes = measures.boxes / _extent(image)
+    return ImagePrediction(image.id, boxes, class_scores, labels, encoded, measures.areas, size, image_path)
 
 
-def _claims(instances: Mapping[str, Any], num_classes: int, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(D,) instance, label and score of every detection; instance after instance, ascending labels."""
+def _class_scores(instances: Mapping[str, Any], num_classes: int, where: str) -> np.ndarray:
+    """(R, C) float, at least 0; of the named class alone where there are no ``class_scores``."""
     if 'class_scores' in instances:
-        class_scores = _array(instances['class_scores']).astype(np.float64)
+        class_scores = _array(instances['class_scores'])
         if class_scores.ndim != 2 or class_scores.shape[1] != num_classes:
             raise EvaluationError(
                 f'class_scores have the shape {class_scores.shape}, the store has {num_classes} classes',
                 where=where,
                 fix='Model and store need one taxonomy.',
             )
-        regions, labels = np.nonzero(~(class_scores <= 0))  # nan is kept, to be refused below
-        scores = class_scores[regions, labels]
     else:
-        labels = _array(instances['labels']).astype(np.int64)
-        scores = _array(instances['scores']).astype(np.float64)
-        regions = np.arange(len(labels))
-        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise EvaluationError(
-                f'labels run from {labels.min()} to {labels.max()}, the store has {num_classes} classes',
-                where=where,
-                fix='Model and store need one taxonomy.',
-            )
-    if not np.isfinite(scores).all():
+        labels, scores = _labels(instances, num_classes, where), _array(instances['scores'])
+        class_scores = np.zeros((len(labels), num_classes), dtype=scores.dtype)
+        class_scores[np.arange(len(labels)), labels] = scores
+    if not np.isfinite(class_scores).all():
         raise EvaluationError('a score is not finite', where=where, fix='Has training diverged?')
-    return regions, labels, scores
+    return np.maximum(class_scores, 0)
+
+
+def _labels(instances: Mapping[str, Any], num_classes: int, where: str) -> IntArray:
+    labels = _array(instances['labels']).astype(np.int64)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise EvaluationError(
+            f'labels run from {labels.min()} to {labels.max()}, the store has {num_classes} classes',
+            where=where,
+            fix='Model and store need one taxonomy.',
+        )
+    return labels
 
 
 def _encoded(masks: torch.Tensor) -> list[bytes]:
-    """Run lengths of (N, H, W) masks; pycocotools wants them column by column."""
-    if not len(masks):
-        return []
-    columns = masks.to(dtype=torch.uint8).permute(0, 2, 1).contiguous().cpu().numpy()
-    return [mask['counts'] for mask in coco_mask.encode(columns.transpose(2, 1, 0))]
+    """Run lengths of (R, H, W) masks; pycocotools wants them column by column."""
+    planes = np.ascontiguousarray(_array(masks.to(torch.bool))).view(np.uint8)
+    # OpenCV turns a plane several times as fast as PyTorch or numpy.
+    return [bytes(coco_mask.encode(cv2.transpose(plane).T)['counts']) for plane in planes]
 
 
-def _checked(masks: list[bytes], image: ImageRow) -> tuple[list[bytes], np.ndarray]:
-    """Masks of the store that pycocotools can compare, and their areas."""
+def _measured(masks: list[bytes], image: ImageRow, what: str) -> Measures:
     heights, widths = (np.full(len(masks), extent, dtype=np.int64) for extent in (image.height, image.width))
-    measures = measure(masks, heights, widths, where=lambda index: f'image {image.id} of the store, mask {index}')
-    for index in np.flatnonzero(measures.irregular).tolist():
-        masks[index] = regular(masks[index], (image.height, image.width))
-    return masks, measures.areas
+    return measure(masks, heights, widths, where=lambda index: f'image {image.id} {what} {index}'.replace(' ,', ','))
+
+
+def _extent(image: ImageRow) -> npt.NDArray[np.float64]:
+    """What boxes in pixels are divided by."""
+    return np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
 
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-@dataclass(frozen=True, eq=False)
-class ImagePrediction:
-    """The detections of one image, each with the class that it names.
-
-    Attributes:
-        image_id: Id of the image in the store.
-        detections: R regions and the classes that are claimed of each; box coordinates are parts of the image's size.
-        named_labels: (R,) int64.
-        image_path: The file; None where it is not known.
-    """
-
-    image_id: str
-    detections: ImageDetections
-    named_labels: npt.NDArray[np.int64]
-    image_path: str | None = None
-
-    @classmethod
-    def of(
-        cls, instances: Mapping[str, Any], image: ImageRow, *, num_classes: int, image_path: str | None = None
-    ) -> ImagePrediction:
-        """From the ``pred_instances`` of a model.
-
-        Args:
-            instances: As of :func:`~hierseg.evaluation.predictions.detections_of`, with ``masks`` and ``labels``.
-            image: The image.
-            num_classes: C.
-            image_path: Its file.
-
-        Raises:
-            EvaluationError: If something is missing, not finite or does not fit image or classes.
-        """
-        detections = detections_of(instances, image, num_classes=num_classes, by_mask=True)
-        if 'labels' not in instances:
-            raise EvaluationError('pred_instances has no labels', where=f'image {image.id}')
-        named = np.asarray(torch.as_tensor(instances['labels']).cpu(), dtype=np.int64)
-        return cls(image.id, detections, named, image_path)
-
-    def class_scores(self, num_classes: int) -> npt.NDArray[np.float32]:
-        """(R, C) float32; the probability of every class that a region claims, else 0."""
-        return class_scores_of(self.detections, num_classes)
-
-
-def class_scores_of(detections: ImageDetections, num_classes: int) -> npt.NDArray[np.float32]:
-    """(R, C) float32; the probability of every class that a region claims, else 0; of several claims the best."""
-    scores = np.zeros((len(detections.boxes), num_classes), dtype=np.float32)
-    np.maximum.at(scores, (detections.regions, detections.labels), detections.scores.astype(np.float32))
-    return scores
 
 
 def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePrediction]:
@@ -253,27 +252,20 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
     table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
-    decision = Decision(Relations.of(store.taxonomy.arrays))
-    predictions = []
-    for index in sorted(range(len(image_ids)), key=image_ids.__getitem__):
-        detections = with_shared_regions(table.image(index))
-        scores = class_scores_of(detections, store.taxonomy.num_classes)
-        predictions.append(ImagePrediction(image_ids[index], detections, decision(torch.from_numpy(scores)).numpy()))
-    return predictions
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    return [_submitted(image_ids[index], table.image(index), store.taxonomy.arrays) for index in order]
 
 
-def with_shared_regions(detections: ImageDetections) -> ImageDetections:
-    """The same detections, those of one mask on one region."""
+def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -> ImagePrediction:
+    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts."""
     first_of: dict[bytes, int] = {}
-    regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in detections.masks], dtype=np.int64)
+    regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in claims.masks], dtype=np.int64)
     _, kept = np.unique(regions, return_index=True)
-    return replace(
-        detections,
-        regions=regions,
-        boxes=detections.boxes[kept],
-        masks=list(first_of),
-        mask_areas=detections.mask_areas[kept],
-    )
+    class_scores = np.zeros((len(kept), len(arrays.depths)), dtype=np.float32)
+    np.maximum.at(class_scores, (regions, claims.labels), claims.scores.astype(np.float32))
+    areas = None if claims.mask_areas is None else claims.mask_areas[kept]
+    names = deepest_confident_class(class_scores, arrays)
+    return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, list(first_of), areas, claims.size)
 
 
 @dataclass(frozen=True)

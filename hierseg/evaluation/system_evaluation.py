@@ -8,34 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
-from hierseg.evaluation.predictions import ImagePrediction, absent_classes, ground_truth_of
-from hierseg.metrics import (
+from hierseg.evaluation.predictions import ImageTruth
+from hierseg.formats import IntArray
+from hierseg.metrics.average_precision import summarise_by
+from hierseg.metrics.coco_average_precision import ImageCocoMatches, coco_average_precision, match_image_as_coco
+from hierseg.metrics.error_kinds import ImageErrors, error_kinds
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
+from hierseg.metrics.matching import match_image_by
+from hierseg.metrics.names import HierarchicalResult, hierarchical_result
+from hierseg.metrics.records import (
     IOU_THRESHOLDS,
     OPEN_IMAGES,
     Criterion,
     Expansion,
-    HierarchicalResult,
-    ImageCocoMatches,
-    ImageErrors,
     ImageMatchTable,
-    ImagePairs,
-    LocalisedPairs,
+    ImagePrediction,
     OpenImagesResult,
     area_ranges,
-    coco_average_precision,
-    error_kinds,
-    hierarchical_result,
-    match_image_as_coco,
-    match_image_by,
     mean_over_classes,
     mean_over_thresholds,
-    pair_image,
-    summarise_by,
 )
 from hierseg.metrics.coco_average_precision import COCO_METRICS
 from hierseg.metrics.declarations import Metric
@@ -168,7 +162,7 @@ def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
     )  # fmt: skip
 
 
-def train_images_of(training: Store, store: Store) -> npt.NDArray[np.int64]:
+def train_images_of(training: Store, store: Store) -> IntArray:
     """(C,) int64; images of the training data with an instance of each class or of one below it.
 
     Raises:
@@ -186,33 +180,27 @@ def image_measurer(store: Store, *, score_threshold: float) -> Callable[[ImagePr
         score_threshold: Detections whose most probable class is less probable get no kind of error. All count for
             average precision, and for pairs.
     """
-    expansion, as_annotated = Expansion.of(store.taxonomy), Expansion.none(store.taxonomy.num_classes)
-    num_classes, arrays = store.taxonomy.num_classes, store.taxonomy.arrays
+    expansion, arrays = Expansion.of(store.taxonomy), store.taxonomy.arrays
 
     def measures(prediction: ImagePrediction) -> ImageMeasures:
-        row = store.row_of(prediction.image_id)
-        annotated = ground_truth_of(store, row, expansion=as_annotated, by_mask=True)
-        absent = absent_classes(store, row, expansion=expansion)
-        named = prediction.named_labels
-        scores = prediction.class_scores(num_classes)
-        image, detections = prediction.image_id, prediction.detections
+        truth = ImageTruth.read(store, store.row_of(prediction.image_id), expansion=expansion)
+        (expanded, expanded_mask), (annotated, annotated_mask) = truth.expanded, truth.annotated
+        by_mask = truth.common_pixels(prediction)
+        common = by_mask[:, annotated_mask]
         return ImageMeasures(
             matches=match_image_by(
-                ground_truth_of(store, row, expansion=expansion, by_mask=True),
-                detections, image_id=image, criteria=CRITERIA,
+                expanded,
+                prediction.claims(),
+                image_id=prediction.image_id,
+                criteria=CRITERIA,
+                common=by_mask[:, expanded_mask],
             ),
-            coco=match_image_as_coco(
-                annotated, detections, image_id=image,
-                named_labels=named, named_scores=scores[np.arange(len(named)), named].astype(np.float64),
-            ),
-            pairs=pair_image(
-                annotated, detections, image_id=image, named_labels=named, absent=absent, num_classes=num_classes
-            ),
+            coco=match_image_as_coco(annotated, prediction, common=common),
+            pairs=pair_image(annotated, prediction, absent=truth.absent, common=common),
             errors=error_kinds(
-                annotated, detections, arrays, image_id=image,
-                named_labels=named, absent=absent, score_threshold=score_threshold,
+                annotated, prediction, arrays, absent=truth.absent, score_threshold=score_threshold, common=common
             ),
-        )  # fmt: skip
+        )
 
     return measures
 

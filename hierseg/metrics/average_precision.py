@@ -139,6 +139,9 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
     values, curves = np.empty(num_classes), np.empty((num_classes, len(RECALLS)))
     for label, (begin, end) in enumerate(pairwise(bounds)):
         members, total = by_class[begin:end], float(num_ground_truth[label])
+        if total == 0:
+            values[label] = curves[label] = np.nan
+            continue
         steps = _recall_steps(scores[members], weights[members])
         values[label], curves[label] = _area(*steps, total), _sampled(*steps, total, RECALLS)
     return OpenImagesResult(

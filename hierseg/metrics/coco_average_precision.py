@@ -13,23 +13,21 @@ D detections, G objects.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.average_precision import in_order
 from hierseg.metrics.declarations import Metric
-from hierseg.metrics.matching import check_sizes
-from hierseg.metrics.records import ImageDetections, ImageGroundTruth
+from hierseg.metrics.matching import check_sizes, common_pixels
+from hierseg.metrics.records import ImageGroundTruth, ImagePrediction
 
 COCO_STATISTICS = (
     'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl',
@@ -89,12 +87,7 @@ class ImageCocoMatches:
 
 
 def match_image_as_coco(
-    ground_truth: ImageGroundTruth,
-    detections: ImageDetections,
-    *,
-    image_id: str,
-    named_labels: IntArray,
-    named_scores: FloatArray,
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, *, common: IntArray | None = None
 ) -> ImageCocoMatches:
     """Matches one image by pycocotools.
 
@@ -103,36 +96,35 @@ def match_image_as_coco(
 
     Args:
         ground_truth: Its objects with their masks, as annotated; boxes normalised to [0, 1].
-        detections: Its detections with their masks; labels and scores of classes are not looked at.
-        image_id: Its id.
-        named_labels: (R,) int64; what the detections name.
-        named_scores: (R,) float64; their scores under that name.
+        prediction: Its detections with their masks; each counts under the class that it names.
+        common: (R, G) int64; pixels that detections and objects with a mask have in common, where they are known.
 
     Raises:
         EvaluationError: If the detections have no masks or not one name each, or their masks and those of the
             ground truth differ in size.
     """
-    check_sizes(ground_truth, detections, image_id)
-    size = ground_truth.size or detections.size
-    if detections.mask_areas is None or not len(detections.masks) == len(named_labels) == len(named_scores):
+    check_sizes(ground_truth, prediction, prediction.image_id)
+    size, areas, names = ground_truth.size or prediction.size, prediction.mask_areas, prediction.named_labels
+    if areas is None or not len(prediction.masks) == len(names) == len(prediction.class_scores):
         raise EvaluationError(
-            f'{len(detections.masks)} masks, {len(named_labels)} labels and {len(named_scores)} scores of detections',
-            where=f'image {image_id}',
+            f'{len(prediction.masks)} masks, {len(names)} labels and {len(prediction.class_scores)} rows of scores',
+            where=f'image {prediction.image_id}',
             fix='Each detection needs a mask, the label that it names and its score.',
         )
     if size is None:
-        if len(named_labels):
-            raise EvaluationError('the size of the masks is not given', where=f'image {image_id}')
-        return ImageCocoMatches(image_id, ())  # objects without a mask, and nothing to ignore
-    objects = [_annotation(ground_truth, index, size) for index in range(len(ground_truth.labels))]
-    found = [
-        {'category_id': label, 'segmentation': {'size': size, 'counts': mask}, 'area': area, 'iscrowd': 0,
-         'score': score}
-        for label, mask, area, score in zip(
-            named_labels.tolist(), detections.masks, detections.mask_areas.tolist(), named_scores.tolist(), strict=True
-        )
-    ]  # fmt: skip
-    return ImageCocoMatches(image_id, tuple(_matches_of_classes(objects, found, size)))
+        if len(names):
+            raise EvaluationError('the size of the masks is not given', where=f'image {prediction.image_id}')
+        return ImageCocoMatches(prediction.image_id, ())  # objects without a mask, and nothing to ignore
+    has_mask = ground_truth.mask_areas > 0
+    masks = list(ground_truth.masks)
+    for index in np.flatnonzero(~has_mask).tolist():
+        masks[index] = _filled_box(ground_truth.boxes[index], size)
+    new = np.flatnonzero(~has_mask) if common is not None else np.arange(len(masks))
+    pixels: IntArray = np.zeros((len(areas), len(masks)), dtype=np.int64) if common is None else common.copy()
+    pixels[:, new] = common_pixels(prediction.masks, areas, [masks[index] for index in new.tolist()], size)
+    matcher = _Matcher(ground_truth, prediction, pixels)
+    labels = np.union1d(ground_truth.labels, names).tolist()
+    return ImageCocoMatches(prediction.image_id, tuple(matcher.matches(label) for label in labels))
 
 
 def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int) -> dict[str, float]:
@@ -152,14 +144,48 @@ def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int)
     """
     ordered = in_order(images)
     evaluator = COCOeval(iouType='segm')
-    num_areas = len(evaluator.params.areaRng)
-    evaluator.params.imgIds, evaluator.params.catIds = list(range(len(ordered))), list(range(num_classes))
-    evaluator._paramsEval = copy.deepcopy(evaluator.params)
-    evaluator.evalImgs = [None] * (num_classes * num_areas * len(ordered))
-    for position, image in enumerate(ordered):
+    parameters = evaluator.params
+    # A class whose objects all are ignored has no value.
+    counted = {matches.label for image in ordered for matches in image.classes if not matches.objects_ignored.all()}
+    labels = sorted(counted & set(range(num_classes)))
+    # Statistics by size take a hundred detections; only that of every size is asked for with fewer.
+    precision = np.full(
+        (len(parameters.iouThrs), len(parameters.recThrs), len(labels), len(parameters.areaRng), 3), float(_NOTHING)
+    )
+    recall = precision[:, 0].copy()
+    for areas, limits in ((slice(0, 1), slice(0, 3)), (slice(1, None), slice(2, 3))):
+        part = _accumulated(ordered, labels, areas, limits)
+        precision[:, :, :, areas, limits], recall[:, :, areas, limits] = part['precision'], part['recall']
+    evaluator.eval = {'precision': precision, 'recall': recall}
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.summarize()
+    values = [float('nan') if value == _NOTHING else float(value) for value in evaluator.stats]
+    return dict(zip(COCO_STATISTICS, values, strict=True))
+
+
+def _accumulated(images: Sequence[ImageCocoMatches], labels: Sequence[int], areas: slice, limits: slice) -> Any:
+    """Accumulates the precision and recall of some classes by pycocotools.
+
+    Args:
+        images: In the order of their ids.
+        labels: K classes.
+        areas: Which ranges of area.
+        limits: Which limits on the number of detections.
+    """
+    evaluator = COCOeval(iouType='segm')
+    parameters = evaluator.params
+    all_areas = range(len(parameters.areaRng))
+    parameters.imgIds, parameters.catIds = list(range(len(images))), list(labels)
+    parameters.areaRng, parameters.maxDets = parameters.areaRng[areas], parameters.maxDets[limits]
+    evaluator._paramsEval = parameters
+    position_of = {label: position for position, label in enumerate(labels)}
+    evaluator.evalImgs = [None] * (len(labels) * len(parameters.areaRng) * len(images))
+    for at, image in enumerate(images):
         for matches in image.classes:
-            for area in range(num_areas):
-                place = (matches.label * num_areas + area) * len(ordered) + position
+            if matches.label not in position_of:
+                continue
+            for position, area in enumerate(all_areas[areas]):
+                place = (position_of[matches.label] * len(parameters.areaRng) + position) * len(images) + at
                 evaluator.evalImgs[place] = {
                     'dtScores': matches.scores,
                     'dtMatches': matches.matched[area],
@@ -168,64 +194,69 @@ def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int)
                 }
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
-        evaluator.summarize()
-    values = [float('nan') if value == _NOTHING else float(value) for value in evaluator.stats]
-    return dict(zip(COCO_STATISTICS, values, strict=True))
+    return evaluator.eval
 
 
-def _annotation(ground_truth: ImageGroundTruth, index: int, size: tuple[int, int]) -> dict[str, Any]:
-    """An object as a COCO annotation."""
-    has_mask = bool(ground_truth.mask_areas[index] > 0)
-    if has_mask:
-        mask = {'size': size, 'counts': ground_truth.masks[index]}
-    else:
-        mask = _filled_box(ground_truth.boxes[index], size)
-    return {
-        'category_id': int(ground_truth.labels[index]),
-        'segmentation': mask,
-        'area': int(ground_truth.mask_areas[index]),
-        'iscrowd': int(ground_truth.group_of[index] or not has_mask),
-    }
-
-
-def _filled_box(box: FloatArray, size: tuple[int, int]) -> dict[str, Any]:
-    """The pixels of a normalised box, as a mask."""
+def _filled_box(box: FloatArray, size: tuple[int, int]) -> bytes:
+    """The pixels of a normalised box, as run lengths."""
     height, width = size
     x1, y1, x2, y2 = np.rint(np.clip(box, 0, 1) * [width, height, width, height]).astype(int)
     pixels = np.zeros(size, dtype=np.uint8, order='F')
     pixels[y1:y2, x1:x2] = 1
-    mask: dict[str, Any] = coco_mask.encode(pixels)
-    return mask
+    return bytes(coco_mask.encode(pixels)['counts'])
 
 
-def _matches_of_classes(
-    objects: list[dict[str, Any]], found: list[dict[str, Any]], size: tuple[int, int]
-) -> Iterator[ClassCocoMatches]:
-    labels = sorted({entry['category_id'] for entry in [*objects, *found]})
-    if not labels:
-        return
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_coco(objects, labels, size), _coco(found, labels, size), 'segm')
-        evaluator.evaluate()
-    num_areas = len(evaluator.params.areaRng)
-    for position, label in enumerate(labels):
-        of_class: list[Mapping[str, Any]] = evaluator.evalImgs[position * num_areas : (position + 1) * num_areas]
-        yield ClassCocoMatches(
-            label=label,
-            scores=np.array(of_class[0]['dtScores'], dtype=np.float64),
-            matched=np.stack([entry['dtMatches'] for entry in of_class]) > 0,
-            ignored=np.stack([entry['dtIgnore'] for entry in of_class]).astype(bool),
-            objects_ignored=np.stack([entry['gtIgnore'] for entry in of_class]).astype(bool),
-        )
+class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
+    """pycocotools' matching on one image whose overlaps are known.
 
+    Args:
+        ground_truth: G objects.
+        prediction: R detections.
+        common: (R, G) int64; pixels in common with the mask of each object, or with its box where it has none.
+    """
 
-def _coco(entries: list[dict[str, Any]], labels: list[int], size: tuple[int, int]) -> Any:
-    """The entries of one image in pycocotools' index. Ids count from 1: pycocotools takes 0 for no match."""
-    coco = COCO()
-    coco.dataset = {
-        'images': [{'id': _IMAGE, 'height': size[0], 'width': size[1]}],
-        'categories': [{'id': label} for label in labels],
-        'annotations': [{**entry, 'id': number, 'image_id': _IMAGE} for number, entry in enumerate(entries, start=1)],
-    }
-    coco.createIndex()
-    return coco
+    def __init__(self, ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray) -> None:
+        super().__init__(iouType='segm')
+        has_mask = ground_truth.mask_areas > 0
+        self.truth_labels, self.names = ground_truth.labels, prediction.named_labels
+        self.crowds = ground_truth.group_of | ~has_mask
+        self.scores = prediction.named_scores
+        self.areas = np.zeros(len(self.scores), np.int64) if prediction.mask_areas is None else prediction.mask_areas
+        self.truth_areas, self.common = ground_truth.mask_areas, common
+
+    def matches(self, label: int) -> ClassCocoMatches:
+        """Matches the objects and detections of a class."""
+        objects, found = np.flatnonzero(self.truth_labels == label), np.flatnonzero(self.names == label)
+        found = found[np.argsort(-self.scores[found], kind='mergesort')][: self.params.maxDets[-1]]
+        scores, areas = self.scores[found], self.areas[found]
+        ranges = self.params.areaRng
+        if not len(objects):
+            # Without an object there is nothing to match; detections of another size are ignored.
+            outside = np.array([(areas < low) | (areas > high) for low, high in ranges])
+            shape = len(ranges), len(self.params.iouThrs), len(found)
+            nothing, no_objects = np.zeros(shape, dtype=bool), np.zeros((len(ranges), 0), dtype=bool)
+            return ClassCocoMatches(label, scores, nothing, nothing | outside[:, None], no_objects)
+        key = _IMAGE, label
+        # Ids count from 1: pycocotools takes 0 for no match.
+        self._gts[key] = [
+            {'id': number, 'area': area, 'iscrowd': crowd, 'ignore': crowd}
+            for number, (area, crowd) in enumerate(
+                zip(self.truth_areas[objects].tolist(), self.crowds[objects].astype(int).tolist(), strict=True), start=1
+            )
+        ]
+        self._dts[key] = [
+            {'id': number, 'area': area, 'score': score}
+            for number, (area, score) in enumerate(zip(areas.tolist(), scores.tolist(), strict=True), start=1)
+        ]
+        self.ious[key] = self._overlaps(objects, found)
+        of_class = [self.evaluateImg(*key, area_range, self.params.maxDets[-1]) for area_range in ranges]
+        matched, ignored = (np.stack([entry[name] for entry in of_class]) > 0 for name in ('dtMatches', 'dtIgnore'))
+        objects_ignored = np.stack([entry['gtIgnore'] for entry in of_class]).astype(bool)
+        return ClassCocoMatches(label, scores, matched, ignored, objects_ignored)
+
+    def _overlaps(self, objects: IntArray, found: IntArray) -> FloatArray:
+        """Overlaps as pycocotools has them: of crowds, over the area of the detection."""
+        common, areas = self.common[np.ix_(found, objects)], self.areas[found][:, None]
+        divisor = np.where(self.crowds[objects], areas, areas + self.truth_areas[objects] - common)
+        overlaps: FloatArray = common / np.where(common > 0, divisor, 1)
+        return overlaps

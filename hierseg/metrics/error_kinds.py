@@ -1,4 +1,4 @@
-"""What is wrong with each detection of an image, and which objects were missed.
+"""Kinds of errors: a verdict on each detection of an image, and the objects that were missed.
 
 In the manner of TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020), but
 a wrong name is told by how it is related to the right one. Masks are compared; classes that nobody verified on the
@@ -16,17 +16,18 @@ from enum import IntEnum
 
 import numpy as np
 
-from hierseg.formats import BoolArray, IntArray
+from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.declarations import CountedKind
 from hierseg.metrics.localised_pairs import (
     ScoreArray,
-    counted_regions,
+    counted_detections,
+    overlaps_with_objects,
     possible_names,
-    region_overlaps,
+    single_objects,
     take_objects,
 )
-from hierseg.metrics.matching import box_overlaps, mask_overlaps
-from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageDetections, ImageGroundTruth
+from hierseg.metrics.matching import box_overlaps
+from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageGroundTruth, ImagePrediction
 from hierseg.taxonomy import TaxonomyArrays
 
 BACKGROUND_THRESHOLD = 0.1
@@ -37,10 +38,10 @@ class ErrorKind(IntEnum):
     """Kinds of detections; of several that apply, a detection is of the first.
 
     A name is *compatible* with an object if it is the object's class, an ancestor of it, or what the object may be
-    for all that is known (:func:`~hierseg.metrics.possible_names`). A detection *lies on* an object from a mask IoU of
-    0.5. In descending order of their most probable class, detections take objects that they lie on: first all that
-    name the class itself, then all that name an ancestor, then all others with a compatible name. Each takes the one
-    that it overlaps most among those not taken.
+    for all that is known (:func:`~hierseg.metrics.localised_pairs.possible_names`). A detection *lies on* an object
+    from a mask IoU of 0.5. In descending order of their most probable class, detections take objects that they lie on:
+    first all that name the class itself, then all that name an ancestor, then all others with a compatible name. Each
+    takes the one that it overlaps most among those not taken.
 
     Attributes:
         CORRECT: Took an object of the class that it names.
@@ -97,7 +98,8 @@ class ImageErrors:
         regions: (D,) int64; which detections, in descending order of their most probable class.
         kinds: (D,) int64 of :class:`ErrorKind`.
         objects: (D,) int64; index of the annotated object that the kind is about, -1 for those without.
-        missed: (M,) int64; indices of the objects that have a mask and are no groups, which no kind is about.
+        missed: (M,) int64; indices of the objects that no detection took, whatever its name and probability; see
+            :func:`~hierseg.metrics.localised_pairs.pair_image`.
     """
 
     image_id: str
@@ -109,37 +111,35 @@ class ImageErrors:
 
 def error_kinds(
     ground_truth: ImageGroundTruth,
-    detections: ImageDetections,
+    prediction: ImagePrediction,
     arrays: TaxonomyArrays,
     *,
-    image_id: str,
-    named_labels: IntArray,
     absent: IntArray,
     score_threshold: float = 0.0,
+    common: IntArray | None = None,
 ) -> ImageErrors:
     """Finds the kind of every detection of an image, blank masks left out.
 
     Args:
         ground_truth: Its objects with their masks, as annotated: not expanded.
-        detections: Its detections with their masks.
+        prediction: Its detections with their masks.
         arrays: The taxonomy.
-        image_id: Its id.
-        named_labels: (R,) int64; what the detections name.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
-        score_threshold: Detections whose most probable class is less probable do not count.
+        score_threshold: Detections whose most probable class is less probable get no kind; they still find objects.
+        common: (R, I) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks.
+        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
     """
-    _, regions = counted_regions(
-        detections, image_id=image_id, num_classes=len(arrays.depths), score_threshold=score_threshold
-    )
-    names, labels = named_labels[regions], ground_truth.labels
-    singles = np.flatnonzero((ground_truth.mask_areas > 0) & ~ground_truth.group_of)
+    best, order = counted_detections(prediction)
+    regions, singles = order[best >= score_threshold], single_objects(ground_truth)
+    ious, within = overlaps_with_objects(ground_truth, prediction, common)
+    missed = np.setdiff1d(np.arange(len(singles)), take_objects(ious[np.ix_(order, singles)]))
+    names, labels = prediction.named_labels[regions], ground_truth.labels
     overlaps: ScoreArray = np.zeros((len(regions), len(labels)), dtype=np.float32)
-    overlaps[:, singles] = region_overlaps(ground_truth, detections, singles, regions)
+    overlaps[:, singles] = ious[np.ix_(regions, singles)]
     compatible = _compatible(labels, names, absent, arrays)
-    uncounted = _uncounted(ground_truth, detections, regions) & compatible
+    uncounted = _uncounted(ground_truth, prediction.boxes[regions], within[regions]) & compatible
 
     kinds, objects = _taken(labels, names, compatible, overlaps, arrays)
     for kind, evidence in ((ErrorKind.IGNORED, uncounted), *_wrong(labels, names, compatible, overlaps, arrays)):
@@ -149,11 +149,11 @@ def error_kinds(
         objects[chosen] = np.where(evidence[chosen], 1 + overlaps[chosen], 0).argmax(axis=1) if len(chosen) else -1
     known = _known_classes(ground_truth, absent, arrays)
     kinds[(kinds == ErrorKind.BACKGROUND) & ~known[names]] = ErrorKind.UNVERIFIED
-    return ImageErrors(image_id, regions, kinds, objects, missed=np.setdiff1d(singles, objects))
+    return ImageErrors(prediction.image_id, regions, kinds, objects, missed=singles[missed])
 
 
 def count_kinds(images: Iterable[ImageErrors]) -> dict[str, int]:
-    """How many detections are of each kind, by its name in lower case, and how many objects were missed."""
+    """Counts the detections of each kind, by its name in lower case, and missed objects."""
     totals, missed = np.zeros(len(ErrorKind), dtype=np.int64), 0
     for image in images:
         totals += np.bincount(image.kinds, minlength=len(ErrorKind))
@@ -188,22 +188,19 @@ def _taken(
     return kinds, objects
 
 
-def _uncounted(ground_truth: ImageGroundTruth, detections: ImageDetections, regions: IntArray) -> BoolArray:
-    """(D, I) which detections lie within which groups, or on which objects without a mask."""
+def _uncounted(ground_truth: ImageGroundTruth, boxes: FloatArray, within: ScoreArray) -> BoolArray:
+    """(D, I) which detections lie within which groups, or on which objects without a mask.
+
+    Args:
+        ground_truth: The objects.
+        boxes: (D, 4) float64; those of the detections.
+        within: (D, I) float32; the part of the detections' masks that lies within the objects'.
+    """
     has_mask, is_group = ground_truth.mask_areas > 0, ground_truth.group_of
-    overlaps = np.zeros((len(regions), len(has_mask)))
-    boxes = detections.boxes[regions]
+    overlaps = np.zeros(within.shape)
     for of, over_first in ((is_group & ~has_mask, True), (~is_group & ~has_mask, False)):
         overlaps[:, of] = box_overlaps(boxes, ground_truth.boxes[of], over_first_area=over_first)
-    groups = np.flatnonzero(is_group & has_mask)
-    if len(groups) and len(regions) and ground_truth.size is not None and detections.mask_areas is not None:
-        overlaps[:, groups] = mask_overlaps(
-            [detections.masks[region] for region in regions],
-            detections.mask_areas[regions],
-            [ground_truth.masks[index] for index in groups],
-            ground_truth.mask_areas[groups],
-            ground_truth.size,
-        )[1]
+    overlaps[:, is_group & has_mask] = within[:, is_group & has_mask]
     return overlaps >= OVERLAP_THRESHOLD
 
 

@@ -2,8 +2,10 @@
 
 Average precision asks whether an object was found under its class; here the object is found already, and the
 question is what it is called. Only regular objects with a mask count: a group is several objects, and a box without
-a mask cannot be compared. Shape letters: R regions (detections), J objects, P pairs, M missed objects, C classes, A
-absent classes, N images.
+a mask cannot be compared.
+
+Shape letters: R detections, D of them that count, I objects, J of them that count, P pairs, M missed objects,
+C classes, A absent classes, N images.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import numpy.typing as npt
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.metrics.bootstrap import ImageSums
-from hierseg.metrics.matching import mask_overlaps
-from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageDetections, ImageGroundTruth
+from hierseg.metrics.matching import check_sizes, common_pixels, overlaps_of_masks
+from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageGroundTruth, ImagePrediction
 from hierseg.taxonomy import TaxonomyArrays
 
 ScoreArray = npt.NDArray[np.float32]
@@ -160,89 +162,92 @@ def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArr
 
 def pair_image(
     ground_truth: ImageGroundTruth,
-    detections: ImageDetections,
+    prediction: ImagePrediction,
     *,
-    image_id: str,
-    named_labels: IntArray,
     absent: IntArray,
-    num_classes: int,
     score_threshold: float = 0.0,
+    common: IntArray | None = None,
 ) -> ImagePairs:
     """Pairs the detections of one image with its objects.
 
     In descending order of their most probable class, each detection takes the object that its mask overlaps most
-    among those that none took before it, if the overlap is at least 0.5. Classes play no part.
+    among those that none took before it, if the overlap is at least 0.5. Classes play no part. An object that none
+    takes is *missed*, here and wherever else hierseg says so.
 
     Args:
         ground_truth: Its objects with their masks, as annotated: not expanded.
-        detections: Its detections with their masks.
-        image_id: Its id.
-        named_labels: (R,) int64; what they name.
+        prediction: Its detections with their masks.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
-        num_classes: C.
         score_threshold: Detections whose most probable class is less probable do not count.
+        common: (R, J) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks.
+        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
     """
-    class_scores, regions = counted_regions(
-        detections, image_id=image_id, num_classes=num_classes, score_threshold=score_threshold
-    )
-    objects = np.flatnonzero((ground_truth.mask_areas > 0) & ~ground_truth.group_of)
-    taken = take_objects(region_overlaps(ground_truth, detections, objects, regions))
+    best, order = counted_detections(prediction)
+    regions = order[best >= score_threshold]
+    objects = single_objects(ground_truth)
+    taken = take_objects(overlaps_with_objects(ground_truth, prediction, common)[0][np.ix_(regions, objects)])
     pairs = np.flatnonzero(taken >= 0)
     return ImagePairs(
-        image_id=image_id,
+        image_id=prediction.image_id,
         true_labels=ground_truth.labels[objects[taken[pairs]]],
-        named_labels=named_labels[regions[pairs]],
-        class_scores=class_scores[regions[pairs]],
+        named_labels=prediction.named_labels[regions[pairs]],
+        class_scores=prediction.class_scores[regions[pairs]].astype(np.float32),
         missed_labels=ground_truth.labels[np.delete(objects, taken[pairs])],
         absent=absent,
     )
 
 
-def counted_regions(
-    detections: ImageDetections, *, image_id: str, num_classes: int, score_threshold: float
-) -> tuple[ScoreArray, IntArray]:
-    """The detections that count, blank masks left out.
-
-    Args:
-        detections: R detections with their masks.
-        image_id: Their image.
-        num_classes: C.
-        score_threshold: Detections whose most probable class is less probable do not count.
+def counted_detections(prediction: ImagePrediction) -> tuple[ScoreArray, IntArray]:
+    """Detections that count, blank masks left out, in descending order of their most probable class.
 
     Returns:
-        (R, C) float32 probabilities of all detections and (D,) int64 indices of those that count, in descending
-        order of their most probable class.
+        (D,) float32 probabilities of that class and (D,) int64 indices of the detections.
 
     Raises:
         EvaluationError: If the detections have no masks.
     """
-    if detections.mask_areas is None:
+    if prediction.mask_areas is None:
         raise EvaluationError(
-            'the detections have no masks', where=f'image {image_id}', fix='The model must predict masks.'
+            'the detections have no masks', where=f'image {prediction.image_id}', fix='The model must predict masks.'
         )
-    class_scores: ScoreArray = np.zeros((len(detections.masks), num_classes), dtype=np.float32)
-    class_scores[detections.regions, detections.labels] = detections.scores
-    best = class_scores.max(axis=1, initial=0)
-    counted = np.flatnonzero((detections.mask_areas > 0) & (best > 0) & (best >= score_threshold))
-    return class_scores, counted[np.argsort(-best[counted], kind='stable')]
+    best: ScoreArray = prediction.class_scores.max(axis=1, initial=0).astype(np.float32)
+    counted = np.flatnonzero((prediction.mask_areas > 0) & (best > 0))
+    order = counted[np.argsort(-best[counted], kind='stable')]
+    return best[order], order
 
 
-def region_overlaps(
-    ground_truth: ImageGroundTruth, detections: ImageDetections, objects: IntArray, regions: IntArray
-) -> ScoreArray:
-    """(D, J) float32 intersection over union of the masks of some detections and some objects, none of them blank."""
-    if not len(objects) or not len(regions) or ground_truth.size is None or detections.mask_areas is None:
-        return np.zeros((len(regions), len(objects)), dtype=np.float32)
-    return mask_overlaps(
-        [detections.masks[region] for region in regions],
-        detections.mask_areas[regions],
-        [ground_truth.masks[index] for index in objects],
-        ground_truth.mask_areas[objects],
-        ground_truth.size,
-    )[0]
+def single_objects(ground_truth: ImageGroundTruth) -> IntArray:
+    """(J,) int64; the objects that can be found or missed: those with a mask that are no groups."""
+    return np.flatnonzero((ground_truth.mask_areas > 0) & ~ground_truth.group_of)
+
+
+def overlaps_with_objects(
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray | None
+) -> tuple[ScoreArray, ScoreArray]:
+    """(R, I) float32 intersection over union and over the detection's area; 0 where a mask is missing or blank.
+
+    Args:
+        ground_truth: The objects.
+        prediction: R detections with masks.
+        common: (R, I) int64; pixels that they have in common, where they are known.
+
+    Raises:
+        EvaluationError: If masks differ in size.
+    """
+    check_sizes(ground_truth, prediction, prediction.image_id)
+    areas = prediction.mask_areas
+    if areas is None or ground_truth.size is None:
+        shape = len(prediction.named_labels), len(ground_truth.labels)
+        return np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    has_mask = np.flatnonzero(ground_truth.mask_areas > 0)
+    if common is None:
+        common = np.zeros((len(areas), len(ground_truth.labels)), dtype=np.int64)
+        masks = [ground_truth.masks[index] for index in has_mask]
+        common[:, has_mask] = common_pixels(prediction.masks, areas, masks, ground_truth.size)
+    # Two blank masks have no union: they count as one pixel that is not shared.
+    return overlaps_of_masks(common, np.maximum(areas, 1)[:, None], ground_truth.mask_areas[None])
 
 
 def take_objects(overlaps: ScoreArray) -> IntArray:

@@ -1,25 +1,12 @@
 """Matches the detections of images to their ground truth: rules 3 to 5 of the Open Images protocol.
 
-Images and their classes are matched together, several at a time, which is what makes it fast.
-
-Shape letters: B images, D detections that are looked at, by image, class and descending score, I objects, K criteria.
-
+Images are laid end to end and their classes matched together, several at a time, which is what makes it fast.
 Arithmetic follows the reference evaluator to the type: masks overlap in float32, boxes in float64. Equal
 scores come in reverse order of the submission, which is what the reference's reversed sort gives
 wherever that sort keeps equal elements in order.
 
-Overlaps of boxes and of masks.
-
-Shape letters: N boxes or masks, M others.
-
-Pairs of a detection and an object of one class on one image, and which detections take an object.
-
-Shape letters: D detections in order of their keys (see :class:`~hierseg.metrics.matching.ImageBatch`), I objects
-of the batch, J some of them, P pairs.
-
-Several images end to end, so that their classes are matched together instead of one by one.
-
-Shape letters: B images, I objects, D detections, R regions.
+Shape letters: B images, D claims that are looked at, by image, class and descending score, R regions, I objects of
+the batch, J some of them, K criteria, P pairs of a claim and an object, N and M boxes or masks.
 """
 
 from __future__ import annotations
@@ -41,6 +28,7 @@ from hierseg.metrics.records import (
     ImageGroundTruth,
     ImageMatches,
     ImageMatchTable,
+    ImagePrediction,
     IouType,
     Verdict,
 )
@@ -74,46 +62,41 @@ def overlaps_of_box_pairs(first: FloatArray, second: FloatArray, *, over_first_a
     return intersection / (area + other_area - intersection)
 
 
-def mask_overlaps(
-    masks: Sequence[bytes], areas: IntArray, others: Sequence[bytes], other_areas: IntArray, size: tuple[int, int]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Overlaps of every pair of masks.
+def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[bytes], size: tuple[int, int]) -> IntArray:
+    """Pixels that every pair of masks has in common; what all overlaps of an image follow from.
+
+    pycocotools is asked as for crowds: it divides by the area of the first mask, from which the whole number of pixels
+    is taken back, and skips pairs whose boxes do not meet.
 
     Args:
-        masks: N run lengths, none blank, without empty runs inside.
+        masks: N run lengths, without empty runs inside.
         areas: (N,) int64, pixels.
         others: M run lengths of the same kind.
-        other_areas: (M,) int64, pixels.
         size: Height and width.
 
     Returns:
-        Two (N, M) float32 arrays: intersection over union and intersection over the area of ``masks``.
+        (N, M) int64.
     """
-    over_area = over_first_area(as_coco(masks, size), as_coco(others, size))
-    return overlaps_of_mask_pairs(over_area, areas[:, None], other_areas[None])
+    if not masks or not others:
+        return np.zeros((len(masks), len(others)), dtype=np.int64)
+    over_area: FloatArray = coco_mask.iou(as_coco(masks, size), as_coco(others, size), [1] * len(others))
+    return np.rint(over_area * areas[:, None]).astype(np.int64)
 
 
-def over_first_area(masks: Sequence[dict[str, object]], others: Sequence[dict[str, object]]) -> FloatArray:
-    """(N, M) float64; intersection of masks from :func:`as_coco` over the area of the first, as pycocotools has it.
-
-    Called for crowds, it divides by that area, from which :func:`overlaps_of_mask_pairs` takes back the whole number
-    of pixels; it skips pairs whose boxes do not meet.
-    """
-    over_area: FloatArray = coco_mask.iou(masks, others, [1] * len(others))
-    return over_area
-
-
-def overlaps_of_mask_pairs(
-    over_area: FloatArray, areas: IntArray, other_areas: IntArray
+def overlaps_of_masks(
+    common: IntArray, areas: IntArray, other_areas: IntArray
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """As :func:`mask_overlaps`, of masks side by side.
+    """Overlaps of masks, none of them blank, in the type of the reference evaluator.
 
     Args:
-        over_area: (...) float64; from :func:`over_first_area`.
+        common: (...) int64; pixels that they have in common.
         areas: int64 pixels of the first masks, that broadcast to it.
         other_areas: int64 pixels of the second masks, likewise.
+
+    Returns:
+        Two (...) float32 arrays: intersection over union and intersection over the area of the first.
     """
-    intersection = np.rint(over_area * areas).astype(np.float32)
+    intersection = common.astype(np.float32)
     first_area, second_area = areas.astype(np.float32), other_areas.astype(np.float32)
     return intersection / (first_area + second_area - intersection), intersection / (first_area + np.float32(1e-7))
 
@@ -123,7 +106,7 @@ def as_coco(masks: Iterable[bytes], size: tuple[int, int]) -> list[dict[str, obj
     return [{'size': size, 'counts': mask} for mask in masks]
 
 
-def check_sizes(ground_truth: ImageGroundTruth, detections: ImageDetections, image_id: str) -> None:
+def check_sizes(ground_truth: ImageGroundTruth, detections: ImageDetections | ImagePrediction, image_id: str) -> None:
     """Checks that the masks of an image can be compared.
 
     Raises:
@@ -164,6 +147,8 @@ class Pairs:
             is_open: (D,) bool.
             threshold: Least overlap.
         """
+        if not len(self.overlaps) or not wanted.any():
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         too_small = self.overlaps < self.overlaps.dtype.type(threshold)
         near = np.flatnonzero(~too_small & is_open[self.detections] & wanted[self.objects])
         detections, overlaps = self.detections[near], self.overlaps[near]
@@ -183,7 +168,9 @@ def first_of_each(found: IntArray, objects: IntArray) -> tuple[IntArray, IntArra
     return found[first], distinct
 
 
-def pairs_with(batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask: bool) -> tuple[Pairs, Pairs]:
+def pairs_with(
+    batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask: bool, common: IntArray | None
+) -> tuple[Pairs, Pairs]:
     """Pairs with single objects by intersection over union, and with groups by intersection over detection area.
 
     Args:
@@ -191,6 +178,7 @@ def pairs_with(batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask
         order: (D,) int64; detections by ascending key, of positive area.
         objects: (J,) int64, ascending; the objects that are looked at.
         by_mask: Compare masks, else boxes.
+        common: (R, I) int64; pixels in common of all regions and objects, where they are known.
 
     Raises:
         EvaluationError: If masks are compared that are not given.
@@ -206,10 +194,13 @@ def pairs_with(batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask
     iou: Overlaps
     ioa: Overlaps
     if by_mask:
-        some = np.flatnonzero(counts)
-        blocks = [np.zeros(0), *_blocks(batch, order[some], objects, begin[some], begin[some] + counts[some])]
-        areas = batch.areas[regions], batch.object_areas[partners]
-        iou, ioa = overlaps_of_mask_pairs(np.concatenate(blocks), *areas)
+        if common is None:
+            some = np.flatnonzero(counts)
+            blocks = _blocks(batch, order[some], objects, begin[some], begin[some] + counts[some])
+            pixels = np.concatenate([np.zeros(0, dtype=np.int64), *blocks])
+        else:
+            pixels = common[regions, partners]
+        iou, ioa = overlaps_of_masks(pixels, batch.areas[regions], batch.object_areas[partners])
     else:
         boxes, others = batch.boxes[regions], batch.object_boxes[partners]
         iou, ioa = overlaps_of_box_pairs(boxes, others), overlaps_of_box_pairs(boxes, others, over_first_area=True)
@@ -222,8 +213,8 @@ def pairs_with(batch: ImageBatch, order: IntArray, objects: IntArray, *, by_mask
 
 def _blocks(
     batch: ImageBatch, detections: IntArray, objects: IntArray, begin: IntArray, end: IntArray
-) -> Iterator[FloatArray]:
-    """Intersections over the detection's area of all masks of one key after another, (detections × objects,) each.
+) -> Iterator[IntArray]:
+    """Pixels in common of all masks of one key after another, (detections × objects,) each.
 
     Args:
         batch: The images.
@@ -243,7 +234,8 @@ def _blocks(
     rows = zip(images[first].tolist(), begin[first].tolist(), end[first].tolist(), strict=True)
     for (image, low, high), (top, bottom) in zip(rows, pairwise([*first.tolist(), len(detections)]), strict=True):
         size = batch.sizes[image]
-        yield over_first_area(as_coco(of_detections[top:bottom], size), as_coco(of_objects[low:high], size)).ravel()
+        areas = batch.areas[regions[top:bottom]]
+        yield common_pixels(of_detections[top:bottom], areas, of_objects[low:high], size).ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,17 +404,25 @@ def match_image_by(
     image_id: str,
     iou_type: IouType = 'segm',
     group_of_weight: float = 0.0,
+    common: IntArray | None = None,
 ) -> ImageMatchTable:
-    """Matches one image by several criteria; arguments and errors as of :func:`match_images_by`."""
-    tables = match_images_by(
-        (ground_truth,),
-        (detections,),
-        criteria=criteria,
-        image_ids=(image_id,),
-        iou_type=iou_type,
-        group_of_weight=group_of_weight,
-    )
-    return tables[0]
+    """Matches one image by several criteria; arguments and errors as of :func:`match_images_by`.
+
+    Where it is known, ``common`` gives the pixels that each region of the detections has in common with each object,
+    (R, I) int64.
+    """
+    if common is None:
+        return match_images_by(
+            (ground_truth,),
+            (detections,),
+            criteria=criteria,
+            image_ids=(image_id,),
+            iou_type=iou_type,
+            group_of_weight=group_of_weight,
+        )[0]
+    _check(ground_truth, detections, criteria, iou_type, image_id)
+    batch = ImageBatch.of((ground_truth,), (detections,))
+    return next(_match_batch(batch, criteria, (image_id,), iou_type, group_of_weight, common))
 
 
 def match_images_by(
@@ -456,9 +456,7 @@ def match_images_by(
             and there are no masks.
     """
     for ground_truth, found, image_id in zip(ground_truths, detections, image_ids, strict=True):
-        _check_areas(criteria, found, iou_type, image_id)
-        if iou_type == 'segm':
-            check_sizes(ground_truth, found, image_id)
+        _check(ground_truth, found, criteria, iou_type, image_id)
     tables: list[ImageMatchTable] = []
     for part in _parts(ground_truths, detections):
         batch = ImageBatch.of(ground_truths[part], detections[part])
@@ -471,15 +469,22 @@ def descending(scores: FloatArray) -> IntArray:
     return np.argsort(scores, kind='stable')[::-1]
 
 
-def _check_areas(criteria: Sequence[Criterion], detections: ImageDetections, iou_type: IouType, image_id: str) -> None:
-    if all(criterion.has_any_area for criterion in criteria):
-        return
-    if iou_type == 'bbox' or detections.mask_areas is None:
+def _check(
+    ground_truth: ImageGroundTruth,
+    detections: ImageDetections,
+    criteria: Sequence[Criterion],
+    iou_type: IouType,
+    image_id: str,
+) -> None:
+    by_size = not all(criterion.has_any_area for criterion in criteria)
+    if by_size and (iou_type == 'bbox' or detections.mask_areas is None):
         raise EvaluationError(
             'a range of area is asked for, but boxes are compared',
             where=f'image {image_id}',
             fix='Sizes are areas of masks: compare masks, or take objects of every size.',
         )
+    if iou_type == 'segm':
+        check_sizes(ground_truth, detections, image_id)
 
 
 def _parts(ground_truths: Sequence[ImageGroundTruth], detections: Sequence[ImageDetections]) -> Iterator[slice]:
@@ -501,12 +506,13 @@ def _match_batch(
     image_ids: Sequence[str],
     iou_type: IouType,
     group_of_weight: float,
+    common: IntArray | None = None,
 ) -> Iterator[ImageMatchTable]:
     """Matches images by several criteria and yields their tables; arguments as of :func:`match_images_by`."""
     counted = batch.object_areas > 0 if iou_type == 'segm' else np.ones(len(batch.object_keys), dtype=bool)
     order = _evaluatable(batch, iou_type)
     stages = [
-        _Stage(*pairs_with(batch, order, objects, by_mask=by_mask), counts=counts)
+        _Stage(*pairs_with(batch, order, objects, by_mask=by_mask, common=common), counts=counts)
         for by_mask, counts, of_stage in ((iou_type == 'segm', True, counted), (False, False, ~counted))
         if len(objects := np.flatnonzero(of_stage))
     ]

@@ -44,18 +44,20 @@ from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.csv_tables import Chunk, index_in, place_of, read_chunks, read_table
 from hierseg.formats.run_lengths import MalformedMaskError, counts_of_text, measure, regular
 from hierseg.metrics.average_precision import summarise
-from hierseg.metrics.expansion import Expansion, InstanceRows, join_boxes_and_masks
 from hierseg.metrics.matching import match_images
 from hierseg.metrics.records import (
     DEFAULT_GROUP_OF_WEIGHTS,
     OPEN_IMAGES,
     Criterion,
+    Expansion,
     ImageDetections,
     ImageGroundTruth,
     ImageMatches,
+    InstanceRows,
     IouType,
     OpenImagesResult,
     checked_iou_type,
+    join_boxes_and_masks,
 )
 from hierseg.taxonomy import Taxonomy
 

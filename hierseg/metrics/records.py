@@ -1,14 +1,10 @@
-"""What the evaluation of instances takes and gives, as plain arrays.
+"""Records of the evaluation as plain arrays: ground truth and its expansion, predictions, criteria, results.
 
-Shape letters: I ground-truth objects, D detections, R regions (a box and a mask that several detections
-may share), V verified labels, S scored entries, G classes with counted ground truth, C classes, P recalls.
+Shape letters: I ground-truth objects, D claims, R detections, V verified labels, S scored entries, G classes with
+counted ground truth, C classes, P recalls, K criteria, N rows or areas.
 
 Boxes are float64 xyxy in any unit that ground truth and detections of an image share; the official
 files normalise them to [0, 1]. Masks are COCO compressed run lengths; ``b''`` means no mask.
-
-When a detection counts as found: the overlap that it needs, and the size of object that is asked for.
-
-Shape letters: K criteria, S detections that a criterion scores, G classes with ground truth, N areas.
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +21,7 @@ import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.taxonomy import Taxonomy
 
 IouType = Literal['segm', 'bbox']
 
@@ -67,14 +65,51 @@ class ImageGroundTruth:
 
 
 @dataclass(frozen=True, eq=False)
+class ImagePrediction:
+    """The detections of one image: what a model gives, a submission holds, measures judge and pages show.
+
+    Attributes:
+        image_id: Id of the image.
+        boxes: (R, 4) float64 xyxy, parts of the image's size.
+        class_scores: (R, C) float; the probability of every class that a detection claims, else 0.
+        named_labels: (R,) int64; the class that each names.
+        masks: R run lengths; empty for detections without masks.
+        mask_areas: (R,) int64, pixels; 0 marks a blank mask; None for detections without masks.
+        size: Height and width of the masks in pixels; None likewise.
+        image_path: The file of the image; None where it is not known.
+    """
+
+    image_id: str
+    boxes: FloatArray
+    class_scores: npt.NDArray[np.floating[Any]]
+    named_labels: IntArray
+    masks: Sequence[bytes] = ()
+    mask_areas: IntArray | None = None
+    size: tuple[int, int] | None = None
+    image_path: str | None = None
+
+    def claims(self) -> ImageDetections:
+        """Every class of positive probability as a claim on its detection; detection after detection."""
+        regions, labels = np.nonzero(self.class_scores > 0)
+        scores = self.class_scores[regions, labels].astype(np.float64)
+        return ImageDetections(labels, scores, regions, self.boxes, self.masks, self.mask_areas, self.size)
+
+    @property
+    def named_scores(self) -> FloatArray:
+        """(R,) float64; the probability of the class that each detection names."""
+        scores: FloatArray = self.class_scores[np.arange(len(self.named_labels)), self.named_labels].astype(np.float64)
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """The detections of one image, in the order of the submission.
+    """Claims on one image, in the order of the submission: rows of the official file, and what is matched by class.
 
     Attributes:
         labels: (D,) int64.
         scores: (D,) float64, finite.
-        regions: (D,) int64; index of the detection's box and mask. A path such as Person > Man is two
-            detections on one region.
+        regions: (D,) int64; index of the claim's box and mask. A path such as Person > Man is two
+            claims on one region.
         boxes: (R, 4) float64 xyxy; for masks the tight box of the mask.
         masks: R run lengths; empty for box detections.
         mask_areas: (R,) int64, pixels; 0 marks a blank mask.
@@ -327,3 +362,158 @@ class ImageMatchTable:
             counted_labels=self.counted_labels,
             counts=self.counts[index],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """Repeats rows for the classes that they imply: what is a Man is a Person, what has no Person has no Man.
+
+    Rule 1 of the Open Images protocol: boxes, masks and labels verified as present are copied to all
+    ancestors by every path, labels verified as absent to all descendants. An ancestor that several paths
+    reach gets one copy. Predictions are never expanded.
+
+    Attributes:
+        upward_mask: (C, C) bool; ``[v, a]`` says that a row of class v is copied to class a.
+    """
+
+    upward_mask: BoolArray
+
+    @classmethod
+    def of(cls, taxonomy: Taxonomy) -> Expansion:
+        """Expansion through the taxonomy."""
+        return cls(taxonomy.arrays.ancestor_mask)
+
+    @classmethod
+    def none(cls, num_classes: int) -> Expansion:
+        """For files that are expanded already: every row stays what it is."""
+        return cls(np.eye(num_classes, dtype=bool))
+
+    @cached_property
+    def _above(self) -> _Implied:
+        return _Implied.of(self.upward_mask)
+
+    @cached_property
+    def _below(self) -> _Implied:
+        return _Implied.of(self.upward_mask.T)
+
+    def upward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
+        """Copies rows to their ancestors.
+
+        Args:
+            labels: (N,) int64.
+
+        Returns:
+            (M,) indices of the rows to repeat, ascending, and (M,) their new labels.
+        """
+        return _repeat(self._above, labels)
+
+    def downward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
+        """Copies rows to their descendants; arguments and result as of :meth:`upward`."""
+        return _repeat(self._below, labels)
+
+    def verified(self, positive: IntArray, negative: IntArray) -> IntArray:
+        """Classes of one image that are verified, directly or by implication, ascending and unique."""
+        labels: IntArray = np.unique(np.concatenate([self.upward(positive)[1], self.downward(negative)[1]]))
+        return labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Implied:
+    """Implied classes of every class, one class after another: those of v are ``classes[first[v] : first[v + 1]]``."""
+
+    classes: IntArray
+    first: IntArray
+
+    @classmethod
+    def of(cls, mask: BoolArray) -> _Implied:
+        sources, classes = np.nonzero(mask)
+        return cls(classes, np.searchsorted(sources, np.arange(len(mask) + 1)))
+
+
+def _repeat(implied: _Implied, labels: IntArray) -> tuple[IntArray, IntArray]:
+    begin = implied.first[labels]
+    repeats = implied.first[labels + 1] - begin
+    rows = np.repeat(np.arange(len(labels)), repeats)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    return rows, implied.classes[begin[rows] + within]
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceRows:
+    """Rows of a box or mask table.
+
+    Attributes:
+        images: (N,) int64; index of the image.
+        labels: (N,) int64.
+        boxes: (N, 4) float64 xyxy.
+        group_of: (N,) bool.
+        sources: (N,) int64; row of the file that the row was expanded from.
+    """
+
+    images: IntArray
+    labels: IntArray
+    boxes: FloatArray
+    group_of: BoolArray
+    sources: IntArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: IntArray) -> InstanceRows:
+        """The given rows."""
+        return InstanceRows(
+            self.images[rows], self.labels[rows], self.boxes[rows], self.group_of[rows], self.sources[rows]
+        )
+
+    def expanded(self, rows: IntArray, labels: IntArray) -> InstanceRows:
+        """The given rows with new labels."""
+        return InstanceRows(self.images[rows], labels, self.boxes[rows], self.group_of[rows], self.sources[rows])
+
+
+def join_boxes_and_masks(boxes: InstanceRows, masks: InstanceRows) -> tuple[InstanceRows, IntArray]:
+    """Joins box rows with mask rows into objects: rule 2 of the Open Images protocol.
+
+    An outer join on image, class, the four coordinates as floats and the group-of flag. k box rows and m
+    mask rows with one key make k × m objects; a box row alone makes a box-only object, a mask row alone an
+    object with that mask.
+
+    Args:
+        boxes: Rows of boxes.
+        masks: Rows of masks; ``sources`` says which mask each has.
+
+    Returns:
+        I objects and (I,) int64 the ``sources`` of their mask rows, -1 without one. Objects are sorted by
+        image, class, coordinates (x1, x2, y1, y2) and group-of flag, as the reference's join sorts them:
+        where overlaps tie, the first object is the one that a detection tries.
+    """
+    both = InstanceRows(
+        *(
+            np.concatenate([getattr(boxes, name), getattr(masks, name)])
+            for name in ('images', 'labels', 'boxes', 'group_of', 'sources')
+        )
+    )
+    if not len(both):
+        return both, np.zeros(0, dtype=np.int64)
+    x1, y1, x2, y2 = both.boxes.T
+    keys = (both.images, both.labels, x1, x2, y1, y2, both.group_of)
+    order = np.lexsort(keys[::-1])  # stable: within one key box rows come first, in file order
+    differs = np.zeros(len(both), dtype=bool)
+    for key in keys:
+        differs[1:] |= key[order][1:] != key[order][:-1]
+    group = np.cumsum(differs)
+    is_box = order < len(boxes)
+    num_boxes = np.bincount(group, weights=is_box).astype(np.int64)
+    num_masks = np.bincount(group, weights=~is_box).astype(np.int64)
+    first = np.cumsum(num_boxes + num_masks) - num_boxes - num_masks
+
+    # The objects of a group: its box rows (or one stand-in) times its mask rows (or one stand-in).
+    per_box = np.maximum(num_masks, 1)
+    num_objects = np.maximum(num_boxes, 1) * per_box
+    of_group = np.repeat(np.arange(len(first)), num_objects)
+    within = np.arange(len(of_group)) - np.repeat(np.cumsum(num_objects) - num_objects, num_objects)
+    box_position = first[of_group] + within // per_box[of_group]
+    mask_position = first[of_group] + num_boxes[of_group] + within % per_box[of_group]
+    has_mask = num_masks[of_group] > 0
+    mask_sources = np.full(len(of_group), -1, dtype=np.int64)
+    mask_sources[has_mask] = both.sources[order[mask_position[has_mask]]]
+    return both.take(order[box_position]), mask_sources

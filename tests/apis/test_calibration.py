@@ -18,7 +18,7 @@ from tiny_runs import ROOT, tiny, train_here
 from hierseg.apis import calibrate, evaluate
 from hierseg.apis.calibrate import Calibration, calibrate_pairs, draw_calibration
 from hierseg.errors import ConfigError, EvaluationError
-from hierseg.metrics import ImagePairs, LocalisedPairs
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
 from hierseg.report import HierLocalVisualizer
 from hierseg.taxonomy import Taxonomy
 

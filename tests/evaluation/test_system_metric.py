@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from open_images_samples import instances, sample, write_store
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
@@ -18,6 +19,8 @@ from hierseg.evaluation import (
     evaluate_system,
 )
 from hierseg.evaluation.predictions import read_predictions
+from hierseg.models.decision import Decision
+from hierseg.models.merge import LayerInstances, merge_layers
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
 
@@ -96,12 +99,28 @@ def test_a_submission_gives_the_same_scores(store, tmp_path):
     predictions = read_predictions(path, opened)
     assert [prediction.image_id for prediction in predictions] == ['a', 'b']
     # Four classes of one mask are one detection.
-    assert predictions[1].detections.regions.tolist() == [0, 0, 0, 0, 1]
+    assert (predictions[1].class_scores > 0).sum(axis=1).tolist() == [4, 1]
     assert predictions[1].named_labels.tolist() == [TEDDY, CAR]
     metric = SystemMetric(store)
     evaluated(metric)
     again = evaluate_system(opened, predictions, groups=metric.evaluation.groups)
     assert again.scores == pytest.approx(metric.evaluation.scores, nan_ok=True)
+
+
+def test_a_submission_names_what_the_model_and_the_ensemble_name(store, tmp_path):
+    path = str(tmp_path / 'submission.csv')
+    claims = {TEDDY: 0.5, BEAR: 0.8, TOY: 0.5, ANIMAL: 0.9}
+    evaluated(OpenImagesInstanceMetric(store, classwise=False, submission_file=path), [sample('a', (LEFT, claims))])
+    arrays = teddy_taxonomy().arrays
+    [named] = read_predictions(path, Store.open(store))[0].named_labels
+    scores = torch.zeros(1, 5)
+    scores[0, list(claims)] = torch.tensor(list(claims.values()))
+    mask = torch.ones(1, 8, 8, dtype=torch.bool)
+    layer0 = LayerInstances(np.array([ANIMAL]), np.array([0.9]), mask)
+    layer1 = LayerInstances(np.array([BEAR, TEDDY]), np.array([0.8, 0.5]), mask.repeat(2, 1, 1))
+    assert (
+        Decision(arrays)(scores).tolist() == merge_layers(layer0, layer1, arrays).labels.tolist() == [named] == [TEDDY]
+    )
 
 
 def test_a_class_claimed_twice_of_one_mask_has_the_better_score(store, tmp_path):
@@ -110,7 +129,7 @@ def test_a_class_claimed_twice_of_one_mask_has_the_better_score(store, tmp_path)
     rows = path.read_text().splitlines()
     cells = next(row for row in rows if row.startswith('b,') and ',0.7' in row).split(',')
     path.write_text('\n'.join([*rows, ','.join([*cells[:4], '0.95', cells[5]]), '']))
-    scores = read_predictions(path, Store.open(store))[1].class_scores(5)
+    scores = read_predictions(path, Store.open(store))[1].class_scores
     assert scores.max() == pytest.approx(0.95)
 
 
@@ -129,6 +148,6 @@ def test_needs_names(store):
 def test_scores_of_a_class_that_nothing_claims_are_zero(store):
     metric = SystemMetric(store)
     evaluated(metric)
-    scores = metric.predictions[0].class_scores(teddy_taxonomy().num_classes)
+    scores = metric.predictions[0].class_scores
     assert scores.shape == (3, 5)
     assert np.count_nonzero(scores) == 4

@@ -10,12 +10,7 @@ from hypothesis.extra import numpy as hnp
 from match_records import image_matches as image
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    RECALLS,
-    average_precision,
-    precision_at_recalls,
-    summarise,
-)
+from hierseg.metrics.average_precision import RECALLS, average_precision, precision_at_recalls, summarise
 
 TP, FP = 1.0, 0.0
 

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from match_records import image_matches as matches
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ImageMatches,
+from hierseg.metrics.average_precision import summarise
+from hierseg.metrics.bootstrap import (
     ImageSums,
     Resampling,
     interval,
     resampled_mean_average_precision,
-    summarise,
 )
 from hierseg.metrics.declarations import Estimate
+from hierseg.metrics.records import ImageMatches
 
 
 def sums_of(values):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import class_groups, frequency_bands
+from hierseg.metrics.average_precision import class_groups, frequency_bands
 from hierseg.taxonomy import read_taxonomy
 
 

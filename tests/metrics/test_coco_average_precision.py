@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,21 +17,24 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    COCO_STATISTICS,
-    ImageDetections,
-    ImageGroundTruth,
-    coco_average_precision,
-    match_image_as_coco,
-)
+from hierseg.metrics import ImageDetections, ImageGroundTruth, ImagePrediction
+from hierseg.metrics.coco_average_precision import COCO_STATISTICS, coco_average_precision, match_image_as_coco
 
 ONE, OTHER = (0, 0, 4, 4), (4, 4, 8, 8)
 
 
 def statistics(objects, claims, *, classes=1):
     """The statistics of one image; claims name the labels that they are drawn with."""
-    matches = match_image_as_coco(objects, claims, image_id='i', named_labels=claims.labels, named_scores=claims.scores)
-    return coco_average_precision([matches], classes)
+    return coco_average_precision([match_image_as_coco(objects, named(claims))], classes)
+
+
+def named(claims, image_id='i'):
+    """One detection for each claim, which names the class that it claims."""
+    class_scores = np.zeros((len(claims.labels), claims.labels.max(initial=0) + 1))
+    class_scores[np.arange(len(claims.labels)), claims.labels] = claims.scores
+    return ImagePrediction(
+        image_id, claims.boxes, class_scores, claims.labels, claims.masks, claims.mask_areas, claims.size
+    )
 
 
 class TestRules:
@@ -89,24 +93,19 @@ class TestRules:
 
 class TestBadInput:
     def test_an_image_counts_once(self):
-        none = np.zeros(0, dtype=np.int64)
-        image = match_image_as_coco(
-            ground_truth(), detections(), image_id='a', named_labels=none, named_scores=np.zeros(0)
-        )
+        image = match_image_as_coco(ground_truth(), named(detections(), 'a'))
         with pytest.raises(EvaluationError, match=r'image a: .*twice'):
             coco_average_precision([image, image], 1)
 
     def test_detections_need_masks(self):
         claims = ImageDetections(np.zeros(1, int), np.ones(1), np.zeros(1, int), np.array([[0, 0, 1.0, 1]]))
-        with pytest.raises(EvaluationError, match=r'^image i: 0 masks, 1 labels and 1 scores'):
+        with pytest.raises(EvaluationError, match=r'^image i: 0 masks, 1 labels and 1 rows of scores'):
             statistics(ground_truth((ONE, 'mask')), claims)
 
     def test_one_name_for_each_detection(self):
         claims = detections((ONE, 0.9))
-        with pytest.raises(EvaluationError, match=r'^image i: 1 masks, 2 labels and 1 scores'):
-            match_image_as_coco(
-                ground_truth(), claims, image_id='i', named_labels=np.zeros(2, int), named_scores=np.ones(1)
-            )
+        with pytest.raises(EvaluationError, match=r'^image i: 1 masks, 2 labels and 1 rows of scores'):
+            match_image_as_coco(ground_truth(), replace(named(claims), named_labels=np.zeros(2, int)))
 
     def test_masks_of_different_size(self):
         with pytest.raises(EvaluationError, match=r'^image i: .*16×9.*8×8'):
@@ -167,7 +166,7 @@ class TestAgainstFiles:
             claims = [entry for entry in results if entry['image_id'] == image['id']]
             masks = [annotated[entry['id']]['counts'] for entry in objects]
             found = [entry['segmentation']['counts'].encode() for entry in claims]
-            labels, named = (
+            labels, names = (
                 np.array([label_of[entry['category_id']] for entry in some], dtype=np.int64)
                 for some in (objects, claims)
             )
@@ -181,10 +180,10 @@ class TestAgainstFiles:
                     labels, np.zeros((len(labels), 4)), np.array([entry['iscrowd'] == 1 for entry in objects], bool),
                     masks, areas, np.zeros(0, np.int64), size,
                 ),
-                ImageDetections(named, scores, np.arange(len(found)), no_boxes, found, areas_found, size),
-                image_id=f'{image["id"]:012}',
-                named_labels=named,
-                named_scores=scores,
+                named(
+                    ImageDetections(names, scores, np.arange(len(found)), no_boxes, found, areas_found, size),
+                    f'{image["id"]:012}',
+                ),
             )  # fmt: skip
             records.append(pickle.loads(pickle.dumps(match)))
         return coco_average_precision(records[::-1], len(label_of))

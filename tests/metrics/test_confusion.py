@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    Confusion,
-    ImagePairs,
-    LocalisedPairs,
-    labels_at_depth,
-)
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
+from hierseg.metrics.names import Confusion, labels_at_depth
 from hierseg.taxonomy import Taxonomy
 
 ARRAYS = teddy_taxonomy().arrays

@@ -16,23 +16,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ANY_AREA,
-    IOU_THRESHOLDS,
-    OPEN_IMAGES,
-    RECALLS,
-    Criterion,
-    ImageDetections,
-    area_ranges,
-    match_image,
-    match_image_by,
-    match_images,
-    match_images_by,
-    matching,
-    mean_over_thresholds,
-    summarise,
-    summarise_by,
-)
+from hierseg.metrics import ImageDetections, matching
+from hierseg.metrics.average_precision import RECALLS, summarise, summarise_by
+from hierseg.metrics.matching import match_image, match_image_by, match_images, match_images_by
+from hierseg.metrics.records import ANY_AREA, IOU_THRESHOLDS, OPEN_IMAGES, Criterion, area_ranges, mean_over_thresholds
 
 ONE = (0, 0, 4, 4)  # 16 pixels
 

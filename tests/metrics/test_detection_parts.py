@@ -13,13 +13,9 @@ from taxonomies import teddy_taxonomy
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import csv_tables
-from hierseg.metrics import (
-    evaluate_files,
-    match_images,
-    open_images,
-    read_ground_truth,
-)
-from hierseg.metrics.open_images import detection_rows
+from hierseg.metrics import evaluate_files, open_images
+from hierseg.metrics.matching import match_images
+from hierseg.metrics.open_images import detection_rows, read_ground_truth
 from hierseg.taxonomy import Taxonomy
 
 FIELDS = ('average_precision', 'num_ground_truth', 'num_scored', 'num_true_positives')

@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strips import detections_of, objects_of
+from strips import objects_of, prediction_of, prediction_without_masks
 from taxonomies import random_taxonomies
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ErrorKind,
-    ImageDetections,
-    ImageErrors,
-    count_kinds,
-    error_kinds,
-)
+from hierseg.metrics.error_kinds import ErrorKind, ImageErrors, count_kinds, error_kinds
+from hierseg.metrics.localised_pairs import pair_image
 from hierseg.taxonomy import Taxonomy
 
 # toy > ball; animal > bear > polar; animal > cat; teddy under toy (preferred) and bear; car.
@@ -34,10 +29,12 @@ def errors_of(
     """Objects are (label, first, last column), detections (name, score, first, last column)."""
     return error_kinds(
         objects_of(objects, groups=groups, maskless=maskless, verified=verified),
-        detections_of([({name: score}, start, end) for name, score, start, end in regions]),
+        prediction_of(
+            [({name: score}, start, end) for name, score, start, end in regions],
+            names=[name for name, *_ in regions],
+            num_classes=taxonomy.num_classes,
+        ),
         taxonomy.arrays,
-        image_id='a',
-        named_labels=np.array([name for name, *_ in regions], dtype=np.int64),
         absent=np.array(absent, dtype=np.int64),
         score_threshold=score_threshold,
     )
@@ -135,12 +132,25 @@ class TestSeveral:
         assert [ErrorKind(kind).name for kind in found.kinds] == ['CORRECT', 'FINER', 'FAR']
         assert found.objects[:2].tolist() == [1, 0]
 
-    def test_missed_objects_are_those_that_no_kind_is_about(self):
+    def test_missed_objects_are_those_that_no_detection_took(self):
         objects = [(CAR, 0, 20), (BEAR, 20, 40), (CAR, 40, 60), (CAR, 60, 80), (CAR, 80, 100)]
         regions = [(CAR, 0.9, 0, 20), (CAR, 0.8, 20, 40), (CAR, 0.7, 40, 45)]
         found = errors_of(objects, regions, groups=[3])
         assert [ErrorKind(kind).name for kind in found.kinds] == ['CORRECT', 'FAR', 'LOCALISATION']
-        assert found.missed.tolist() == [4]
+        assert found.missed.tolist() == [2, 4]
+
+    def test_an_improbable_detection_finds_an_object(self):
+        found = errors_of([(CAR, 0, 20), (CAR, 50, 60)], [(BEAR, 0.2, 0, 20)], score_threshold=0.5)
+        assert (found.regions.tolist(), found.missed.tolist()) == ([], [1])
+
+    def test_what_is_missed_is_what_pairs_miss(self):
+        objects, regions = [(CAR, 0, 20), (BEAR, 20, 40)], [(CAR, 0.9, 0, 20), (CAR, 0.8, 0, 20), (BEAR, 0.7, 20, 25)]
+        prediction = prediction_of(
+            [({name: score}, *at) for name, score, *at in regions], names=[CAR, CAR, BEAR], num_classes=8
+        )
+        pairs = pair_image(objects_of(objects), prediction, absent=np.zeros(0, dtype=np.int64))
+        assert pairs.missed_labels.tolist() == [BEAR]
+        assert errors_of(objects, regions).missed.tolist() == [1]
 
     def test_improbable_and_blank_detections_do_not_count(self):
         found = errors_of([], [(CAR, 0.9, 0, 20), (CAR, 0.4, 0, 20), (CAR, 0.8, 5, 5)], score_threshold=0.5)
@@ -157,9 +167,8 @@ class TestSeveral:
 
     def test_detections_need_masks(self):
         nothing = np.zeros(0, dtype=np.int64)
-        boxes = ImageDetections(nothing, np.zeros(0), nothing, np.zeros((0, 4)))
         with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
-            error_kinds(objects_of([]), boxes, TAXONOMY.arrays, image_id='a', named_labels=nothing, absent=nothing)
+            error_kinds(objects_of([]), prediction_without_masks(8), TAXONOMY.arrays, absent=nothing)
 
 
 def plain_kinds(taxonomy, objects, regions, groups, maskless, verified, absent):
@@ -194,7 +203,11 @@ def plain_kinds(taxonomy, objects, regions, groups, maskless, verified, absent):
                 kinds[at] = kind
                 owner[max(fitting, key=lambda i: iou(where, columns[i]))] = at
     present = {v for label in {*labels, *verified} - (set(absent) - set(labels)) for v in up[label]} | set(absent)
-    about = set(owner)
+    left = list(singles)
+    for at in order:
+        on = [i for i in left if iou(regions[at][2:], columns[i]) >= 0.5]
+        if on:
+            left.remove(max(on, key=lambda i: iou(regions[at][2:], columns[i])))
     for at in set(order) - kinds.keys():
         name, _, *where = regions[at]
         on = [i for i in singles if iou(where, columns[i]) >= 0.5]
@@ -212,9 +225,7 @@ def plain_kinds(taxonomy, objects, regions, groups, maskless, verified, absent):
             'UNVERIFIED': [] if name in present else [None],
         }
         kinds[at] = next((kind for kind, evidence in tests.items() if evidence), 'BACKGROUND')
-        if kinds[at] not in ('IGNORED', 'UNVERIFIED', 'BACKGROUND'):
-            about.add(max(tests[kinds[at]], key=lambda i: iou(where, columns[i])))
-    return [kinds[at] for at in order], [i for i in singles if i not in about]
+    return [kinds[at] for at in order], left
 
 
 @given(random_taxonomies(), st.integers(0, 99999))

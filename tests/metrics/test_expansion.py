@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
-from hierseg.metrics import Expansion
+from hierseg.metrics.records import Expansion
 from hierseg.taxonomy import Taxonomy
 
 

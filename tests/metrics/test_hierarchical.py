@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taxonomies import random_taxonomies
 
-from hierseg.metrics import (
-    ImagePairs,
-    LocalisedPairs,
-    Resampling,
+from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
+from hierseg.metrics.names import (
     consistent_paths,
     distances_at,
     hierarchical_result,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierseg.metrics import InstanceRows, join_boxes_and_masks
+from hierseg.metrics.records import InstanceRows, join_boxes_and_masks
 
 A, B = (0.0, 0.0, 0.5, 0.5), (0.25, 0.0, 0.75, 0.5)
 

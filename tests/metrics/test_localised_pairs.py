@@ -4,21 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strips import detections_of, objects_of
+from strips import objects_of, prediction_of, prediction_without_masks
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ImageDetections,
-    ImageGroundTruth,
-    ImagePairs,
-    LocalisedPairs,
-    Resampling,
-    correctness_interval,
-    information,
-    operating_point,
-    pair_image,
-)
+from hierseg.metrics import ImageGroundTruth
+from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
+from hierseg.metrics.names import correctness_interval, information, operating_point
 from hierseg.taxonomy import Taxonomy
 
 ARRAYS = teddy_taxonomy().arrays
@@ -35,11 +28,8 @@ def pair(
     """Pairs (label, first, last column) with (score by label, first, last column); detections name the best class."""
     return pair_image(
         objects_of(objects, groups=groups, maskless=maskless),
-        detections_of(regions),
-        image_id='a',
-        named_labels=np.array([max(scores, key=scores.get) for scores, _, _ in regions], dtype=np.int64),
+        prediction_of(regions, names=[max(scores, key=scores.get) for scores, _, _ in regions], num_classes=5),
         absent=np.zeros(0, dtype=np.int64),
-        num_classes=5,
         score_threshold=score_threshold,
     )
 
@@ -87,10 +77,9 @@ class TestPairs:
 
     def test_detections_need_masks(self) -> None:
         nothing = np.zeros(0, dtype=np.int64)
-        detections = ImageDetections(nothing, np.zeros(0), nothing, np.zeros((0, 4)))
         truth = ImageGroundTruth(nothing, np.zeros((0, 4)), np.zeros(0, dtype=bool), [], nothing, nothing)
         with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
-            pair_image(truth, detections, image_id='a', named_labels=nothing, absent=nothing, num_classes=5)
+            pair_image(truth, prediction_without_masks(5), absent=nothing)
 
 
 def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = None) -> LocalisedPairs:

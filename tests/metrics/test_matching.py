@@ -10,13 +10,9 @@ from plain_open_images import tight_box
 from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ImageDetections,
-    ImageGroundTruth,
-    match_image,
-    summarise,
-)
-from hierseg.metrics.matching import MAX_DETECTIONS, box_overlaps, mask_overlaps
+from hierseg.metrics import ImageDetections, ImageGroundTruth
+from hierseg.metrics.average_precision import summarise
+from hierseg.metrics.matching import MAX_DETECTIONS, box_overlaps, common_pixels, match_image, overlaps_of_masks
 
 NAN = float('nan')
 ONE = (0, 0, 4, 4)  # 16 pixels
@@ -267,7 +263,7 @@ def test_mask_overlaps_agree_with_pycocotools():
     coco = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
     areas = np.array([mask.sum() for mask in masks])
     counts = [mask['counts'] for mask in coco]
-    iou, ioa = mask_overlaps(counts, areas, counts[:3], areas[:3], (13, 17))
+    iou, ioa = overlaps_of_masks(common_pixels(counts, areas, counts[:3], (13, 17)), areas[:, None], areas[:3])
     np.testing.assert_allclose(iou, coco_mask.iou(coco, coco[:3], [0] * 3), rtol=1e-6)
     np.testing.assert_allclose(ioa, coco_mask.iou(coco, coco[:3], [1] * 3), rtol=1e-6)
 

@@ -11,7 +11,8 @@ from open_images_files import counts_of, rectangle, write_case
 from taxonomies import ANIMAL, BEAR, CAR, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import evaluate_files, read_detections, read_ground_truth
+from hierseg.metrics import evaluate_files
+from hierseg.metrics.open_images import read_detections, read_ground_truth
 
 SQUARE = rectangle(0, 0, 4, 4)
 BOX = (0.0, 0.0, 0.5, 0.5)

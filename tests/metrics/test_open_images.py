@@ -16,7 +16,8 @@ from open_images_files import GOLDENS, rectangle, write_case
 from plain_open_images import evaluate as plain_evaluate
 from taxonomies import teddy_taxonomy
 
-from hierseg.metrics import Criterion, evaluate_files
+from hierseg.metrics import evaluate_files
+from hierseg.metrics.records import Criterion
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 CASES = [('case_02', 'segm'), ('case_03', 'segm'), ('case_03', 'bbox')]

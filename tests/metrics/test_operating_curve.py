@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics import (
-    ImagePairs,
-    LocalisedPairs,
-    OperatingCurve,
-    information_shares,
-    operating_curve,
-    operating_point,
-)
+from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
+from hierseg.metrics.names import OperatingCurve, information_shares, operating_curve, operating_point
 from hierseg.taxonomy import Taxonomy
 
 PERSON, MAN, WOMAN, CAR = range(4)

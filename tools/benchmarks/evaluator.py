@@ -3,6 +3,9 @@
 The floor is measured in the same run, at the smallest size: reading the files with pyarrow, base64 and zlib, and
 pycocotools' intersections of masks of one image and class. The reference evaluator took 561 s on one core for as many
 images, boxes and detections as are the default here.
+
+With ``--system`` it times ``SystemMetric`` instead, which takes predictions as a model gives them: processing images
+one by one, then everything that is computed of all. ``--against`` times other checkouts on the same predictions.
 """
 
 from __future__ import annotations
@@ -10,8 +13,12 @@ from __future__ import annotations
 import argparse
 import binascii
 import csv
+import json
 import multiprocessing
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import zlib
 from collections import defaultdict
@@ -31,6 +38,7 @@ from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
 from hierseg.formats.run_lengths import text_of_counts
 from hierseg.metrics import evaluate_files
+from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 REFERENCE_SECONDS, REFERENCE_IMAGES = 561, 1500
@@ -49,17 +57,52 @@ HEADERS = {
     'predictions': ['ImageID', 'ImageWidth', 'ImageHeight', 'LabelName', 'Score', 'Mask'],
 }
 MASKED = ('predictions', 'masks')
+SYSTEM_IMAGES = 200
+SYSTEM_RUN = """
+import sys
+from json import dumps
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+
+from hierseg.evaluation import SystemMetric
+
+metric, seconds = SystemMetric(sys.argv[1] + '/store'), {'processing': 0.0}
+paths = sorted(Path(sys.argv[1]).glob('*.npz'))
+for path in paths:
+    found = dict(np.load(path))
+    count, height, width = found.pop('shape')
+    found['masks'] = np.unpackbits(found['masks'], count=count * height * width).reshape(count, height, width)
+    instances = {name: torch.from_numpy(values) for name, values in found.items()}
+    instances['masks'] = instances['masks'].bool()
+    start = process_time()
+    metric.process(None, [{'img_id': path.stem, 'pred_instances': instances}])
+    seconds['processing'] += process_time() - start
+start = process_time()
+scores = metric.evaluate(len(paths))
+seconds['all images'] = process_time() - start
+print('FOUND' + dumps({'seconds': seconds, 'scores': scores}))
+"""
+"""Stands alone, so that it runs in any checkout; its argument is the folder of :func:`write_system`."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', type=int, nargs='+', default=[REFERENCE_IMAGES], help='sizes (default: 1500)')
+    parser.add_argument('--images', type=int, nargs='+', help=f'sizes (default: 1500; with --system {SYSTEM_IMAGES})')
     parser.add_argument('--detections', type=int, default=100, help='of each image (default: %(default)s)')
     parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], help='processes (default: 1 2)')
     parser.add_argument('--repeats', type=int, default=3, help='the fastest counts (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--system', action='store_true', help='time SystemMetric instead of the evaluator of files')
+    parser.add_argument(
+        '--against', type=Path, nargs='+', default=[], metavar='DIR', help='with --system: other checkouts to time, too'
+    )
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.images = args.images or [SYSTEM_IMAGES if args.system else REFERENCE_IMAGES]
+    return args
 
 
 def made_up_taxonomy(seed: int) -> Taxonomy:
@@ -226,6 +269,103 @@ def measure(folder: Path, images: int, args: argparse.Namespace) -> dict[str, An
     return figures
 
 
+def write_system(folder: Path, images: int, *, detections: int, seed: int) -> None:
+    """A store, and the predictions of a model on each of its images, in files of numpy."""
+    taxonomy = made_up_taxonomy(seed)
+    ancestors = taxonomy.arrays.ancestor_mask
+    with StoreWriter(folder / 'store', taxonomy=taxonomy) as writer:
+        for number in trange(images, desc='drawing', disable=None):
+            content, image_id = Content(number, detections=detections, seed=seed), f'{number:016x}'
+            width, height = content.objects[0][6:8]
+            objects, found = (
+                [[taxonomy.label_of[row[at]], counts_of(row[-1])] for row in rows]
+                for rows, at in ((content.objects, 0), (content.detections, 2))
+            )
+            masks = [mask for _, mask in objects]
+            labels = np.array([label for label, _ in objects], dtype=np.int64)
+            boxes = np.array([row[1:5] for row in content.objects])[:, [0, 2, 1, 3]] * [width, height, width, height]
+            writer.add(
+                ImageRow(image_id, f'{image_id}.jpg', width, height),
+                Instances(
+                    labels=labels,
+                    boxes=boxes,
+                    masks=masks,
+                    has_mask=np.array([mask != b'' for mask in masks]),
+                    group_of=np.array([bool(row[5]) for row in content.objects]),
+                    areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+                    annotation_ids=[''] * len(masks),
+                ),
+                labels,
+                np.array([taxonomy.label_of[class_id] for class_id in content.absent], dtype=np.int64),
+            )
+            # A class, and all above it a little surer; the detection names the class.
+            names = np.array([label for label, _ in found], dtype=np.int64)
+            scores = np.array([row[3] for row in content.detections], dtype=np.float32)
+            class_scores = ancestors[names] * (scores[:, None] ** 0.8)
+            class_scores[np.arange(len(names)), names] = scores
+            planes = coco_mask.decode([{'size': [height, width], 'counts': mask} for _, mask in found])
+            np.savez(
+                folder / image_id,
+                bboxes=np.zeros((len(names), 4), dtype=np.float32),
+                labels=names,
+                scores=scores,
+                class_scores=class_scores.astype(np.float32),
+                masks=np.packbits(planes.transpose(2, 0, 1)),
+                shape=[len(names), height, width],
+            )
+
+
+def counts_of(text: str) -> bytes:
+    return zlib.decompress(binascii.a2b_base64(text)) if text else b''
+
+
+def measure_systems(folder: Path, images: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of one processor: the fastest of the repeats of each checkout, which take turns."""
+    write_system(folder, images, detections=args.detections, seed=args.seed)
+    checkouts = [Path(__file__).resolve().parents[2], *(path.resolve() for path in args.against)]
+    figures: dict[str, Any] = {'images': images, 'detections': images * args.detections, 'checkouts': {}}
+    for _ in range(args.repeats):
+        for checkout in checkouts:
+            run = subprocess.run(
+                [sys.executable, '-c', SYSTEM_RUN, str(folder)],
+                cwd=checkout,  # Python looks there first
+                env={**os.environ, 'PYTHONPATH': str(checkout), 'OMP_NUM_THREADS': '1'},
+                capture_output=True,
+                text=True,
+            )
+            if run.returncode:
+                raise ConfigError(f'the metric of {checkout} failed: {run.stderr[-2000:]}')
+            found = json.loads(run.stdout.partition('FOUND')[2].splitlines()[0])
+            best = figures['checkouts'].setdefault(str(checkout), found)
+            for name, value in found['seconds'].items():
+                best['seconds'][name] = min(best['seconds'][name], value)
+    own, *others = figures['checkouts'].values()
+    for other, checkout in zip(others, checkouts[1:], strict=True):
+        differing = {name for name in own['scores'] if not same(own['scores'][name], other['scores'].get(name))}
+        figures['checkouts'][str(checkout)]['differing'] = sorted(differing)
+    return figures
+
+
+def same(first: float, second: float | None) -> bool:
+    return second is not None and bool(np.isclose(first, second, rtol=0, atol=1e-12, equal_nan=True))
+
+
+def system_table(sizes: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of Markdown; the first checkout of each size is this one."""
+    yield '| checkout | images | detections | processing, s | all images, s | together, s | × this | other scores |'
+    yield '|---|' + '---:|' * 6 + '---|'
+    for figures in sizes:
+        totals = {name: sum(found['seconds'].values()) for name, found in figures['checkouts'].items()}
+        own = next(iter(totals.values()))
+        for name, found in figures['checkouts'].items():
+            processing, gathering = found['seconds'].values()
+            yield (
+                f'| {Path(name).name} | {figures["images"]:,} | {figures["detections"]:,} | {processing:.2f} '
+                f'| {gathering:.2f} | {totals[name]:.2f} | {totals[name] / own:.2f} '
+                f'| {", ".join(found.get("differing", []))} |'
+            )
+
+
 def table(sizes: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of Markdown."""
     columns = 'images,detections,workers,seconds,of processors,× floor,× floor of processors,ms an image,peak in MB'
@@ -253,8 +393,8 @@ def main() -> None:
     sizes = []
     for images in args.images:
         with tempfile.TemporaryDirectory() as folder:
-            sizes.append(measure(Path(folder), images, args))
-    print('\n'.join(table(sizes)))
+            sizes.append((measure_systems if args.system else measure)(Path(folder), images, args))
+    print('\n'.join((system_table if args.system else table)(sizes)))
     for figures in sizes:
         if 'floor' in figures:
             parts = ', '.join(f'{name} {seconds:.2f} s' for name, seconds in figures['floor']['parts'].items())
