@@ -38,7 +38,7 @@ from hierseg.metrics.records import (
 )
 from hierseg.store import ImageRow, Instances, Store
 from hierseg.taxonomy import TaxonomyArrays
-from hierseg.taxonomy.naming import deepest_confident_class
+from hierseg.taxonomy.naming import named_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +264,7 @@ def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -
     class_scores = np.zeros((len(kept), len(arrays.depths)), dtype=np.float32)
     np.maximum.at(class_scores, (regions, claims.labels), claims.scores.astype(np.float32))
     areas = None if claims.mask_areas is None else claims.mask_areas[kept]
-    names = deepest_confident_class(class_scores, arrays)
+    names = named_classes(class_scores, arrays)
     return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, list(first_of), areas, claims.size)
 
 

@@ -14,11 +14,17 @@ from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import ImageTruth
 from hierseg.formats import IntArray
 from hierseg.metrics.average_precision import summarise_by
-from hierseg.metrics.coco_average_precision import ImageCocoMatches, coco_average_precision, match_image_as_coco
+from hierseg.metrics.coco_average_precision import (
+    COCO_METRICS,
+    ImageCocoMatches,
+    coco_average_precision,
+    match_image_as_coco,
+)
+from hierseg.metrics.declarations import Metric
 from hierseg.metrics.error_kinds import ImageErrors, error_kinds
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
 from hierseg.metrics.matching import match_image_by
-from hierseg.metrics.names import HierarchicalResult, hierarchical_result
+from hierseg.metrics.names import NAME_METRICS, HierarchicalResult, hierarchical_result
 from hierseg.metrics.records import (
     IOU_THRESHOLDS,
     OPEN_IMAGES,
@@ -31,9 +37,6 @@ from hierseg.metrics.records import (
     mean_over_classes,
     mean_over_thresholds,
 )
-from hierseg.metrics.coco_average_precision import COCO_METRICS
-from hierseg.metrics.declarations import Metric
-from hierseg.metrics.names import NAME_METRICS
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 from hierseg.taxonomy.compare import require_same_taxonomy

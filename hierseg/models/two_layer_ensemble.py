@@ -24,6 +24,7 @@ from hierseg.registry import MODELS
 from hierseg.seeding import from_the_start
 from hierseg.store.layers import LayerClasses
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays, read_taxonomy
+from hierseg.taxonomy.naming import named_classes
 
 LAYERS = ('layer0', 'layer1')
 
@@ -193,8 +194,8 @@ class MergedInstances:
         labels: (K,) int64; the class to name.
         class_scores: (K, C) float64; the score of every class that the instance claims, 0 for the others.
         joined: (M,) int64; the layer-0 instance that each layer-1 instance belongs to, -1 for none.
-        best: (K,) int64; the layer-1 instance that speaks for it: the best of those that belong to it, or itself
-            where it is of layer 1; -1 for none.
+        best: (K,) int64; the layer-1 instance that speaks for it: the best of those that belong to it and have its
+            name, else the best of all of them, or itself where it is of layer 1; -1 for none.
     """
 
     sources: IntArray
@@ -216,13 +217,12 @@ def merge_layers(
     """Merges the layers' instances on one image.
 
     A layer-1 instance belongs to the layer-0 instance whose class is one of its ancestors and whose mask
-    overlaps it most, the one of higher score where two overlap it equally. The layer-0 instance takes the best of
-    them, by score, for its name: (Person, Man). The others keep their score on it, for they are further opinions
-    on the same object, not further objects. Scores stay as each layer gave them; what lies between the two
-    classes, or above the deeper one by another path, gets the deeper one's.
+    overlaps it most, the one of higher score where two overlap it equally. All of them give it their scores, for
+    they are opinions on the same object, not further objects. Scores stay as each layer gave them; what lies between
+    the two classes, or above the deeper one by another path, gets the deeper one's.
 
     A detector gives a Man of score 0.05 on most Persons of score 0.99, which is no reason to name them so. The rule
-    is that of the end-to-end model: to be named, the deeper class must have a part of its root's score.
+    is that of the end-to-end model: of the classes that have a part of their root's score the deepest gives the name.
 
     Args:
         layer0: N instances of root classes.
@@ -230,8 +230,8 @@ def merge_layers(
         arrays: The taxonomy.
         iou_threshold: Masks that overlap less do not belong together; above 0.
         keep_unmatched: Keep a layer-1 instance that belongs to none, under its own ancestors; else drop it.
-        decision_threshold: The part of the layer-0 instance's score that the best child must have to give the name;
-            with 0 it always does. No score depends on it.
+        decision_threshold: The part of its root's score that a class needs to give the name; with 0 the deepest one
+            always does. No score depends on it.
     """
     joined = _join(layer0, layer1, arrays, iou_threshold)
     num_classes, num_first = len(arrays.depths), len(layer0.labels)
@@ -251,11 +251,11 @@ def merge_layers(
             best[row] = index
     class_scores[np.arange(num_first), layer0.labels] = layer0.scores
 
-    labels = np.concatenate([layer0.labels, layer1.labels[alone]]).astype(np.int64)
-    parents = np.flatnonzero(best[:num_first] >= 0)
-    children = best[parents]
-    named = layer1.scores[children] >= decision_threshold * layer0.scores[parents]
-    labels[parents[named]] = layer1.labels[children[named]]
+    labels = named_classes(class_scores, arrays, threshold=decision_threshold)
+    # The best of those that have the name speaks before the others.
+    for index in np.argsort(layer1.scores, kind='stable'):
+        if row_of[index] >= 0 and layer1.labels[index] == labels[row_of[index]]:
+            best[row_of[index]] = index
     return MergedInstances(sources, labels, class_scores, joined, best)
 
 

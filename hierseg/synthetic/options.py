@@ -1,9 +1,4 @@
-"""What to generate: the options of a synthetic data set, checked.
-
-How often each class occurs in a real data set, read from a CSV.
-
-The built-in taxonomy: what a generated data set contains unless the user brings classes.
-"""
+"""Options of a synthetic data set, checked; how often each class occurs, from a CSV; the built-in taxonomy."""
 
 from __future__ import annotations
 
@@ -18,9 +13,110 @@ from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats import FloatArray
 from hierseg.taxonomy import Taxonomy
 
+MIN_SIZE = 64
+MAX_SIZE = 4096
+SPLIT_NAMES = ('train', 'validation')
+
+
+@dataclass(frozen=True)
+class AnnotationRates:
+    """Shares in [0, 1] of what is annotated imperfectly in a split.
+
+    Attributes:
+        coarse: Of the (image, deeper class) pairs, those annotated at an ancestor only. Without counts
+            that name internal classes themselves.
+        unannotated: Of the (image, class family) pairs, those that nobody verified: objects of the
+            family are in the picture and not annotated. A family is a connected part of the taxonomy,
+            so that a verified class never has unannotated objects below it. Classes of fewer than
+            ``RARE`` objects are always annotated.
+        group_of: Of the objects, those that are a cluster under one group-of box without a mask.
+        box_only: Of the other objects, those annotated with a box but no mask.
+        resized_mask: Of the mask files, those of another size than their image.
+        negatives: Verified-absent labels per image; None verifies every class on every image.
+    """
+
+    coarse: float = 0.15
+    unannotated: float = 0.2
+    group_of: float = 0.05
+    box_only: float = 0.25
+    resized_mask: float = 0.1
+    negatives: int | None = 4
+
+    def __post_init__(self) -> None:
+        for name in ('coarse', 'unannotated', 'group_of', 'box_only', 'resized_mask'):
+            rate = getattr(self, name)
+            if not 0 <= rate <= 1:
+                raise ConfigError(f'the {name.replace("_", "-")} rate is {rate}', fix='It is a share from 0 to 1.')
+        if self.negatives is not None and self.negatives < 0:
+            raise ConfigError(f'{self.negatives} negative labels per image', fix='Ask for 0 or more.')
+
+
+VALIDATION_RATES = AnnotationRates(
+    coarse=0.0, unannotated=0.0, group_of=0.05, box_only=0.1, resized_mask=0.0, negatives=None
+)
+"""Validation splits are annotated at the finest class and verified exhaustively, as an evaluation needs."""
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """One split of a data set.
+
+    Attributes:
+        name: 'train' or 'validation'.
+        num_images: Images in it.
+        tail_ratio: Objects of the most frequent class per object of the rarest one. With given counts
+            it is the most that the counts' own ratio may be; None leaves them as they are.
+        rates: How it is annotated.
+    """
+
+    name: str
+    num_images: int
+    tail_ratio: float | None
+    rates: AnnotationRates
+
+    def __post_init__(self) -> None:
+        if self.name not in SPLIT_NAMES:
+            raise ConfigError(f'split {self.name!r}', fix=f'It is one of {", ".join(SPLIT_NAMES)}.')
+        if self.num_images < 1:
+            raise ConfigError(f'{self.num_images} images', where=f'{self.name} split', fix='Ask for at least 1.')
+        if self.tail_ratio is not None and not self.tail_ratio >= 1:
+            raise ConfigError(
+                f'head to tail {self.tail_ratio} : 1', where=f'{self.name} split', fix='The ratio is 1 or more.'
+            )
+
+
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """A whole data set.
+
+    Attributes:
+        splits: The splits, at least one, no two of one name.
+        seed: Everything random follows from it; 0 to 2³² − 1.
+        size: Longest side of the images in pixels; the objects scale with it.
+        objects_per_image: Mean number of objects in an image, at least 1.
+    """
+
+    splits: tuple[SplitOptions, ...]
+    seed: int = 0
+    size: int = 160
+    objects_per_image: float = 3.5
+
+    def __post_init__(self) -> None:
+        names = [split.name for split in self.splits]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f'splits {names}', fix='Ask for train, validation or both, each once.')
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f'seed {self.seed}', fix='It is a number from 0 to 4294967295.')
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise ConfigError(
+                f'images of {self.size} pixels', fix=f'The longest side is {MIN_SIZE} to {MAX_SIZE} pixels.'
+            )
+        if not 1 <= self.objects_per_image <= 10:
+            raise ConfigError(f'{self.objects_per_image} objects per image', fix='The mean is 1 to 10.')
+
 
 def read_counts(path: Path, taxonomy: Taxonomy) -> FloatArray:
-    """Objects per class, (C,) float64, from a CSV with the columns ``class`` and ``count``.
+    """Reads objects per class, (C,) float64, from a CSV with the columns ``class`` and ``count``.
 
     Classes that the file leaves out have 0.
 
@@ -45,18 +141,13 @@ def read_counts(path: Path, taxonomy: Taxonomy) -> FloatArray:
             if label in seen:
                 raise AnnotationError(f'class {row["class"]} occurs twice', where=where, fix='Give it one row.')
             seen.add(label)
-            counts[label] = _number(row['count'], where)
+            try:
+                counts[label] = float(row['count'] or '')
+            except ValueError:
+                counts[label] = math.nan
+            if not 0 <= counts[label] < math.inf:
+                raise AnnotationError(f'the count is {row["count"]!r}', where=where, fix='It is a number, 0 or more.')
     return counts
-
-
-def _number(text: str | None, where: str) -> float:
-    try:
-        value = float(text or '')
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise AnnotationError(f'the count is {text!r}', where=where, fix='It is a number, 0 or more.')
-    return value
 
 
 # Name → parents, the preferred one first; parents come before their children.
@@ -94,105 +185,3 @@ def default_taxonomy() -> Taxonomy:
     id_of = {name: f'/m/0syn{index:02d}' for index, name in enumerate(_PARENTS)}
     edges = [(id_of[name], id_of[parent]) for name, parents in _PARENTS.items() for parent in parents]
     return Taxonomy.from_edges(list(id_of.values()), edges, names=list(id_of))
-
-
-MIN_SIZE = 64
-MAX_SIZE = 4096
-SPLIT_NAMES = ('train', 'validation')
-
-
-@dataclass(frozen=True)
-class AnnotationRates:
-    """How imperfectly a split is annotated. Rates are shares in [0, 1].
-
-    Attributes:
-        coarse: Of the (image, deeper class) pairs, those annotated at an ancestor only. Without counts
-            that name internal classes themselves.
-        unannotated: Of the (image, class family) pairs, those that nobody verified: objects of the
-            family are in the picture and not annotated. A family is a connected part of the taxonomy,
-            so that a verified class never has unannotated objects below it. Classes of fewer than
-            ``RARE`` objects are always annotated.
-        group_of: Of the objects, those that are a cluster under one group-of box without a mask.
-        box_only: Of the other objects, those annotated with a box but no mask.
-        resized_mask: Of the mask files, those of another size than their image.
-        negatives: Verified-absent labels per image; None verifies every class on every image.
-    """
-
-    coarse: float = 0.15
-    unannotated: float = 0.2
-    group_of: float = 0.05
-    box_only: float = 0.25
-    resized_mask: float = 0.1
-    negatives: int | None = 4
-
-    def __post_init__(self) -> None:
-        for name in ('coarse', 'unannotated', 'group_of', 'box_only', 'resized_mask'):
-            rate = getattr(self, name)
-            if not 0 <= rate <= 1:
-                raise ConfigError(f'the {name.replace("_", "-")} rate is {rate}', fix='It is a share from 0 to 1.')
-        if self.negatives is not None and self.negatives < 0:
-            raise ConfigError(f'{self.negatives} negative labels per image', fix='Ask for 0 or more.')
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """One split of a data set.
-
-    Attributes:
-        name: 'train' or 'validation'.
-        num_images: Images in it.
-        tail_ratio: Objects of the most frequent class per object of the rarest one. With given counts
-            it is the most that the counts' own ratio may be; None leaves them as they are.
-        rates: How it is annotated.
-    """
-
-    name: str
-    num_images: int
-    tail_ratio: float | None
-    rates: AnnotationRates
-
-    def __post_init__(self) -> None:
-        if self.name not in SPLIT_NAMES:
-            raise ConfigError(f'split {self.name!r}', fix=f'It is one of {", ".join(SPLIT_NAMES)}.')
-        if self.num_images < 1:
-            raise ConfigError(f'{self.num_images} images', where=f'{self.name} split', fix='Ask for at least 1.')
-        if self.tail_ratio is not None and not self.tail_ratio >= 1:
-            raise ConfigError(
-                f'head to tail {self.tail_ratio} : 1', where=f'{self.name} split', fix='The ratio is 1 or more.'
-            )
-
-
-VALIDATION_RATES = AnnotationRates(
-    coarse=0.0, unannotated=0.0, group_of=0.05, box_only=0.1, resized_mask=0.0, negatives=None
-)
-"""Validation splits are annotated at the finest class and verified exhaustively, as an evaluation needs."""
-
-
-@dataclass(frozen=True)
-class SynthesisOptions:
-    """A whole data set.
-
-    Attributes:
-        splits: The splits, at least one, no two of one name.
-        seed: Everything random follows from it; 0 to 2³² − 1.
-        size: Longest side of the images in pixels; the objects scale with it.
-        objects_per_image: Mean number of objects in an image, at least 1.
-    """
-
-    splits: tuple[SplitOptions, ...]
-    seed: int = 0
-    size: int = 160
-    objects_per_image: float = 3.5
-
-    def __post_init__(self) -> None:
-        names = [split.name for split in self.splits]
-        if not names or len(set(names)) < len(names):
-            raise ConfigError(f'splits {names}', fix='Ask for train, validation or both, each once.')
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f'seed {self.seed}', fix='It is a number from 0 to 4294967295.')
-        if not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise ConfigError(
-                f'images of {self.size} pixels', fix=f'The longest side is {MIN_SIZE} to {MAX_SIZE} pixels.'
-            )
-        if not 1 <= self.objects_per_image <= 10:
-            raise ConfigError(f'{self.objects_per_image} objects per image', fix='The mean is 1 to 10.')

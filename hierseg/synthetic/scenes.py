@@ -1,28 +1,20 @@
-"""Pictures of objects: overlapping, lit, casting shadows, with the visible part of each one known.
+"""Pictures of objects whose looks follow from their class's path in the taxonomy.
 
-Shape letters: H and W image size in pixels, I objects of an image, P outline points.
+**Silhouettes** are polar outlines, one radius for each of A fixed angles. A polar outline is star-shaped about its
+centre, so that blending two of them (a class with two parents), rippling or stretching one always gives a sensible
+silhouette again. The y axis points down, as in images; "up" is the angle −π/2.
 
-Silhouettes as polar outlines: one radius for each of A fixed angles.
+**Looks.** A root class sets silhouette, colours and pattern. Every step down keeps what the parent has and adds
+detail: it bends the silhouette a little, shifts the colours a little, changes the pattern and, further down, adds a
+marking. Siblings therefore look more alike than strangers. A class with several parents blends their silhouettes,
+wears the first one's colour and the second one's pattern and colour on top. Which variant a class takes follows from
+its rank among its siblings by id, through additive recurrences (golden ratio and kin) that spread any number of
+siblings evenly. It depends neither on the label order nor on a seed: a class looks the same in every run.
 
-A polar outline is star-shaped about its centre, so that blending two of them (a class with two
-parents), rippling or stretching one always gives a sensible silhouette again. The y axis points down,
-as in images; "up" is the angle −π/2. Shape letters: A angles, P corner points.
+**Scenes.** Objects overlap, are lit and cast shadows on textured backgrounds, and the visible part of each is known.
+Expensive noise is drawn once into a pool of tiles; an image takes random crops of them.
 
-What a class looks like: traits that follow from its path in the taxonomy.
-
-A root class sets silhouette, colours and pattern. Every step down keeps what the parent has and adds
-detail: it bends the silhouette a little, shifts the colours a little, changes the pattern and, further
-down, adds a marking. Siblings therefore look more alike than strangers. A class with several parents
-blends their silhouettes, wears the first one's colour and the second one's pattern and colour on top.
-
-Which variant a class takes follows from its rank among its siblings by id, through additive recurrences
-(golden ratio and kin) that spread any number of siblings evenly; it depends neither on the label order
-nor on a seed, so a class looks the same in every split and every run. Shape letters: A angles, T texture pixels.
-
-Textured backgrounds, light and sensor noise, cheap enough for hundreds of images a second.
-
-Expensive noise is drawn once into a pool of tiles; an image takes random crops of them. Shape letters:
-H and W image size in pixels.
+Shape letters: H and W image size in pixels, I objects of an image, A angles, P corner points, T texture pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +22,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import cv2
 import numpy as np
@@ -39,9 +31,315 @@ import numpy.typing as npt
 from hierseg.formats import BoolArray, FloatArray
 from hierseg.taxonomy import Taxonomy
 
+UInt8Array = npt.NDArray[np.uint8]
+Int16Array = npt.NDArray[np.int16]
+Float32Array = npt.NDArray[np.float32]
+Hsv = tuple[float, float, float]
 NUM_ANGLES = 128
 ANGLES: FloatArray = np.arange(NUM_ANGLES, dtype=np.float64) * (2 * np.pi / NUM_ANGLES)
 DIRECTIONS: FloatArray = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+EXTENT = 1.2
+"""A texture covers the square [−EXTENT, EXTENT]² around an outline of radius 1."""
+NUM_PATTERNS, NUM_MARKINGS = 7, 6
+TILE_PIXELS, NUM_TILES = 256, 24
+MIN_VISIBLE = 0.35
+"""The least part of an object (of what lies inside the image) that later objects leave visible."""
+_ATTEMPTS = 14
+_ASPECTS = (3 / 4, 3 / 4, 2 / 3, 1.0)
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A painted image.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR.
+        owners: (H, W) int16; index of the object seen at each pixel, −1 for background.
+        is_painted: (I,) bool; false for an object that found no place.
+    """
+
+    image: UInt8Array
+    owners: Int16Array
+    is_painted: BoolArray
+
+
+class ScenePainter:
+    """Paints scenes with objects of the classes of a taxonomy.
+
+    Args:
+        taxonomy: What there is to paint.
+        size: Longest side of the images in pixels; objects scale with it.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, *, size: int) -> None:
+        self.size = size
+        self._traits = class_traits(taxonomy)
+        self._background = BackgroundPainter()
+        self._texture_pixels = int(np.clip(0.6 * size, 64, 192))
+        self._look = lru_cache(maxsize=None)(lambda label: Look(self._traits[label], self._texture_pixels))
+
+    def paint(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> Scene:
+        """Paints one image with an object of each label; ``group_of`` makes it a cluster of small ones.
+
+        Large objects come first, so small ones lie on top of them; none is hidden by more than
+        1 − MIN_VISIBLE. An object that finds no such place even after shrinking is left out.
+        """
+        short_side = max(1, round(self.size * _ASPECTS[int(generator.integers(len(_ASPECTS)))]))
+        width, height = (self.size, short_side) if generator.random() < 0.75 else (short_side, self.size)
+        image = self._background.paint(width, height, generator)
+        owners = np.full((height, width), -1, dtype=np.int16)
+        areas = np.zeros(len(labels), dtype=np.int64)
+        light = generator.normal(0, 1, 2)
+        light /= max(float(np.hypot(*light)), 1e-6)
+        extents = self._extents(labels, group_of, generator)
+        for index in np.argsort(-extents, kind='stable').tolist():
+            look = self._look(labels[index])
+            make = partial(_group if group_of[index] else _single, look)
+            for part in _placed(make, float(extents[index]), owners, areas, generator):
+                self._paint_part(image, owners, index, look, part, light, generator)
+            areas[index] = np.count_nonzero(owners == index)
+        return Scene(self._background.finish(image, generator), owners, areas > 0)
+
+    def _extents(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> FloatArray:
+        """Half of the longest side of each object in pixels, (I,); smaller where the image is crowded."""
+        crowding = min(1.0, 2.2 / max(1, len(labels)) ** 0.5)
+        shares = np.exp(generator.uniform(np.log(0.2), np.log(0.58 * crowding), len(labels)))
+        return np.where(np.array(group_of, dtype=bool), np.maximum(shares, 0.42 * crowding), shares) * self.size / 2
+
+    def _paint_part(
+        self,
+        image: UInt8Array,
+        owners: Int16Array,
+        index: int,
+        look: Look,
+        part: _Part,
+        light: FloatArray,
+        generator: np.random.Generator,
+    ) -> None:
+        """Paints one body with its shadow into image (H, W, 3) and owners (H, W)."""
+        height, width = owners.shape
+        x, y, alpha = _silhouette(part, width, height)
+        if alpha.size == 0:
+            return
+        size = (alpha.shape[1], alpha.shape[0])
+        _cast_shadow(image, x, y, alpha, light)
+        to_texture = np.array(
+            [[2 * EXTENT / look.pixels, 0, -EXTENT], [0, 2 * EXTENT / look.pixels, -EXTENT], [0, 0, 1]]
+        )
+        matrix = part.transform @ to_texture - np.array([[0, 0, x], [0, 0, y]])
+        colours, slopes = (
+            cv2.warpAffine(surface, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+            for surface in (look.texture, look.relief)
+        )
+        linear = part.transform[:, :2]
+        towards_light = (linear / np.linalg.norm(linear, axis=0)).T @ -light
+        shade = 0.95 + 0.45 * (slopes @ towards_light.astype(np.float32))
+        material = self._background.noise(size[0], size[1], generator).astype(np.float32)
+        shade *= 1 + (material - 128) * np.float32(generator.uniform(0.0005, 0.0016))
+        tint = (generator.normal(1, 0.06) * generator.normal(1, 0.05, 3)).astype(np.float32)
+        body = lit(colours.astype(np.uint8, copy=False), shade[..., None] * tint)
+        weight = alpha.astype(np.float32) / 255
+        region = image[y : y + size[1], x : x + size[0]]
+        region[:] = cv2.blendLinear(body, np.ascontiguousarray(region), weight, 1 - weight)
+        owners[y : y + size[1], x : x + size[0]][alpha > 127] = index
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One body of an object: single objects have one, groups several.
+
+    Attributes:
+        transform: (2, 3) float64; from the outline's frame (radius 1) to image pixels.
+        outline: (P, 2) float64; corners in image pixels.
+        hole: (P, 2) float64, likewise; None where there is none.
+    """
+
+    transform: FloatArray
+    outline: FloatArray
+    hole: FloatArray | None
+
+
+def _placed(
+    make: Callable[[FloatArray, float, np.random.Generator], list[_Part]],
+    extent: float,
+    owners: Int16Array,
+    areas: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> list[_Part]:
+    """Parts of an object, made at a free enough place; none where no such place was found."""
+    height, width = owners.shape
+    visible = np.bincount(owners.ravel() + 1, minlength=len(areas) + 1)[1:]
+    for _ in range(_ATTEMPTS):
+        margin = 0.55 * extent
+        centre = margin + generator.random(2) * np.maximum([width - 2 * margin, height - 2 * margin], 1)
+        parts = make(centre, extent, generator)
+        covered = np.zeros_like(visible)
+        own = 0
+        for part in parts:
+            x, y, alpha = _silhouette(part, width, height)
+            inside = owners[y : y + alpha.shape[0], x : x + alpha.shape[1]][alpha > 127]
+            covered += np.bincount(inside + 1, minlength=len(covered) + 1)[1:]
+            own += inside.size
+        if own >= 16 and (visible - covered >= MIN_VISIBLE * areas).all():
+            return parts
+        extent *= 0.93
+    return []
+
+
+def _single(look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> list[_Part]:
+    """One body, turned, stretched and dented a little, each time differently."""
+    turn, flip = generator.normal(0, 0.2), generator.choice([-1.0, 1.0])
+    stretch = np.exp(generator.normal(0, 0.1))
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    linear = extent * rotation @ np.diag([flip * np.sqrt(stretch), 1 / np.sqrt(stretch)])
+    dents = sum(
+        generator.normal(0, 0.025) * np.cos(waves * ANGLES + generator.uniform(0, 2 * np.pi)) for waves in (2, 3, 4)
+    )
+    outline = (look.traits.outline * (1 + dents))[:, None] * DIRECTIONS
+    hole = look.traits.hole * look.traits.outline[:, None] * DIRECTIONS if look.traits.hole > 0.1 else None
+    return [
+        _Part(
+            transform=np.column_stack([linear, centre]),
+            outline=outline @ linear.T + centre,
+            hole=None if hole is None else hole @ linear.T + centre,
+        )
+    ]
+
+
+def _group(look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> list[_Part]:
+    """Six to nine small bodies close together, laid out like the seeds of a sunflower."""
+    count = int(generator.integers(6, 10))
+    index = np.arange(count)
+    angles = index * 2.39996 + generator.uniform(0, 2 * np.pi)
+    reach = 0.72 * extent * np.sqrt((index + 0.3) / count)
+    places = centre + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    places += generator.normal(0, 0.06 * extent, places.shape)
+    sizes = extent * generator.uniform(0.28, 0.38, count)
+    return [_single(look, place, float(size), generator)[0] for place, size in zip(places, sizes, strict=True)]
+
+
+def _silhouette(part: _Part, width: int, height: int) -> tuple[int, int, UInt8Array]:
+    """Left, top and anti-aliased opacity (h, w) uint8 of the part inside the image."""
+    left, top = np.maximum(np.floor(part.outline.min(axis=0)), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(part.outline.max(axis=0)) + 1, [width, height]).astype(int).tolist()
+    alpha = np.zeros((max(0, bottom - top), max(0, right - left)), dtype=np.uint8)
+    if alpha.size:
+        for contour, opacity in ((part.outline, 255), (part.hole, 0)):
+            if contour is not None:
+                points = np.round((contour - [left, top]) * 2**_SUBPIXEL_BITS).astype(np.int32)
+                cv2.fillPoly(alpha, [points], opacity, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+    return left, top, alpha
+
+
+def _cast_shadow(image: UInt8Array, x: int, y: int, alpha: UInt8Array, light: FloatArray) -> None:
+    """Darkens image (H, W, 3) around the silhouette, away from the light."""
+    height, width = image.shape[:2]
+    reach = max(2, round(0.12 * max(alpha.shape)))
+    padded = cv2.copyMakeBorder(alpha, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.blur(padded, (reach | 1, reach | 1))
+    offset = np.round(light * 0.6 * reach).astype(int)
+    left, top = x - reach + int(offset[0]), y - reach + int(offset[1])
+    x0, y0 = max(0, left), max(0, top)
+    x1, y1 = min(width, left + padded.shape[1]), min(height, top + padded.shape[0])
+    if x0 < x1 and y0 < y1:
+        shadow = cv2.convertScaleAbs(padded[y0 - top : y1 - top, x0 - left : x1 - left], alpha=-0.45, beta=255)
+        region = image[y0:y1, x0:x1]
+        region[:] = cv2.multiply(np.ascontiguousarray(region), cv2.merge([shadow] * 3), scale=1 / 255)
+
+
+class BackgroundPainter:
+    """Paints backgrounds and finishes images. The pool of noise is always the same one."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(2019)
+        self._tiles = [_fractal_tile(generator) for _ in range(NUM_TILES)]
+        self._tiles += [np.ascontiguousarray(tile.T) for tile in self._tiles]
+        grain = generator.normal(128, 3.5, (2 * TILE_PIXELS, 2 * TILE_PIXELS, 3))
+        self._sensor_noise = np.clip(grain, 0, 255).astype(np.uint8)
+
+    def noise(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W) uint8 of smooth noise around 128."""
+        tile = self._tiles[int(generator.integers(len(self._tiles)))]
+        side = int(generator.integers(TILE_PIXELS // 3, TILE_PIXELS))
+        rows, columns = (
+            (side, max(2, side * width // height)) if width < height else (max(2, side * height // width), side)
+        )
+        top = int(generator.integers(TILE_PIXELS - rows + 1))
+        left = int(generator.integers(TILE_PIXELS - columns + 1))
+        return cv2.resize(tile[top : top + rows, left : left + columns], (width, height)).astype(np.uint8, copy=False)
+
+    def _surface(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8 of one material: noise between two muted colours."""
+        hue, saturation, value = generator.random(), generator.uniform(0.03, 0.38), generator.uniform(0.25, 0.9)
+        spread = generator.uniform(0.08, 0.3)
+        ends = [
+            colorsys.hsv_to_rgb((hue + shift) % 1, saturation, float(np.clip(value + sign * spread, 0.05, 1)))[::-1]
+            for sign, shift in ((-1, 0.0), (1, float(generator.uniform(-0.08, 0.08))))
+        ]
+        ramp = np.linspace(ends[0], ends[1], 256) * 255
+        colour_map = ramp.astype(np.uint8)[:, None, :]
+        return cv2.applyColorMap(self.noise(width, height, generator), colour_map).astype(np.uint8, copy=False)
+
+    def paint(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8, BGR: a wall, mostly with a floor, and up to three flat things in between."""
+        image = self._surface(width, height, generator)
+        if generator.random() < 0.75:
+            horizon = height * generator.uniform(0.3, 0.8)
+            tilt = height * generator.normal(0, 0.05)
+            corners = [(0, horizon + tilt), (width, horizon - tilt), (width, height), (0, height)]
+            self._lay(image, np.array(corners), generator)
+        for _ in range(int(generator.integers(0, 4))):
+            centre = generator.random(2) * (width, height)
+            angles = np.sort(generator.random(4)) * 2 * np.pi
+            reach = generator.uniform(0.1, 0.35) * max(width, height)
+            self._lay(image, centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1), generator)
+        return image
+
+    def _lay(self, image: UInt8Array, corners: npt.NDArray[np.float64], generator: np.random.Generator) -> None:
+        height, width = image.shape[:2]
+        region = np.zeros((height, width), dtype=np.uint8)
+        cv2.fillPoly(region, [np.round(corners * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
+        weight = region.astype(np.float32) / 255
+        image[:] = cv2.blendLinear(self._surface(width, height, generator), image, weight, 1 - weight)
+
+    def finish(self, image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8 under uneven light of some tint, slightly blurred at times, with sensor noise."""
+        height, width = image.shape[:2]
+        slope_x, slope_y = generator.normal(0, 0.13, 2)
+        light = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
+        tint = generator.uniform(0.82, 1.12) * generator.normal(1, 0.04, 3)
+        image = lit(image, (np.clip(light, 0.5, 1.5)[..., None] * tint).astype(np.float32))
+        if generator.random() < 0.25:
+            image = cv2.GaussianBlur(image, (3, 3), generator.uniform(0.4, 0.9)).astype(np.uint8, copy=False)
+        noise = self._sensor_noise
+        rows, columns = min(height, noise.shape[0]), min(width, noise.shape[1])
+        top = int(generator.integers(noise.shape[0] - rows + 1))
+        left = int(generator.integers(noise.shape[1] - columns + 1))
+        grain = noise[top : top + rows, left : left + columns]
+        if (rows, columns) != (height, width):
+            grain = np.tile(grain, (-(-height // rows), -(-width // columns), 1))[:height, :width]
+        return cv2.addWeighted(image, 1.0, np.ascontiguousarray(grain), 1.0, -128.0).astype(np.uint8, copy=False)
+
+
+def _fractal_tile(generator: np.random.Generator) -> UInt8Array:
+    """One tile (256, 256) uint8 of noise over several octaves, some of it drawn out like grain of wood."""
+    grain = 1 if generator.random() < 0.6 else int(generator.integers(3, 9))
+    persistence = generator.uniform(0.4, 0.75)
+    tile = np.zeros((TILE_PIXELS, TILE_PIXELS), dtype=np.float32)
+    for octave in range(2, 8):
+        cells = 2**octave
+        noise = generator.standard_normal((max(2, cells // grain), cells)).astype(np.float32)
+        tile += persistence**octave * cv2.resize(noise, (TILE_PIXELS, TILE_PIXELS), interpolation=cv2.INTER_CUBIC)
+    low, high = np.quantile(tile, [0.01, 0.99])
+    scaled: UInt8Array = np.clip((tile - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    return scaled
+
+
+def lit(colours: UInt8Array, gain: Float32Array) -> UInt8Array:
+    """Colours (H, W, 3) times a gain (H, W, 3) in [0, 2], in steps of 1/127: OpenCV is 100 times faster in bytes."""
+    steps = np.clip(gain * 127, 0, 255).astype(np.uint8)
+    return cv2.multiply(colours, steps, scale=1 / 127).astype(np.uint8, copy=False)
 
 
 def _convex(points: Sequence[tuple[float, float]]) -> FloatArray:
@@ -131,6 +429,9 @@ FAMILIES: tuple[tuple[Callable[[], FloatArray], float], ...] = (
     (lambda: _box(0.9, 0.9, 0.9, 0.9), 0.45),  # frame
     (_mushroom, 0.0),
 )
+# Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
+# len(FAMILIES) ranks apart, and that many steps come to the golden ratio.
+_HUE_STEP = (10 + 0.61803) / len(FAMILIES)
 
 
 def normalised(radii: FloatArray) -> FloatArray:
@@ -155,21 +456,6 @@ def stretched(radii: FloatArray, factor: float) -> FloatArray:
     points = radii[:, None] * DIRECTIONS * np.array([np.sqrt(factor), 1 / np.sqrt(factor)])
     angles = np.arctan2(points[:, 1], points[:, 0])
     return normalised(np.interp(ANGLES, angles % (2 * np.pi), np.hypot(points[:, 0], points[:, 1]), period=2 * np.pi))
-
-
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
-Hsv = tuple[float, float, float]
-
-EXTENT = 1.2
-"""A texture covers the square [−EXTENT, EXTENT]² around an outline of radius 1."""
-
-# Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
-# len(FAMILIES) ranks apart, and that many steps come to the golden ratio.
-_HUE_STEP = (10 + 0.61803) / len(FAMILIES)
-
-NUM_PATTERNS = 7
-NUM_MARKINGS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,13 +485,22 @@ class Traits:
     marking_colour: Hsv
 
 
-def _sequence(rank: int, step: float, *, start: float = 0.5) -> float:
-    """Term ``rank`` of the additive recurrence start + rank·step modulo 1, evenly spread in [0, 1)."""
-    return (start + rank * step) % 1.0
-
-
-def _shifted(colour: Hsv, *, hue: float = 0.0, value: float = 0.0) -> Hsv:
-    return (colour[0] + hue) % 1.0, colour[1], float(np.clip(colour[2] + value, 0.25, 1.0))
+def class_traits(taxonomy: Taxonomy) -> tuple[Traits, ...]:
+    """Traits of every class, in label order."""
+    traits: dict[int, Traits] = {}
+    roots = sorted(taxonomy.root_classes, key=taxonomy.ids.__getitem__)
+    rank_of = {label: rank for rank, label in enumerate(roots)}
+    for label in np.argsort(taxonomy.arrays.depths, kind='stable').tolist():
+        parents = taxonomy.parents[label]
+        if not parents:
+            traits[label] = root_traits(rank_of[label])
+            continue
+        siblings = sorted(taxonomy.children[parents[0]], key=taxonomy.ids.__getitem__)
+        origin = traits[parents[0]]
+        for parent in parents[1:]:
+            origin = blended_traits(origin, traits[parent])
+        traits[label] = child_traits(origin, siblings.index(label), depth=len(taxonomy.preferred_path(label)) - 1)
+    return tuple(traits[label] for label in range(taxonomy.num_classes))
 
 
 def root_traits(rank: int) -> Traits:
@@ -224,19 +519,6 @@ def root_traits(rank: int) -> Traits:
         angle=np.pi * _sequence(rank, 0.45026),
         marking=-1,
         marking_colour=((hue + 0.5) % 1.0, 0.25, 0.95 if body[2] < 0.8 else 0.3),
-    )
-
-
-def blended_traits(first: Traits, second: Traits) -> Traits:
-    """Traits between those of two parents: mean silhouette, colours and pattern of both."""
-    return replace(
-        first,
-        outline=normalised((first.outline + second.outline) / 2),
-        hole=(first.hole + second.hole) / 2,
-        accent=second.body,
-        pattern=second.pattern,
-        frequency=second.frequency,
-        marking_colour=second.accent,
     )
 
 
@@ -263,68 +545,31 @@ def child_traits(parent: Traits, rank: int, *, depth: int) -> Traits:
     )
 
 
-def class_traits(taxonomy: Taxonomy) -> tuple[Traits, ...]:
-    """Traits of every class, in label order."""
-    arrays = taxonomy.arrays
-    traits: dict[int, Traits] = {}
-    roots = sorted(taxonomy.root_classes, key=taxonomy.ids.__getitem__)
-    rank_of = {label: rank for rank, label in enumerate(roots)}
-    for label in np.argsort(arrays.depths, kind='stable').tolist():
-        parents = taxonomy.parents[label]
-        if not parents:
-            traits[label] = root_traits(rank_of[label])
-            continue
-        siblings = sorted(taxonomy.children[parents[0]], key=taxonomy.ids.__getitem__)
-        origin = traits[parents[0]]
-        for parent in parents[1:]:
-            origin = blended_traits(origin, traits[parent])
-        traits[label] = child_traits(origin, siblings.index(label), depth=len(taxonomy.preferred_path(label)) - 1)
-    return tuple(traits[label] for label in range(taxonomy.num_classes))
+def blended_traits(first: Traits, second: Traits) -> Traits:
+    """Traits between those of two parents: mean silhouette, colours and pattern of both."""
+    return replace(
+        first,
+        outline=normalised((first.outline + second.outline) / 2),
+        hole=(first.hole + second.hole) / 2,
+        accent=second.body,
+        pattern=second.pattern,
+        frequency=second.frequency,
+        marking_colour=second.accent,
+    )
 
 
-def _bgr(colour: Hsv) -> FloatArray:
-    return np.array(colorsys.hsv_to_rgb(*colour)[::-1]) * 255
+def _sequence(rank: int, step: float, *, start: float = 0.5) -> float:
+    """Term ``rank`` of the additive recurrence start + rank·step modulo 1, evenly spread in [0, 1)."""
+    return (start + rank * step) % 1.0
 
 
-def _pattern(kind: int, x: FloatArray, y: FloatArray, frequency: float) -> FloatArray:
-    """Strength of a pattern in [0, 1] at points (T, T) of the object's own frame."""
-    turn = 2 * np.pi * frequency / 2
-    radius, polar = np.hypot(x, y), np.arctan2(y, x)
-    waves = (
-        lambda: np.cos(turn * x),  # stripes
-        lambda: 1.6 * np.cos(turn * x) * np.cos(turn * y),  # checks
-        lambda: np.sin(turn * x) + np.sin(turn * y) - 0.6,  # dots
-        lambda: np.cos(1.6 * turn * radius),  # rings
-        lambda: np.full_like(x, -1.0),  # plain
-        lambda: np.cos(2 * round(frequency) * polar),  # rays
-        lambda: np.cos(turn * (x + 0.25 * np.abs((y * frequency) % 2 - 1))),  # zigzag
-    )[kind]()
-    strength: FloatArray = np.clip(0.5 + 2.0 * waves, 0, 1)
-    return strength
-
-
-def _marking(kind: int, x: FloatArray, y: FloatArray, rho: FloatArray) -> FloatArray:
-    """Strength of a marking in [0, 1]; rho (T, T) is the distance from the centre in outline radii."""
-    inside = (
-        lambda: -0.3 - y,  # cap
-        lambda: 0.17 - np.abs(y),  # belt
-        lambda: rho - 0.78,  # rim
-        lambda: 0.36 - rho,  # core
-        lambda: y - 0.3,  # foot
-        lambda: 0.15 - np.abs(x),  # ridge
-    )[kind]()
-    strength: FloatArray = np.clip(0.5 + 20 * inside, 0, 1)
-    return strength
+def _shifted(colour: Hsv, *, hue: float = 0.0, value: float = 0.0) -> Hsv:
+    return (colour[0] + hue) % 1.0, colour[1], float(np.clip(colour[2] + value, 0.25, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """Traits painted as a square of T × T texture pixels in the object's own frame, upright.
-
-    Attributes:
-        traits: What it was painted from.
-        pixels: T, the side of the textures.
-    """
+    """Traits painted as a square of T × T texture pixels in the object's own frame, upright."""
 
     traits: Traits
     pixels: int
@@ -360,312 +605,36 @@ class Look:
         return np.clip(-np.stack([slope_x, slope_y], axis=-1) * 0.55, -1, 1).astype(np.float32)
 
 
-TILE_PIXELS = 256
-NUM_TILES = 24
+def _bgr(colour: Hsv) -> FloatArray:
+    return np.array(colorsys.hsv_to_rgb(*colour)[::-1]) * 255
 
 
-def _fractal_tile(generator: np.random.Generator) -> UInt8Array:
-    """One tile (256, 256) uint8 of noise over several octaves, some of it drawn out like grain of wood."""
-    grain = 1 if generator.random() < 0.6 else int(generator.integers(3, 9))
-    persistence = generator.uniform(0.4, 0.75)
-    tile = np.zeros((TILE_PIXELS, TILE_PIXELS), dtype=np.float32)
-    for octave in range(2, 8):
-        cells = 2**octave
-        noise = generator.standard_normal((max(2, cells // grain), cells)).astype(np.float32)
-        tile += persistence**octave * cv2.resize(noise, (TILE_PIXELS, TILE_PIXELS), interpolation=cv2.INTER_CUBIC)
-    low, high = np.quantile(tile, [0.01, 0.99])
-    scaled: UInt8Array = np.clip((tile - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    return scaled
+def _pattern(kind: int, x: FloatArray, y: FloatArray, frequency: float) -> FloatArray:
+    """Strength of a pattern in [0, 1] at points (T, T) of the object's own frame."""
+    turn = 2 * np.pi * frequency / 2
+    radius, polar = np.hypot(x, y), np.arctan2(y, x)
+    waves = (
+        lambda: np.cos(turn * x),  # stripes
+        lambda: 1.6 * np.cos(turn * x) * np.cos(turn * y),  # checks
+        lambda: np.sin(turn * x) + np.sin(turn * y) - 0.6,  # dots
+        lambda: np.cos(1.6 * turn * radius),  # rings
+        lambda: np.full_like(x, -1.0),  # plain
+        lambda: np.cos(2 * round(frequency) * polar),  # rays
+        lambda: np.cos(turn * (x + 0.25 * np.abs((y * frequency) % 2 - 1))),  # zigzag
+    )[kind]()
+    strength: FloatArray = np.clip(0.5 + 2.0 * waves, 0, 1)
+    return strength
 
 
-def lit(colours: UInt8Array, gain: Float32Array) -> UInt8Array:
-    """Colours (H, W, 3) times a gain (H, W, 3) in [0, 2], in steps of 1/127: OpenCV is 100 times faster in bytes."""
-    steps = np.clip(gain * 127, 0, 255).astype(np.uint8)
-    return cv2.multiply(colours, steps, scale=1 / 127).astype(np.uint8, copy=False)
-
-
-class BackgroundPainter:
-    """Paints backgrounds and finishes images. The pool of noise is always the same one."""
-
-    def __init__(self) -> None:
-        generator = np.random.default_rng(2019)
-        self._tiles = [_fractal_tile(generator) for _ in range(NUM_TILES)]
-        self._tiles += [np.ascontiguousarray(tile.T) for tile in self._tiles]
-        grain = generator.normal(128, 3.5, (2 * TILE_PIXELS, 2 * TILE_PIXELS, 3))
-        self._sensor_noise = np.clip(grain, 0, 255).astype(np.uint8)
-
-    def noise(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
-        """(H, W) uint8 of smooth noise around 128."""
-        tile = self._tiles[int(generator.integers(len(self._tiles)))]
-        side = int(generator.integers(TILE_PIXELS // 3, TILE_PIXELS))
-        rows, columns = (
-            (side, max(2, side * width // height)) if width < height else (max(2, side * height // width), side)
-        )
-        top = int(generator.integers(TILE_PIXELS - rows + 1))
-        left = int(generator.integers(TILE_PIXELS - columns + 1))
-        return cv2.resize(tile[top : top + rows, left : left + columns], (width, height)).astype(np.uint8, copy=False)
-
-    def _surface(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
-        """(H, W, 3) uint8 of one material: noise between two muted colours."""
-        hue, saturation, value = generator.random(), generator.uniform(0.03, 0.38), generator.uniform(0.25, 0.9)
-        spread = generator.uniform(0.08, 0.3)
-        ends = [
-            colorsys.hsv_to_rgb((hue + shift) % 1, saturation, float(np.clip(value + sign * spread, 0.05, 1)))[::-1]
-            for sign, shift in ((-1, 0.0), (1, float(generator.uniform(-0.08, 0.08))))
-        ]
-        ramp = np.linspace(ends[0], ends[1], 256) * 255
-        colour_map = ramp.astype(np.uint8)[:, None, :]
-        return cv2.applyColorMap(self.noise(width, height, generator), colour_map).astype(np.uint8, copy=False)
-
-    def paint(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
-        """(H, W, 3) uint8, BGR: a wall, mostly with a floor, and up to three flat things in between."""
-        image = self._surface(width, height, generator)
-        if generator.random() < 0.75:
-            horizon = height * generator.uniform(0.3, 0.8)
-            tilt = height * generator.normal(0, 0.05)
-            corners = [(0, horizon + tilt), (width, horizon - tilt), (width, height), (0, height)]
-            self._lay(image, np.array(corners), generator)
-        for _ in range(int(generator.integers(0, 4))):
-            centre = generator.random(2) * (width, height)
-            angles = np.sort(generator.random(4)) * 2 * np.pi
-            reach = generator.uniform(0.1, 0.35) * max(width, height)
-            self._lay(image, centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1), generator)
-        return image
-
-    def _lay(self, image: UInt8Array, corners: npt.NDArray[np.float64], generator: np.random.Generator) -> None:
-        height, width = image.shape[:2]
-        region = np.zeros((height, width), dtype=np.uint8)
-        cv2.fillPoly(region, [np.round(corners * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-        weight = region.astype(np.float32) / 255
-        image[:] = cv2.blendLinear(self._surface(width, height, generator), image, weight, 1 - weight)
-
-    def finish(self, image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
-        """(H, W, 3) uint8 under uneven light of some tint, slightly blurred at times, with sensor noise."""
-        height, width = image.shape[:2]
-        slope_x, slope_y = generator.normal(0, 0.13, 2)
-        light = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
-        tint = generator.uniform(0.82, 1.12) * generator.normal(1, 0.04, 3)
-        image = lit(image, (np.clip(light, 0.5, 1.5)[..., None] * tint).astype(np.float32))
-        if generator.random() < 0.25:
-            image = cv2.GaussianBlur(image, (3, 3), generator.uniform(0.4, 0.9)).astype(np.uint8, copy=False)
-        noise = self._sensor_noise
-        rows, columns = min(height, noise.shape[0]), min(width, noise.shape[1])
-        top = int(generator.integers(noise.shape[0] - rows + 1))
-        left = int(generator.integers(noise.shape[1] - columns + 1))
-        grain = noise[top : top + rows, left : left + columns]
-        if (rows, columns) != (height, width):
-            grain = np.tile(grain, (-(-height // rows), -(-width // columns), 1))[:height, :width]
-        return cv2.addWeighted(image, 1.0, np.ascontiguousarray(grain), 1.0, -128.0).astype(np.uint8, copy=False)
-
-
-Int16Array = npt.NDArray[np.int16]
-
-MIN_VISIBLE = 0.35
-"""The least part of an object (of what lies inside the image) that later objects leave visible."""
-
-_ATTEMPTS = 14
-_ASPECTS = (3 / 4, 3 / 4, 2 / 3, 1.0)
-_SUBPIXEL_BITS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """A painted image.
-
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        owners: (H, W) int16; index of the object seen at each pixel, −1 for background.
-        is_painted: (I,) bool; false for an object that found no place.
-    """
-
-    image: UInt8Array
-    owners: Int16Array
-    is_painted: BoolArray
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One body of an object: single objects have one, groups several.
-
-    Attributes:
-        transform: (2, 3) float64; from the outline's frame (radius 1) to image pixels.
-        outline: (P, 2) float64; corners in image pixels.
-    """
-
-    transform: FloatArray
-    outline: FloatArray
-    hole: FloatArray | None
-
-
-class ScenePainter:
-    """Paints scenes with objects of the classes of a taxonomy.
-
-    Args:
-        taxonomy: What there is to paint.
-        size: Longest side of the images in pixels; objects scale with it.
-    """
-
-    def __init__(self, taxonomy: Taxonomy, *, size: int) -> None:
-        self.size = size
-        self._traits = class_traits(taxonomy)
-        self._background = BackgroundPainter()
-        self._texture_pixels = int(np.clip(0.6 * size, 64, 192))
-        self._look = lru_cache(maxsize=None)(lambda label: Look(self._traits[label], self._texture_pixels))
-
-    def paint(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> Scene:
-        """Paints one image with an object of each label; ``group_of`` makes it a cluster of small ones.
-
-        Large objects come first, so small ones lie on top of them; none is hidden by more than
-        1 − MIN_VISIBLE. An object that finds no such place even after shrinking is left out.
-        """
-        short_side = max(1, round(self.size * _ASPECTS[int(generator.integers(len(_ASPECTS)))]))
-        width, height = (self.size, short_side) if generator.random() < 0.75 else (short_side, self.size)
-        image = self._background.paint(width, height, generator)
-        owners = np.full((height, width), -1, dtype=np.int16)
-        is_painted = np.zeros(len(labels), dtype=bool)
-        areas = np.zeros(len(labels), dtype=np.int64)
-        light = generator.normal(0, 1, 2)
-        light /= max(float(np.hypot(*light)), 1e-6)
-        extents = self._extents(labels, group_of, generator)
-        for index in np.argsort(-extents, kind='stable').tolist():
-            look = self._look(labels[index])
-            placed = self._place(look, float(extents[index]), group_of[index], owners, areas, generator)
-            if placed is None:
-                continue
-            for part in placed:
-                self._paint_part(image, owners, index, look, part, light, generator)
-            areas[index] = np.count_nonzero(owners == index)
-            is_painted[index] = areas[index] > 0
-        return Scene(self._background.finish(image, generator), owners, is_painted)
-
-    def _extents(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> FloatArray:
-        """Half of the longest side of each object in pixels, (I,); smaller where the image is crowded."""
-        crowding = min(1.0, 2.2 / max(1, len(labels)) ** 0.5)
-        shares = np.exp(generator.uniform(np.log(0.2), np.log(0.58 * crowding), len(labels)))
-        return np.where(np.array(group_of, dtype=bool), np.maximum(shares, 0.42 * crowding), shares) * self.size / 2
-
-    def _place(
-        self,
-        look: Look,
-        extent: float,
-        is_group: bool,
-        owners: Int16Array,
-        areas: npt.NDArray[np.int64],
-        generator: np.random.Generator,
-    ) -> list[_Part] | None:
-        """Parts of an object at a free enough place; None where none was found."""
-        height, width = owners.shape
-        visible = np.bincount(owners.ravel() + 1, minlength=len(areas) + 1)[1:]
-        for _ in range(_ATTEMPTS):
-            margin = 0.55 * extent
-            centre = margin + generator.random(2) * np.maximum([width - 2 * margin, height - 2 * margin], 1)
-            parts = (
-                self._group(look, centre, extent, generator)
-                if is_group
-                else [self._part(look, centre, extent, generator)]
-            )
-            covered = np.zeros_like(visible)
-            own = 0
-            for part in parts:
-                x, y, alpha = _silhouette(part, width, height)
-                inside = owners[y : y + alpha.shape[0], x : x + alpha.shape[1]][alpha > 127]
-                covered += np.bincount(inside + 1, minlength=len(covered) + 1)[1:]
-                own += inside.size
-            if own >= 16 and (visible - covered >= MIN_VISIBLE * areas).all():
-                return parts
-            extent *= 0.93
-        return None
-
-    def _part(self, look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> _Part:
-        """One body, turned, stretched and dented a little, each time differently."""
-        turn, flip = generator.normal(0, 0.2), generator.choice([-1.0, 1.0])
-        stretch = np.exp(generator.normal(0, 0.1))
-        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        linear = extent * rotation @ np.diag([flip * np.sqrt(stretch), 1 / np.sqrt(stretch)])
-        dents = sum(
-            generator.normal(0, 0.025) * np.cos(waves * ANGLES + generator.uniform(0, 2 * np.pi)) for waves in (2, 3, 4)
-        )
-        outline = (look.traits.outline * (1 + dents))[:, None] * DIRECTIONS
-        hole = look.traits.hole * look.traits.outline[:, None] * DIRECTIONS if look.traits.hole > 0.1 else None
-        return _Part(
-            transform=np.column_stack([linear, centre]),
-            outline=outline @ linear.T + centre,
-            hole=None if hole is None else hole @ linear.T + centre,
-        )
-
-    def _group(self, look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> list[_Part]:
-        """Six to nine small bodies close together, laid out like the seeds of a sunflower."""
-        count = int(generator.integers(6, 10))
-        index = np.arange(count)
-        angles = index * 2.39996 + generator.uniform(0, 2 * np.pi)
-        reach = 0.72 * extent * np.sqrt((index + 0.3) / count)
-        places = centre + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        places += generator.normal(0, 0.06 * extent, places.shape)
-        sizes = extent * generator.uniform(0.28, 0.38, count)
-        return [self._part(look, place, float(size), generator) for place, size in zip(places, sizes, strict=True)]
-
-    def _paint_part(
-        self,
-        image: UInt8Array,
-        owners: Int16Array,
-        index: int,
-        look: Look,
-        part: _Part,
-        light: FloatArray,
-        generator: np.random.Generator,
-    ) -> None:
-        """Paints one body with its shadow into image (H, W, 3) and owners (H, W)."""
-        height, width = owners.shape
-        x, y, alpha = _silhouette(part, width, height)
-        if alpha.size == 0:
-            return
-        size = (alpha.shape[1], alpha.shape[0])
-        _cast_shadow(image, x, y, alpha, light)
-        to_texture = np.array(
-            [[2 * EXTENT / look.pixels, 0, -EXTENT], [0, 2 * EXTENT / look.pixels, -EXTENT], [0, 0, 1]]
-        )
-        matrix = part.transform @ to_texture - np.array([[0, 0, x], [0, 0, y]])
-        colours = cv2.warpAffine(look.texture, matrix, size, borderMode=cv2.BORDER_REPLICATE).astype(
-            np.uint8, copy=False
-        )
-        slopes = cv2.warpAffine(look.relief, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        linear = part.transform[:, :2]
-        towards_light = (linear / np.linalg.norm(linear, axis=0)).T @ -light
-        shade = 0.95 + 0.45 * (slopes @ towards_light.astype(np.float32))
-        material = self._background.noise(size[0], size[1], generator).astype(np.float32)
-        shade *= 1 + (material - 128) * np.float32(generator.uniform(0.0005, 0.0016))
-        tint = (generator.normal(1, 0.06) * generator.normal(1, 0.05, 3)).astype(np.float32)
-        body = lit(colours, shade[..., None] * tint)
-        weight = alpha.astype(np.float32) / 255
-        region = image[y : y + size[1], x : x + size[0]]
-        region[:] = cv2.blendLinear(body, np.ascontiguousarray(region), weight, 1 - weight)
-        owners[y : y + size[1], x : x + size[0]][alpha > 127] = index
-
-
-def _silhouette(part: _Part, width: int, height: int) -> tuple[int, int, UInt8Array]:
-    """Left, top and anti-aliased opacity (h, w) uint8 of the part inside the image."""
-    left, top = np.maximum(np.floor(part.outline.min(axis=0)), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(part.outline.max(axis=0)) + 1, [width, height]).astype(int).tolist()
-    alpha = np.zeros((max(0, bottom - top), max(0, right - left)), dtype=np.uint8)
-    if alpha.size:
-        for contour, opacity in ((part.outline, 255), (part.hole, 0)):
-            if contour is not None:
-                points = np.round((contour - [left, top]) * 2**_SUBPIXEL_BITS).astype(np.int32)
-                cv2.fillPoly(alpha, [points], opacity, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
-    return left, top, alpha
-
-
-def _cast_shadow(image: UInt8Array, x: int, y: int, alpha: UInt8Array, light: FloatArray) -> None:
-    """Darkens image (H, W, 3) around the silhouette, away from the light."""
-    height, width = image.shape[:2]
-    reach = max(2, round(0.12 * max(alpha.shape)))
-    padded = cv2.copyMakeBorder(alpha, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
-    padded = cv2.blur(padded, (reach | 1, reach | 1))
-    offset = np.round(light * 0.6 * reach).astype(int)
-    left, top = x - reach + int(offset[0]), y - reach + int(offset[1])
-    x0, y0 = max(0, left), max(0, top)
-    x1, y1 = min(width, left + padded.shape[1]), min(height, top + padded.shape[0])
-    if x0 < x1 and y0 < y1:
-        shadow = cv2.convertScaleAbs(padded[y0 - top : y1 - top, x0 - left : x1 - left], alpha=-0.45, beta=255)
-        region = image[y0:y1, x0:x1]
-        region[:] = cv2.multiply(np.ascontiguousarray(region), cv2.merge([shadow] * 3), scale=1 / 255)
+def _marking(kind: int, x: FloatArray, y: FloatArray, rho: FloatArray) -> FloatArray:
+    """Strength of a marking in [0, 1]; rho (T, T) is the distance from the centre in outline radii."""
+    inside = (
+        lambda: -0.3 - y,  # cap
+        lambda: 0.17 - np.abs(y),  # belt
+        lambda: rho - 0.78,  # rim
+        lambda: 0.36 - rho,  # core
+        lambda: y - 0.3,  # foot
+        lambda: 0.15 - np.abs(x),  # ridge
+    )[kind]()
+    strength: FloatArray = np.clip(0.5 + 20 * inside, 0, 1)
+    return strength

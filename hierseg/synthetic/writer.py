@@ -1,11 +1,7 @@
 """Synthetic data sets as the official Open Images files.
 
 Painting and encoding run in any number of processes; an image follows from (seed, split, index) alone,
-so the files are the same for every number of them.
-
-One image of a synthetic split: painted, its files written, its table rows worked out.
-
-Shape letters: H and W image size in pixels, I objects of the image.
+so the files are the same for every number of them. Shape letters: H and W image size in pixels, C classes.
 """
 
 from __future__ import annotations
@@ -21,19 +17,19 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pycocotools.mask
 from tqdm import tqdm
 
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats import BoolArray, FloatArray
-from hierseg.synthetic.options import AnnotationRates, SplitOptions, SynthesisOptions
+from hierseg.formats.run_lengths import counts_of_mask
+from hierseg.synthetic.options import SplitOptions, SynthesisOptions
 from hierseg.synthetic.population import (
     NOT_ANNOTATED,
     Population,
@@ -45,245 +41,29 @@ from hierseg.synthetic.population import (
 )
 from hierseg.synthetic.scenes import ScenePainter
 from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy.draft import VIRTUAL_ROOT
 
-Row = tuple[str | int, ...]
-
-CSV_COLUMNS: dict[str, tuple[str, ...]] = {
-    'masks': (
-        'MaskPath',
-        'ImageID',
-        'LabelName',
-        'BoxID',
-        'BoxXMin',
-        'BoxXMax',
-        'BoxYMin',
-        'BoxYMax',
-        'PredictedIoU',
-        'Clicks',
-    ),
-    'bbox': ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf'),
+_BOX = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
+_MASK = ('MaskPath', 'ImageID', 'LabelName', 'BoxID', 'BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')
+_RLE = ('ImageID', 'LabelName', 'ImageWidth', 'ImageHeight', 'XMin', 'YMin', 'XMax', 'YMax', 'IsGroupOf', 'Mask')
+CSV_COLUMNS = {
+    'masks': (*_MASK, 'PredictedIoU', 'Clicks'),
+    'bbox': _BOX,
     'labels': ('ImageID', 'LabelName', 'Confidence'),
-    'masks-rle': (
-        'ImageID',
-        'LabelName',
-        'ImageWidth',
-        'ImageHeight',
-        'XMin',
-        'YMin',
-        'XMax',
-        'YMax',
-        'IsGroupOf',
-        'Mask',
-    ),
+    'masks-rle': _RLE,
 }
 """Columns of the tables of a split, by the last part of their names; the last one in validation only."""
-
-RESIZED_MASK_SCALE = 0.64
-JPEG_QUALITY = 92
-
-_PNG_FLAGS = (cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 1)
-
-
-@dataclass(frozen=True)
-class ImageRows:
-    """What one image adds to the tables.
-
-    Attributes:
-        tables: Rows by the keys of CSV_COLUMNS, in column order.
-        objects: Objects in the picture, annotated or not.
-        groups: Annotated ones that are group-of.
-        coarse: Annotated ones whose label is an ancestor of what they are.
-        positives: Verified-present labels.
-    """
-
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in CSV_COLUMNS})
-    objects: int = 0
-    groups: int = 0
-    coarse: int = 0
-    positives: int = 0
-
-
-def image_id(seed: int, split: int, index: int) -> str:
-    """16 hex digits. A few ids look like a whole number or like 1.5e12, as some real ones do."""
-    digits = hashlib.blake2b(f'{seed}/{split}/{index}'.encode(), digest_size=8).hexdigest()
-    if index % 101 in (3, 7):
-        digits = f'{int(digits, 16) % 10**16:016d}'
-        if index % 101 == 7:
-            digits = f'{digits[:13]}e{digits[14:]}'
-    return digits
-
-
-@dataclass(frozen=True, eq=False)
-class ImageEncoder:
-    """Makes any image of a split, files and rows, from its index alone.
-
-    Attributes:
-        taxonomy: The classes.
-        population: The objects of all images of the split.
-        rates: How the split is annotated.
-        name: 'train' or 'validation'; part of the folder names.
-        seed: Seed of the data set.
-        split: Index of the split in the data set, for seeding.
-        size: Longest side of the images in pixels.
-        out: Folder of the data set; ``<name>`` and ``<name>-masks`` exist in it.
-    """
-
-    taxonomy: Taxonomy
-    population: Population
-    rates: AnnotationRates
-    name: str
-    seed: int
-    split: int
-    size: int
-    out: Path
-
-    def encode(self, index: int, painter: ScenePainter) -> ImageRows:
-        """Writes the image and its masks.
-
-        Raises:
-            AnnotationError: If a file cannot be written.
-        """
-        generator = np.random.default_rng(np.random.SeedSequence((self.seed, self.split, index + 1)))
-        population = self.population
-        own = slice(int(population.first_objects[index]), int(population.first_objects[index + 1]))
-        labels, annotated = population.labels[own], population.annotated_labels[own]
-        group_of, has_mask = population.group_of[own], population.has_mask[own]
-        scene = painter.paint(labels.tolist(), group_of.tolist(), generator)
-        name = image_id(self.seed, self.split, index)
-        _write(self.out / self.name / f'{name}.jpg', scene.image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-        positive, negative = verified_labels(
-            self.taxonomy,
-            labels[scene.is_painted],
-            annotated[scene.is_painted],
-            negatives=self.rates.negatives,
-            generator=generator,
-        )
-        is_annotated = scene.is_painted & (annotated != NOT_ANNOTATED)
-        rows = ImageRows(
-            objects=int(scene.is_painted.sum()),
-            groups=int((group_of & is_annotated).sum()),
-            coarse=int(((labels != annotated) & is_annotated).sum()),
-            positives=len(positive),
-        )
-        ids = self.taxonomy.ids
-        rows.tables['labels'] += [(name, ids[label], 1) for label in positive.tolist()]
-        rows.tables['labels'] += [(name, ids[label], 0) for label in negative.tolist()]
-        for item in np.flatnonzero(is_annotated).tolist():
-            mask = scene.owners == item
-            class_id = ids[int(annotated[item])]
-            self._encode_object(rows, name, class_id, mask, bool(group_of[item]), bool(has_mask[item]), generator)
-        return rows
-
-    def _encode_object(
-        self,
-        rows: ImageRows,
-        image: str,
-        class_id: str,
-        mask: BoolArray,
-        is_group: bool,
-        has_mask: bool,
-        generator: np.random.Generator,
-    ) -> None:
-        """Adds the rows of one object, mask (H, W) being what is visible of it, and writes its PNG."""
-        height, width = mask.shape
-        left, right, top, bottom = tight_box(mask)
-        sides = (left / width, right / width, top / height, bottom / height)
-        x_min, x_max, y_min, y_max = (f'{side:.6f}' for side in sides)
-        rows.tables['bbox'].append((image, class_id, x_min, x_max, y_min, y_max, int(is_group)))
-        if not has_mask:
-            return
-        box_id = generator.bytes(4).hex()
-        path = f'{image}_{class_id.strip("/").replace("/", "")}_{box_id}.png'
-        # Like the real mask table, with other decimals than the box table.
-        decimals = tuple(str(np.float32(side)) for side in sides)
-        quality = ('', '') if self.name == 'validation' else _annotator_trace(sides, generator)
-        rows.tables['masks'].append((path, image, class_id, box_id, *decimals, *quality))
-        picture = mask.astype(np.uint8) * 255
-        if generator.random() < self.rates.resized_mask:
-            smaller = (max(1, round(RESIZED_MASK_SCALE * width)), max(1, round(RESIZED_MASK_SCALE * height)))
-            picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
-        _write(self.out / f'{self.name}-masks' / path, picture, _PNG_FLAGS)
-        if self.name == 'validation':
-            box = (x_min, y_min, x_max, y_max)
-            rows.tables['masks-rle'].append(
-                (image, class_id, width, height, *box, int(is_group), _evaluation_form(mask))
-            )
-
-
-def tight_box(mask: BoolArray) -> tuple[int, int, int, int]:
-    """Left, right, top and bottom in pixels of a mask (H, W); right and bottom are one behind its last pixel."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
-
-
-def _annotator_trace(sides: tuple[float, ...], generator: np.random.Generator) -> tuple[str, str]:
-    """PredictedIoU and Clicks ("x y inside;…", normalised) as an annotator would leave them."""
-    left, right, top, bottom = sides
-    clicks = [
-        f'{left + (right - left) * x:.5f} {top + (bottom - top) * y:.5f} {int(generator.random() < 0.5)}'
-        for x, y in generator.random((int(generator.integers(1, 4)), 2)).tolist()
-    ]
-    return f'{generator.uniform(0.75, 0.97):.5f}', ';'.join(clicks)
-
-
-def _evaluation_form(mask: BoolArray) -> str:
-    """A mask (H, W) as base64 of zlib of COCO's compressed run lengths."""
-    encoded = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return base64.b64encode(zlib.compress(encoded['counts'])).decode('ascii')
-
-
-def _write(path: Path, picture: npt.NDArray[np.uint8], flags: tuple[int, ...]) -> None:
-    if not cv2.imwrite(str(path), picture, flags):
-        raise AnnotationError('the image could not be written', where=str(path), fix='Is the disk full?')
-
-
 HIERARCHY_FILE = 'challenge-2019-label-hierarchy.json'
 CLASSES_FILE = 'challenge-2019-classes-description.csv'
 SUMMARY_FILE = 'synthesis.json'
-VIRTUAL_ROOT = '/m/0bl9f'
-
+RESIZED_MASK_SCALE = 0.64
+JPEG_QUALITY = 92
+_PNG_FLAGS = (cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 1)
 _CHUNK = 32
 
-
-@dataclass
-class SplitSummary:
-    """How many of each a split has.
-
-    Attributes:
-        images: Images.
-        objects: Objects in the pictures, annotated or not.
-        boxes: Annotated objects.
-        masks: Those with a mask.
-        groups: Those that are group-of.
-        coarse: Those annotated at an ancestor of what they are.
-        positives: Verified-present labels.
-        negatives: Verified-absent labels.
-    """
-
-    images: int = 0
-    objects: int = 0
-    boxes: int = 0
-    masks: int = 0
-    groups: int = 0
-    coarse: int = 0
-    positives: int = 0
-    negatives: int = 0
-
-    def add(self, rows: ImageRows) -> None:
-        """Counts one more image."""
-        self.images += 1
-        self.objects += rows.objects
-        self.boxes += len(rows.tables['bbox'])
-        self.masks += len(rows.tables['masks'])
-        self.groups += rows.groups
-        self.coarse += rows.coarse
-        self.positives += rows.positives
-        self.negatives += len(rows.tables['labels']) - rows.positives
-
-
-def table_name(split: str, table: str) -> str:
-    """File name of a table of a split; ``table`` is a key of CSV_COLUMNS."""
-    return f'challenge-2019-{split}-segmentation-{table}.csv'
+Row = tuple[str | int, ...]
+Tables = dict[str, list[Row]]
+"""Rows by the keys of CSV_COLUMNS, in column order."""
 
 
 def synthesize(
@@ -323,8 +103,16 @@ def synthesize(
         _write_taxonomy(partial, taxonomy)
         summaries = {}
         for index, split in enumerate(options.splits):
-            encoder = _encoder(partial, options, index, taxonomy, counts)
-            summaries[split.name] = _write_split(encoder, split, workers=workers, show_progress=show_progress)
+            population = plan_population(
+                taxonomy,
+                split_shares(split, taxonomy, counts),
+                num_images=split.num_images,
+                objects_per_image=options.objects_per_image,
+                rates=split.rates,
+                generator=np.random.default_rng(np.random.SeedSequence((options.seed, index, 0))),
+            )
+            encoder = ImageEncoder(taxonomy, population, options, index, partial)
+            summaries[split.name] = _write_split(encoder, workers=workers, show_progress=show_progress)
         summary = {'options': asdict(options), 'splits': {name: asdict(split) for name, split in summaries.items()}}
         _write_json(partial / SUMMARY_FILE, summary)
         partial.rename(out)
@@ -349,51 +137,189 @@ def split_shares(split: SplitOptions, taxonomy: Taxonomy, counts: FloatArray | N
     return shares if split.tail_ratio is None else limited_shares(shares, split.tail_ratio)
 
 
-def _encoder(
-    out: Path, options: SynthesisOptions, index: int, taxonomy: Taxonomy, counts: FloatArray | None
-) -> ImageEncoder:
-    split = options.splits[index]
-    population = plan_population(
-        taxonomy,
-        split_shares(split, taxonomy, counts),
-        num_images=split.num_images,
-        objects_per_image=options.objects_per_image,
-        rates=split.rates,
-        generator=np.random.default_rng(np.random.SeedSequence((options.seed, index, 0))),
-    )
-    return ImageEncoder(taxonomy, population, split.rates, split.name, options.seed, index, options.size, out)
+@dataclass(frozen=True)
+class SplitSummary:
+    """Numbers of what a split has.
+
+    Attributes:
+        images: Images.
+        objects: Objects in the pictures, annotated or not.
+        boxes: Annotated objects.
+        masks: Those with a mask.
+        groups: Those that are group-of.
+        coarse: Those annotated at an ancestor of what they are.
+        positives: Verified-present labels.
+        negatives: Verified-absent labels.
+    """
+
+    images: int = 0
+    objects: int = 0
+    boxes: int = 0
+    masks: int = 0
+    groups: int = 0
+    coarse: int = 0
+    positives: int = 0
+    negatives: int = 0
+
+    def __add__(self, other: SplitSummary) -> SplitSummary:
+        return SplitSummary(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
-def _write_split(encoder: ImageEncoder, split: SplitOptions, *, workers: int, show_progress: bool) -> SplitSummary:
+def image_id(seed: int, split: int, index: int) -> str:
+    """16 hex digits. A few ids look like a whole number or like 1.5e12, as some real ones do."""
+    digits = hashlib.blake2b(f'{seed}/{split}/{index}'.encode(), digest_size=8).hexdigest()
+    if index % 101 in (3, 7):
+        digits = f'{int(digits, 16) % 10**16:016d}'
+        if index % 101 == 7:
+            digits = f'{digits[:13]}e{digits[14:]}'
+    return digits
+
+
+@dataclass(frozen=True, eq=False)
+class ImageEncoder:
+    """Makes any image of a split, files and rows, from its index alone.
+
+    Attributes:
+        taxonomy: The classes.
+        population: The objects of all images of the split.
+        options: Of the data set.
+        index: The split's place among those of the data set.
+        out: Folder of the data set; ``<name of the split>`` and ``<name of the split>-masks`` exist in it.
+    """
+
+    taxonomy: Taxonomy
+    population: Population
+    options: SynthesisOptions
+    index: int
+    out: Path
+
+    @property
+    def split(self) -> SplitOptions:
+        """The split."""
+        return self.options.splits[self.index]
+
+    def painter(self) -> ScenePainter:
+        """Makes a painter of the split's images."""
+        return ScenePainter(self.taxonomy, size=self.options.size)
+
+    def encode(self, index: int, painter: ScenePainter) -> tuple[Tables, SplitSummary]:
+        """Writes an image and its masks; returns its rows and counts.
+
+        Raises:
+            AnnotationError: If a file cannot be written.
+        """
+        seed, ids, tables = self.options.seed, self.taxonomy.ids, {table: list[Row]() for table in CSV_COLUMNS}
+        generator = np.random.default_rng(np.random.SeedSequence((seed, self.index, index + 1)))
+        population = self.population
+        own = slice(int(population.first_objects[index]), int(population.first_objects[index + 1]))
+        labels, annotated = population.labels[own], population.annotated_labels[own]
+        group_of, has_mask = population.group_of[own], population.has_mask[own]
+        scene = painter.paint(labels.tolist(), group_of.tolist(), generator)
+        name = image_id(seed, self.index, index)
+        _write(self.out / self.split.name / f'{name}.jpg', scene.image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        positive, negative = verified_labels(
+            self.taxonomy,
+            labels[scene.is_painted],
+            annotated[scene.is_painted],
+            negatives=self.split.rates.negatives,
+            generator=generator,
+        )
+        tables['labels'] += [(name, ids[label], 1) for label in positive.tolist()]
+        tables['labels'] += [(name, ids[label], 0) for label in negative.tolist()]
+        is_annotated = scene.is_painted & (annotated != NOT_ANNOTATED)
+        for item in np.flatnonzero(is_annotated).tolist():
+            mask, is_group = scene.owners == item, int(group_of[item])
+            sides = _tight_sides(mask)
+            tables['bbox'].append((name, ids[annotated[item]], *(f'{side:.6f}' for side in sides), is_group))
+            if has_mask[item]:
+                self._encode_mask(tables, mask, sides, generator)
+        summary = SplitSummary(
+            images=1,
+            objects=int(scene.is_painted.sum()),
+            boxes=len(tables['bbox']),
+            masks=len(tables['masks']),
+            groups=int((group_of & is_annotated).sum()),
+            coarse=int(((labels != annotated) & is_annotated).sum()),
+            positives=len(positive),
+            negatives=len(negative),
+        )
+        return tables, summary
+
+    def _encode_mask(
+        self, tables: Tables, mask: BoolArray, sides: tuple[float, ...], generator: np.random.Generator
+    ) -> None:
+        """Writes the PNG of a mask (H, W), the visible part of the object in the last row of boxes; adds its rows."""
+        (height, width), is_validation = mask.shape, self.split.name == 'validation'
+        image, class_id, x_min, x_max, y_min, y_max, is_group = tables['bbox'][-1]
+        box_id = generator.bytes(4).hex()
+        path = f'{image}_{str(class_id).strip("/").replace("/", "")}_{box_id}.png'
+        # Like the real mask table, with other decimals than the box table.
+        decimals = tuple(str(np.float32(side)) for side in sides)
+        quality = ('', '') if is_validation else _annotator_trace(sides, generator)
+        tables['masks'].append((path, image, class_id, box_id, *decimals, *quality))
+        picture = mask.astype(np.uint8) * 255
+        if generator.random() < self.split.rates.resized_mask:
+            smaller = (max(1, round(RESIZED_MASK_SCALE * width)), max(1, round(RESIZED_MASK_SCALE * height)))
+            picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+        _write(self.out / f'{self.split.name}-masks' / path, picture, _PNG_FLAGS)
+        if is_validation:
+            # A mask is base64 of zlib of COCO's compressed run lengths there.
+            text = base64.b64encode(zlib.compress(counts_of_mask(mask.view(np.uint8)))).decode('ascii')
+            box = (x_min, y_min, x_max, y_max)
+            tables['masks-rle'].append((image, class_id, width, height, *box, is_group, text))
+
+
+def _tight_sides(mask: BoolArray) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of a mask (H, W) as shares of its size; right and bottom behind its last pixel."""
+    height, width = mask.shape
+    columns, rows = np.flatnonzero(mask.any(axis=0)).tolist(), np.flatnonzero(mask.any(axis=1)).tolist()
+    return columns[0] / width, (columns[-1] + 1) / width, rows[0] / height, (rows[-1] + 1) / height
+
+
+def _annotator_trace(sides: tuple[float, ...], generator: np.random.Generator) -> tuple[str, str]:
+    """PredictedIoU and Clicks ("x y inside;…", normalised) as an annotator would leave them."""
+    left, right, top, bottom = sides
+    clicks = [
+        f'{left + (right - left) * x:.5f} {top + (bottom - top) * y:.5f} {int(generator.random() < 0.5)}'
+        for x, y in generator.random((int(generator.integers(1, 4)), 2)).tolist()
+    ]
+    return f'{generator.uniform(0.75, 0.97):.5f}', ';'.join(clicks)
+
+
+def _write(path: Path, picture: npt.NDArray[np.uint8], flags: tuple[int, ...]) -> None:
+    if not cv2.imwrite(str(path), picture, flags):
+        raise AnnotationError('the image could not be written', where=str(path), fix='Is the disk full?')
+
+
+def _write_split(encoder: ImageEncoder, *, workers: int, show_progress: bool) -> SplitSummary:
     """Paints all images of a split and writes its tables, in the order of the images."""
+    split, summary = encoder.split, SplitSummary()
     (encoder.out / split.name).mkdir()
     (encoder.out / f'{split.name}-masks').mkdir()
-    tables = [table for table in CSV_COLUMNS if table != 'masks-rle' or split.name == 'validation']
-    summary = SplitSummary()
     with ExitStack() as stack:
         writers = {}
-        for table in tables:
-            path = encoder.out / table_name(split.name, table)
-            writers[table] = csv.writer(stack.enter_context(path.open('w', newline='')), lineterminator='\n')
-            writers[table].writerow(CSV_COLUMNS[table])
-        bar = stack.enter_context(
-            tqdm(total=split.num_images, desc=split.name, unit='image', disable=not show_progress)
-        )
-        for rows in stack.enter_context(_painted(encoder, split.num_images, workers)):
-            for table in tables:
-                writers[table].writerows(rows.tables[table])
-            summary.add(rows)
-            bar.update()
+        for table, columns in CSV_COLUMNS.items():
+            if table != 'masks-rle' or split.name == 'validation':
+                path = encoder.out / f'challenge-2019-{split.name}-segmentation-{table}.csv'
+                writers[table] = csv.writer(stack.enter_context(path.open('w', newline='')), lineterminator='\n')
+                writers[table].writerow(columns)
+        images = stack.enter_context(_painted(encoder, split.num_images, workers))
+        for tables, counts in tqdm(
+            images, desc=split.name, total=split.num_images, unit='image', disable=not show_progress
+        ):
+            for table, writer in writers.items():
+                writer.writerows(tables[table])
+            summary += counts
     return summary
 
 
 @contextmanager
-def _painted(encoder: ImageEncoder, num_images: int, workers: int) -> Iterator[Iterator[ImageRows]]:
-    """The rows of all images in order, painted here or by worker processes."""
+def _painted(encoder: ImageEncoder, num_images: int, workers: int) -> Iterator[Iterator[tuple[Tables, SplitSummary]]]:
+    """Rows and counts of all images in order, painted here or by worker processes."""
     if workers == 1:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
-        painter = ScenePainter(encoder.taxonomy, size=encoder.size)
+        painter = encoder.painter()
         try:
             yield (encoder.encode(index, painter) for index in range(num_images))
         finally:
@@ -415,11 +341,10 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(encoder: ImageEncoder) -> None:
     cv2.setNumThreads(1)
-    _worker['encoder'] = encoder
-    _worker['painter'] = ScenePainter(encoder.taxonomy, size=encoder.size)
+    _worker['encoder'], _worker['painter'] = encoder, encoder.painter()
 
 
-def _encode_chunk(indices: range) -> list[ImageRows]:
+def _encode_chunk(indices: range) -> list[tuple[Tables, SplitSummary]]:
     return [_worker['encoder'].encode(index, _worker['painter']) for index in indices]
 
 

@@ -18,7 +18,7 @@ NAMING_THRESHOLD = 0.5
 """The part of its root's probability that a class needs to be named, where nothing else is asked for."""
 
 
-def deepest_confident_class(
+def named_classes(
     class_scores: npt.NDArray[np.floating[Any]], arrays: TaxonomyArrays, *, threshold: float = NAMING_THRESHOLD
 ) -> npt.NDArray[np.int64]:
     """Backs off from the leaves: the deepest class that is probable enough.

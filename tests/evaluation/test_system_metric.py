@@ -20,7 +20,7 @@ from hierseg.evaluation import (
 )
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.models.decision import Decision
-from hierseg.models.merge import LayerInstances, merge_layers
+from hierseg.models.two_layer_ensemble import LayerInstances, merge_layers
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
 

@@ -173,6 +173,16 @@ def test_a_class_with_two_parents_joins_either_root() -> None:
         assert (row[root], row[other], row[BEAR], row[TEDDY]) == (0.9, 0.6, 0.6, 0.6)
 
 
+def test_the_deepest_confident_class_gives_the_name() -> None:
+    # The best child is the bear; the teddy has half of the animal's score (0.45 of 0.9), and is deeper.
+    layer0 = found([ANIMAL], [(0, 0, 20, 20)], [0.9])
+    layer1 = found([BEAR, TEDDY, TEDDY], [(0, 0, 20, 20)] * 3, [0.8, 0.5, 0.2])
+    merged = merge(layer0, layer1)
+    assert (merged.labels.tolist(), merged.best.tolist()) == ([TEDDY], [1])
+    coarser = merge(layer0, layer1, decision_threshold=0.6)
+    assert (coarser.labels.tolist(), coarser.best.tolist()) == ([BEAR], [0])
+
+
 def test_an_unmatched_instance_is_kept_under_its_ancestors_or_dropped() -> None:
     layer0, layer1 = found([CAR], [(0, 0, 20, 20)]), found([BEAR], [(50, 0, 70, 20)], [0.4])
     kept = merge(layer0, layer1, keep_unmatched=True)
@@ -252,8 +262,10 @@ def plainly(first: list, second: list, *, threshold: float, keep: bool, part: fl
             for claimed in {label} | ABOVE[label]:
                 claims[claimed] = max(claims.get(claimed, 0), child)
         claims[root] = score
-        best = max(children.get(index, []), key=lambda child: child[2], default=None)
-        merged.append((box, best[0] if best and best[2] >= part * score else root, claims))
+        top = max((label for label in claims if label not in ABOVE), key=claims.get)
+        at_or_below = [label for label in claims if label == top or top in ABOVE.get(label, ())]
+        sure = [label for label in at_or_below if claims[label] >= part * claims[top]]
+        merged.append((box, max(sure, key=[TOY, ANIMAL, CAR, BEAR, TEDDY].index), claims))
     if keep:
         merged += [(box, label, dict.fromkeys({label} | ABOVE[label], score)) for label, box, score in alone]
     return merged

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hierseg.errors import ConfigError
+from hierseg.formats import FloatArray
 from hierseg.synthetic.options import VALIDATION_RATES, AnnotationRates, default_taxonomy
 from hierseg.synthetic.population import (
     NOT_ANNOTATED,
@@ -20,7 +21,6 @@ from hierseg.synthetic.population import (
     plan_population,
     verified_labels,
 )
-from hierseg.synthetic.scenes import FloatArray
 from hierseg.taxonomy import Taxonomy
 
 TAXONOMY = default_taxonomy()

@@ -11,7 +11,7 @@ from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_t
 
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.naming import deepest_confident_class
+from hierseg.taxonomy.naming import named_classes
 
 ARRAYS = teddy_taxonomy().arrays
 
@@ -19,7 +19,7 @@ ARRAYS = teddy_taxonomy().arrays
 def name(claims: dict[int, float], **options) -> int:
     scores = np.zeros((1, 5), dtype=np.float32)
     scores[0, list(claims)] = list(claims.values())
-    return int(deepest_confident_class(scores, ARRAYS, **options)[0])
+    return int(named_classes(scores, ARRAYS, **options)[0])
 
 
 def test_the_deepest_class_with_half_of_its_roots_score() -> None:
@@ -39,7 +39,7 @@ def test_a_class_with_two_parents_follows_the_surer_root() -> None:
 def test_ties_go_to_the_more_probable_class_then_to_the_first() -> None:
     people = Taxonomy.from_edges(['person', 'man', 'woman'], [('man', 'person'), ('woman', 'person')]).arrays
     scores = np.array([[0.8, 0.5, 0.6], [0.8, 0.6, 0.6]], dtype=np.float32)
-    assert deepest_confident_class(scores, people).tolist() == [2, 1]
+    assert named_classes(scores, people).tolist() == [2, 1]
     assert name({TOY: 0.5, CAR: 0.5}) == TOY
 
 
@@ -50,7 +50,7 @@ def test_without_a_root_class_the_best_of_the_highest_claims_leads() -> None:
 
 
 def test_no_detections() -> None:
-    assert deepest_confident_class(np.zeros((0, 5)), ARRAYS).tolist() == []
+    assert named_classes(np.zeros((0, 5)), ARRAYS).tolist() == []
 
 
 @given(random_taxonomies(), st.integers(0, 99999), st.sampled_from([0.1, 0.5, 0.75, 1.0]))
@@ -62,9 +62,9 @@ def test_equals_the_rule_on_tensors(taxonomy: Taxonomy, seed: int, threshold: fl
     scores = (leaves[:, :, None] * arrays.ancestor_mask).max(axis=1).astype(np.float32) / 8
     decision = Decision(arrays, threshold=threshold)
     expected = decision(torch.from_numpy(scores)).tolist()
-    assert deepest_confident_class(scores, arrays, threshold=threshold).tolist() == expected
+    assert named_classes(scores, arrays, threshold=threshold).tolist() == expected
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_the_type_of_scores_does_not_matter_at_half(dtype: type) -> None:
-    assert deepest_confident_class(np.array([[0, 0.9, 0.45, 0, 0]], dtype=dtype), ARRAYS).tolist() == [BEAR]
+    assert named_classes(np.array([[0, 0.9, 0.45, 0, 0]], dtype=dtype), ARRAYS).tolist() == [BEAR]
