@@ -1,29 +1,19 @@
-"""A store to COCO JSON, such that reading it back gives the same store.
+"""COCO JSON to a store, and a store to COCO JSON, such that reading it back gives the same store.
 
-A COCO JSON, read and checked.
+``read_coco`` reads and checks a file. Beside the keys of COCO it may have those that ``write_coco`` adds where COCO has
+no room: ``taxonomy`` (all of it); ``class_id`` of a category and ``source_id`` of an image or annotation, where the
+store's own id is no whole number; and ``bbox_xyxy`` of an annotation, where ``bbox`` misses the box's corners by the
+last bit.
 
-Beside the keys of COCO it may have those that ``write_coco`` adds where COCO has no room: ``taxonomy`` (all of
-it); ``class_id`` of a category and ``source_id`` of an image or annotation, where the store's own id is no
-whole number; and ``bbox_xyxy`` of an annotation, where ``bbox`` misses the box's corners by the last bit.
+Segmentations (polygons, uncompressed and compressed run lengths) become compressed counts exactly as in pycocotools'
+``COCO.annToRLE``, but are checked first, since its C code trusts its input.
 
-Segmentations of COCO JSON: polygons, uncompressed and compressed run lengths.
-
-They become compressed counts exactly as in pycocotools' ``COCO.annToRLE``, but are checked first, since
-its C code trusts its input.
-
-Image-level labels of COCO data sets, which do not come with any.
-
-COCO is annotated exhaustively: what is not annotated on an image is not there. So the classes of an
-image's annotations are verified as present, and every other category as absent, with two exceptions
-that a hierarchy brings: a class above a present one is not absent (a dog is an animal), and a class below a
-present one is unknown (an animal may be a dog). Classes above categories, such as supercategories, follow
-from their categories and are treated alike; other classes of the taxonomy were not looked for, and stay
-unverified. An image that lists ``neg_category_ids`` (as in LVIS), and perhaps ``pos_category_ids``,
-is not exhaustive: its lists are taken instead.
-
-Shape letter: C classes.
-
-COCO JSON to a store.
+Verified labels: COCO is annotated exhaustively, so the classes of an image's annotations are verified as present, and
+every other category as absent, with two exceptions that a hierarchy brings: a class above a present one is not absent
+(a dog is an animal), and a class below a present one is unknown (an animal may be a dog). Classes above categories,
+such as supercategories, follow from their categories and are treated alike; other classes of the taxonomy were not
+looked for, and stay unverified. An image that lists ``neg_category_ids`` (as in LVIS), and perhaps
+``pos_category_ids``, is not exhaustive: its lists are taken instead. Shape letter: C classes.
 """
 
 from __future__ import annotations

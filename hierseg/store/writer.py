@@ -393,23 +393,21 @@ class StoreWriter:
         replace_folder(self._partial, self.path, overwrite=self.overwrite)
 
 
-def check_target(path: Path, *, overwrite: bool, marker: str = STORE_FILE) -> None:
+def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuses an output folder that must not be replaced, before any work is done.
 
     Args:
         path: The folder.
-        overwrite: Whether what is there may be replaced, if it is of the same kind.
-        marker: The file by which one of the kind is known.
+        overwrite: Whether what is there may be replaced, if it is a store.
 
     Raises:
-        StoreError: If ``path`` is a file, a folder with something else in it, or of the kind while
+        StoreError: If ``path`` is a file, a folder with something else in it, or a store while
             ``overwrite`` is off.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / marker).is_file():
-        kind = 'store' if marker == STORE_FILE else 'shard'
-        raise StoreError(f'exists and is no {kind}', where=str(path), fix='Name a new folder; it will not be replaced.')
+    if not (path / STORE_FILE).is_file():
+        raise StoreError('exists and is no store', where=str(path), fix='Name a new folder; it will not be replaced.')
     if not overwrite:
         raise StoreError('exists already', where=str(path), fix='Name another folder, or allow to overwrite it.')
 
@@ -419,14 +417,14 @@ def new_partial(path: Path) -> Path:
     return path.with_name(f'.{path.name}.partial-{uuid.uuid4().hex}')
 
 
-def replace_folder(new: Path, path: Path, *, overwrite: bool, marker: str = STORE_FILE) -> None:
+def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:
     """Gives a finished folder its name; what had the name goes away after that.
 
     Raises:
         StoreError: As :func:`check_target`.
     """
-    check_target(path, overwrite=overwrite, marker=marker)
-    if not (path / marker).is_file():
+    check_target(path, overwrite=overwrite)
+    if not (path / STORE_FILE).is_file():
         new.rename(path)
         return
     old = new_partial(path)
