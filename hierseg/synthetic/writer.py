@@ -6,14 +6,12 @@ so the files are the same for every number of them. Shape letters: H and W image
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -28,7 +26,7 @@ from tqdm import tqdm
 
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats import BoolArray, FloatArray
-from hierseg.formats.run_lengths import counts_of_mask
+from hierseg.formats.run_lengths import counts_of_mask, text_of_counts
 from hierseg.synthetic.options import SplitOptions, SynthesisOptions
 from hierseg.synthetic.population import (
     NOT_ANNOTATED,
@@ -264,7 +262,7 @@ class ImageEncoder:
         _write(self.out / f'{self.split.name}-masks' / path, picture, _PNG_FLAGS)
         if is_validation:
             # A mask is base64 of zlib of COCO's compressed run lengths there.
-            text = base64.b64encode(zlib.compress(counts_of_mask(mask.view(np.uint8)))).decode('ascii')
+            text = text_of_counts(counts_of_mask(mask.view(np.uint8)))
             box = (x_min, y_min, x_max, y_max)
             tables['masks-rle'].append((image, class_id, width, height, *box, is_group, text))
 
