@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from hierseg.errors import AnnotationError, EvaluationError
+from hierseg.metrics.open_images import read_ground_truth
 from hierseg.store import Store
 
 WHOLE = (0, 1, 0, 1)
@@ -264,3 +266,29 @@ def test_repeated_image_labels_are_kept_once(split):
     store, summary = split.convert()
     assert [labels.tolist() for labels in store.verified(0)] == [[2], [1]]
     assert (summary.verified_positive, summary.verified_negative) == (1, 1)
+
+
+# Released tables and those that other tools write; -1 is of V4 to V7: nobody said that it is a group.
+GROUPS = {'0': False, '1': True, '0.0': False, '1.0': True, 'False': False, 'True': True, 'true': True, ' 1': True}
+GROUPS |= {'-1': False, '-1.0': False}
+
+
+@pytest.mark.parametrize(('text', 'is_group'), GROUPS.items())
+def test_converter_and_evaluator_accept_the_same_groups(split, text, is_group):
+    split.add_image('a')
+    split.add_box('a', '/m/car', LEFT, group_of=text)
+    split.labels = [('a', '/m/car', 'True')]
+    store, _ = split.convert()
+    truth = read_ground_truth(split.path('box'), split.path('label'), None, taxonomy=split.taxonomy).image(0)
+    assert store.instances(0).group_of.tolist() == truth.group_of.tolist() == [is_group]
+    assert store.verified(0)[0].tolist() == truth.verified.tolist() == [2]
+
+
+@pytest.mark.parametrize('text', ['2', '-2', '0.5', 'yes', '', '1_0'])
+def test_converter_and_evaluator_refuse_the_same_groups(split, text):
+    split.add_image('a')
+    split.add_box('a', '/m/car', LEFT, group_of=text)
+    with pytest.raises(AnnotationError, match=r'box\.csv, line 2: IsGroupOf is'):
+        split.convert()
+    with pytest.raises(EvaluationError, match=r'box\.csv, line 2: IsGroupOf is'):
+        read_ground_truth(split.path('box'), split.path('label'), None, taxonomy=split.taxonomy)
