@@ -206,5 +206,6 @@ def _deformable_attention_backward(
     inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
     with torch.enable_grad():
         output = _attend(inputs[0], shapes, inputs[1], inputs[2])
-    for target, found in zip((of_value, of_locations, of_weights), torch.autograd.grad(output, inputs, gradient), strict=True):
-        target.copy_(found)
+    found = torch.autograd.grad(output, inputs, gradient)
+    for target, part in zip((of_value, of_locations, of_weights), found, strict=True):
+        target.copy_(part)

@@ -248,7 +248,8 @@ def _overlaps(boxes: Tensor, others: Tensor, offset: int) -> Tensor:
     sides = []
     for low, high in ((0, 2), (1, 3)):
         side = torch.minimum(boxes[high, :, None], others[high])
-        sides.append(side.sub_(torch.maximum(boxes[low, :, None], others[low])).add_(offset).clamp_(min=0))
+        side -= torch.maximum(boxes[low, :, None], others[low])
+        sides.append((side.add_(offset) if offset else side).clamp_(min=0))
     inside = sides[0].mul_(sides[1])
     return inside.div_((other_areas + areas[:, None]).sub_(inside))
 
