@@ -8,8 +8,9 @@
 # Uses the active virtual environment, else makes .venv beside pyproject.toml; never changes another Python.
 # The second time it finds everything in place and takes well under a second. Settings, all optional:
 #   PYTHON=python3.12          the interpreter to make .venv from
-#   PIP_FIND_LINKS=DIR         where ready wheels lie: one of onedl-mmcv saves its build from source
-#   HIERSEG_CPU_ONLY=1         leave a GPU alone: CPU builds of torch and mmcv
+#   PIP_FIND_LINKS=DIR         where ready wheels lie, such as one of onedl-mmcv with compiled operators
+#   HIERSEG_COMPILE_OPS=1      compile mmcv's operators: 20 minutes on two cores, nvcc for a GPU; no need to
+#   HIERSEG_CPU_ONLY=1         leave a GPU alone: the CPU build of torch
 #   HIERSEG_SKIP_SETUP=1       install nothing: everything is there for $PYTHON (default: python)
 #   HIERSEG_CONSTRAINTS=FILE   other versions than the tested ones of constraints.txt, at your own risk
 

@@ -2,11 +2,11 @@
 
 Called by tools/setup.sh. What makes this more than one `pip install`:
 
-* mmcv is released as source and compiles its operators against the torch that is installed. Built in pip's
-  isolated environment, where torch is absent, it installs silently without them. So torch comes first, and
-  the build is not isolated, nor taken from or left in pip's cache.
-* The build takes long and fails late, so a ready wheel is preferred, and what the build needs is checked
-  before anything is downloaded.
+* mmcv is released as source. Built in pip's isolated environment, where torch is absent, it installs without its
+  compiled operators, in under a minute; hierseg.operators takes their place. A ready wheel with compiled ones is
+  preferred where pip finds one.
+* HIERSEG_COMPILE_OPS=1 compiles them against the torch that is installed. This takes long and fails late, so what it
+  needs is checked before anything is downloaded.
 * PyPI's torch for Linux carries CUDA, some gigabytes of it; without a GPU the CPU build is preferred.
 * mmcv names opencv-python, which needs libGL; a server without it gets the headless build.
 """
@@ -34,18 +34,22 @@ BUILT_WHEELS = ENVIRONMENT / 'hierseg-wheels'
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 HEARTBEAT_SECONDS = 120
 
-VERIFY_OPERATORS = """
+VERIFY_OPERATORS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import hierseg.operators
 import torch
 from mmcv.ops import nms, roi_align
+print('operators:', hierseg.operators.backend())
 for device in ['cpu'] + ['cuda'] * torch.cuda.is_available():
     boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 9.], [20., 20., 30., 30.]], device=device)
     _, keep = nms(boxes, torch.tensor([.9, .8, .7], device=device), 0.5)
     if keep.tolist() != [0, 2]:
-        raise SystemExit(f'nms on {device} kept {keep.tolist()}, not [0, 2]')
+        raise SystemExit(f'nms on {{device}} kept {{keep.tolist()}}, not [0, 2]')
     image = torch.full((1, 1, 8, 8), 3., device=device)
     pooled = roi_align(image, torch.tensor([[0., 1., 1., 5., 5.]], device=device), (2, 2))
     if not torch.allclose(pooled, torch.full_like(pooled, 3.)):
-        raise SystemExit(f'roi_align on {device} is wrong: {pooled.flatten().tolist()}')
+        raise SystemExit(f'roi_align on {{device}} is wrong: {{pooled.flatten().tolist()}}')
 """
 
 
@@ -143,6 +147,7 @@ WAYS_AROUND_CUDA_BUILD = """Any one of these helps:
   - install the CUDA toolkit{toolkit}, so that nvcc is found on PATH or under CUDA_HOME;
   - export PIP_FIND_LINKS=DIR, where DIR holds a wheel of onedl-mmcv for this Python, torch and GPU, made on a
     machine with nvcc: FORCE_CUDA=1 pip wheel --no-build-isolation --no-deps onedl-mmcv -w DIR{other_torch}
+  - unset HIERSEG_COMPILE_OPS to compute them with torch, on the GPU too;
   - export HIERSEG_CPU_ONLY=1 to run on the CPU."""
 
 
@@ -150,17 +155,17 @@ def check_build_tools(gpu: bool) -> None:
     """Raises :class:`SetupError` when building mmcv is bound to fail, before anything is downloaded for it."""
     if shutil.which(os.environ.get('CXX', 'g++')) is None:
         raise SetupError(
-            'pip finds no ready wheel of onedl-mmcv, and there is no C++ compiler to build it. Install one (Debian '
-            'and Ubuntu: apt install g++), or set PIP_FIND_LINKS to a folder with a wheel for this Python and torch.'
+            'HIERSEG_COMPILE_OPS is set, but there is no C++ compiler. Install one (Debian and Ubuntu: apt install '
+            'g++), set PIP_FIND_LINKS to a folder with a wheel for this Python and torch, or do without: unset it.'
         )
     if not (Path(sysconfig.get_path('include')) / 'Python.h').exists():
         raise SetupError(
-            'pip finds no ready wheel of onedl-mmcv, and building it needs the headers of Python, which are missing '
+            'HIERSEG_COMPILE_OPS is set, but the headers of Python are missing '
             f'for {sys.executable} (Debian and Ubuntu: apt install python3-dev).'
         )
     if gpu and cuda_compiler() is None:
         raise SetupError(
-            'there is a GPU, but neither a ready wheel of onedl-mmcv nor nvcc to build its CUDA operators. '
+            'HIERSEG_COMPILE_OPS is set and there is a GPU, but no nvcc to compile its CUDA operators. '
             + WAYS_AROUND_CUDA_BUILD.format(toolkit='', other_torch=';')
         )
 
@@ -219,8 +224,19 @@ def ensure_opencv() -> None:
 
 
 def operators_work() -> bool:
-    """Whether mmcv's compiled operators load beside this torch and compute, on the GPU too if torch sees one."""
+    """Whether mmcv's operators, compiled or not, compute beside this torch, on the GPU too if torch sees one."""
     return run([sys.executable, '-c', VERIFY_OPERATORS])
+
+
+def operators_are_compiled() -> bool:
+    """Whether the installed mmcv has compiled operators."""
+    package = Path(sysconfig.get_path('platlib')) / 'mmcv'
+    return any(package.glob('_ext.*'))
+
+
+def compiling_wanted() -> bool:
+    """Whether HIERSEG_COMPILE_OPS asks for compiled operators."""
+    return os.environ.get('HIERSEG_COMPILE_OPS', '0') == '1'
 
 
 def install_ready_mmcv() -> bool:
@@ -235,6 +251,28 @@ def install_ready_mmcv() -> bool:
     say(f'the ready wheel of mmcv does not work with this torch (details in {LOG})')
     pip('uninstall', '--yes', 'onedl-mmcv')
     return False
+
+
+def install_pure_mmcv() -> None:
+    """Installs mmcv without compiled operators: built in isolation from torch, it is Python alone."""
+    start = time.monotonic()
+    # Not from pip's cache, where a build with operators for another torch may lie.
+    source = ['--no-deps', '--no-cache-dir', '--force-reinstall', 'onedl-mmcv']
+    if not pip('install', '-c', str(constraints()), *source):
+        raise SetupError(f'installing mmcv failed. The end of {LOG}:\n{log_tail()}')
+    if not operators_work():
+        raise SetupError(f'the operators of mmcv do not work. The end of {LOG}:\n{log_tail()}')
+    say(f'mmcv: {time.monotonic() - start:.0f} s, its operators are computed without compiled ones')
+
+
+def report_torchvision() -> None:
+    """Says how to mend a torchvision that is there and cannot be imported: every training would end on it."""
+    if installed('torchvision') and (failure := import_failure('torchvision')):
+        raise SetupError(
+            f'torchvision {installed("torchvision")} is installed, but does not fit torch {installed("torch")} '
+            f'({failure}); MMEngine would end each run on it. hierseg does without: '
+            f'{sys.executable} -m pip uninstall torchvision. Or install the build that fits this torch.'
+        )
 
 
 def parallel_jobs() -> int:
@@ -277,6 +315,7 @@ def fingerprint(extras: str) -> dict[str, object]:
         'files': hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest(),
         'root': str(ROOT),
         'cpu_only': os.environ.get('HIERSEG_CPU_ONLY', '0') == '1',
+        'compile': compiling_wanted(),
         'extras': extras,
         'installed': {package: installed(package) for package in packages},
     }
@@ -290,19 +329,30 @@ def in_place(test: bool) -> bool:
     return recorded in [fingerprint(extras) for extras in (['test'] if test else ['test', ''])]
 
 
+def install_mmcv(gpu: bool) -> None:
+    """Installs mmcv, compiled where a wheel is ready or HIERSEG_COMPILE_OPS asks for it."""
+    there = installed('onedl-mmcv') and (operators_are_compiled() or not compiling_wanted()) and operators_work()
+    if there or install_ready_mmcv():
+        return
+    if compiling_wanted():
+        build_mmcv(gpu)
+    else:
+        install_pure_mmcv()
+
+
 def set_up(*, test: bool) -> None:
     """Installs everything that is missing."""
     say(f'installing into {ENVIRONMENT}; the log is {LOG}')
     LOG.write_text('')
     gpu = gpu_wanted()
-    install('pip and build tools', 'pip>=23.1', 'setuptools', 'wheel', 'ninja')
-    if installed('onedl-mmcv') is None and found_by_pip('onedl-mmcv', '--only-binary', 'onedl-mmcv') is None:
+    install('pip and build tools', 'pip>=23.1', 'setuptools', 'wheel', *['ninja'] * compiling_wanted())
+    if compiling_wanted() and found_by_pip('onedl-mmcv', '--only-binary', 'onedl-mmcv') is None:
         check_build_tools(gpu)
     install_torch(gpu)
     install('mmengine and mmdet', 'onedl-mmengine', 'onedl-mmdetection', 'opencv-python')
     ensure_opencv()
-    if not (installed('onedl-mmcv') and operators_work()) and not install_ready_mmcv():
-        build_mmcv(gpu)
+    report_torchvision()
+    install_mmcv(gpu)
     extras = 'test' if test else ''
     # mmcv is there; should its version not fit, pip must not build it the wrong way.
     never_build = ['--no-build-isolation', '--only-binary', 'onedl-mmcv']
@@ -316,6 +366,7 @@ def main() -> None:
     parser.add_argument('--test', action='store_true', help='install the test tools too')
     arguments = parser.parse_args()
     os.environ.update(PIP_DISABLE_PIP_VERSION_CHECK='1', PIP_NO_INPUT='1')
+    os.environ.pop('PIP_NO_BUILD_ISOLATION', None)  # it would compile mmcv; where it is wanted, it is said
     try:
         if sys.prefix == sys.base_prefix:
             raise SetupError(f'{sys.executable} is not in a virtual environment. Run tools/setup.sh, which makes one.')

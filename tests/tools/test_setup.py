@@ -28,7 +28,8 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, 'LOG', tmp_path / 'setup.log')
     monkeypatch.setattr(module, 'STAMP', tmp_path / 'setup.json')
     monkeypatch.setattr(module, 'BUILT_WHEELS', tmp_path / 'wheels')
-    for name in ('HIERSEG_CPU_ONLY', 'HIERSEG_CONSTRAINTS', 'CUDA_HOME', 'CUDA_PATH', 'CXX', 'MAX_JOBS'):
+    settings = ('HIERSEG_CPU_ONLY', 'HIERSEG_CONSTRAINTS', 'HIERSEG_COMPILE_OPS')
+    for name in (*settings, 'CUDA_HOME', 'CUDA_PATH', 'CXX', 'MAX_JOBS'):
         monkeypatch.delenv(name, raising=False)
     return module
 
@@ -129,9 +130,9 @@ class TestGpu:
         executable(path / 'g++', '')
         monkeypatch.setattr(setup, 'cuda_compiler', lambda: None)
         setup.check_build_tools(False)
-        with pytest.raises(setup.SetupError, match='nor nvcc') as caught:
+        with pytest.raises(setup.SetupError, match='no nvcc') as caught:
             setup.check_build_tools(True)
-        for way in ('install the CUDA toolkit', 'PIP_FIND_LINKS', 'HIERSEG_CPU_ONLY=1'):
+        for way in ('install the CUDA toolkit', 'PIP_FIND_LINKS', 'unset HIERSEG_COMPILE_OPS', 'HIERSEG_CPU_ONLY=1'):
             assert way in str(caught.value)
 
     def test_takes_the_nvcc_of_cuda_home_before_that_of_path(
@@ -200,9 +201,23 @@ class TestOrder:
         assert pip.commands[-1].endswith(f'--editable {setup.ROOT}')
 
     @pytest.mark.parametrize('failing', ['--only-binary onedl-mmcv onedl-mmcv', 'roi_align'])
-    def test_no_wheel_or_one_that_does_not_work_leads_to_a_build(
+    def test_no_wheel_or_one_that_does_not_work_leads_to_mmcv_without_compiled_operators(
         self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch, failing: str
     ) -> None:
+        monkeypatch.setenv('CXX', 'no-such-compiler')
+        pip = Pip(setup, monkeypatch, fails=(failing,))
+        setup.set_up(test=False)
+        pure = pip.commands[pip.position('--force-reinstall onedl-mmcv')]
+        # Beside torch it would compile, and from pip's cache it might come compiled for another torch.
+        assert '--no-build-isolation' not in pure
+        assert '--no-cache-dir' in pure
+        assert not any('-m pip wheel ' in command for command in pip.commands)
+
+    @pytest.mark.parametrize('failing', ['--only-binary onedl-mmcv onedl-mmcv', 'roi_align'])
+    def test_where_it_is_asked_for_they_lead_to_a_build(
+        self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch, failing: str
+    ) -> None:
+        monkeypatch.setenv('HIERSEG_COMPILE_OPS', '1')
         pip = Pip(setup, monkeypatch, fails=(failing,))
         setup.set_up(test=True)
         build = pip.commands[pip.position('-m pip wheel ')]
@@ -215,6 +230,7 @@ class TestOrder:
     def test_operators_that_do_not_work_after_the_build_are_an_error(
         self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv('HIERSEG_COMPILE_OPS', '1')
         Pip(setup, monkeypatch, fails=('roi_align', 'roi_align'))
         with pytest.raises(setup.SetupError, match='operators do not work'):
             setup.set_up(test=False)
@@ -226,6 +242,16 @@ class TestOrder:
         Pip(setup, monkeypatch, fails=('onedl-mmengine',))
         monkeypatch.setattr(setup, 'log_tail', lambda: 'No space left on device')
         with pytest.raises(setup.SetupError, match='No space left on device'):
+            setup.set_up(test=False)
+
+    def test_a_torchvision_for_another_torch_is_reported_with_the_mend(
+        self, setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Pip(setup, monkeypatch, fails=())
+        monkeypatch.setattr(setup, 'installed', lambda package: '0.29.1' if package == 'torchvision' else None)
+        failure = 'RuntimeError: operator torchvision::nms does not exist'
+        monkeypatch.setattr(setup, 'import_failure', lambda module: failure if module == 'torchvision' else '')
+        with pytest.raises(setup.SetupError, match=r'nms does not exist.* pip uninstall torchvision'):
             setup.set_up(test=False)
 
 

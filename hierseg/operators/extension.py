@@ -1,0 +1,211 @@
+"""Functions of the module ``mmcv._ext``, in the signatures that mmcv calls, over a backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hierseg.operators import plain
+from hierseg.operators.plain import RoiAlign
+
+BACKEND_VARIABLE = 'HIERSEG_OPERATORS'
+NEEDED_BY = {
+    'deform_conv': 'RepPoints, VFNet, TOOD, FoveaBox, CentripetalNet, Cascade RPN, Guided Anchoring and any `dcn`',
+    'modulated_deform_conv': 'DCNv2, DyHead and ATSS with VLFusion',
+    'masked_im2col': 'Guided Anchoring',
+    'nms_match': 'PISA',
+    'line_nms': 'CLRNet',
+    'carafe': 'CARAFE',
+    'roi_pool': 'RoIPool',
+    'sync_bn': "mmcv's synchronised batch normalisation; torch's is `SyncBN`",
+}
+"""Detectors that need an operator which has no form here, by the beginning of its name."""
+
+
+class OperatorError(RuntimeError):
+    """An operator of mmcv that only a compiled mmcv has."""
+
+    def __init__(self, name: str, what: str = '') -> None:
+        users = next((users for prefix, users in NEEDED_BY.items() if name.startswith(prefix)), None)
+        super().__init__(
+            f"mmcv's operator {name}{what} is not here, since mmcv was installed without compiled operators"
+            + (f'; it is needed by {users}' if users else '')
+            + '. For a compiled mmcv: pip install --force-reinstall --no-deps --no-build-isolation onedl-mmcv, after '
+            'torch, with a C++ compiler (and nvcc for CUDA).'
+        )
+
+
+class Backend(NamedTuple):
+    """A way to compute what has more than one.
+
+    Attributes:
+        name: ``torchvision`` or ``torch``.
+        reason: The fault of torchvision where it is not taken; empty otherwise.
+        roi_align_forward: As of :mod:`hierseg.operators.plain`.
+        roi_align_backward: Likewise.
+        nms: Likewise.
+    """
+
+    name: str
+    reason: str
+    roi_align_forward: Callable[[Tensor, Tensor, RoiAlign], Tensor]
+    roi_align_backward: Callable[[Tensor, Tensor, torch.Size, RoiAlign], Tensor]
+    nms: Callable[[Tensor, Tensor, float, int], Tensor]
+
+
+@lru_cache(maxsize=1)
+def choose_backend() -> Backend:
+    """The backend of this process, logged once.
+
+    Raises:
+        RuntimeError: If the environment insists on a backend that is unknown or does not work.
+    """
+    wanted = os.environ.get(BACKEND_VARIABLE, '')
+    if wanted not in ('', 'torch', 'torchvision'):
+        raise RuntimeError(f'{BACKEND_VARIABLE} is {wanted!r}; it may be torch or torchvision')
+    chosen = _plain('') if wanted == 'torch' else _torchvision()
+    if wanted and chosen.name != wanted:
+        raise RuntimeError(f'{BACKEND_VARIABLE} asks for torchvision, which does not work here: {chosen.reason}')
+    logging.getLogger('hierseg').info('mmcv has no compiled operators; they are computed by %s', chosen.name)
+    return chosen
+
+
+def _plain(reason: str) -> Backend:
+    return Backend('torch', reason, plain.roi_align_forward, plain.roi_align_backward, plain.nms)
+
+
+def _torchvision() -> Backend:
+    """Torchvision's operators if they import and work, else those in plain torch with the reason."""
+    try:
+        import torchvision  # noqa: F401
+
+        ops = torch.ops.torchvision
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        ops.nms(box, torch.ones(1), 0.5)
+        ops.roi_align(torch.ones(1, 1, 2, 2), torch.cat([torch.zeros(1, 1), box], dim=1), 1.0, 1, 1, 0, True)
+    except Exception as error:  # a build for another torch raises RuntimeError, a lost library OSError
+        return _plain(f'{type(error).__name__}: {error}')
+
+    def roi_align_forward(features: Tensor, rois: Tensor, settings: RoiAlign) -> Tensor:
+        return ops.roi_align(  # type: ignore[no-any-return]
+            features, rois.to(features.dtype), settings.spatial_scale, settings.height, settings.width,
+            settings.sampling_ratio, settings.aligned,
+        )  # fmt: skip
+
+    def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settings: RoiAlign) -> Tensor:
+        return ops._roi_align_backward(  # type: ignore[no-any-return]
+            gradient, rois.to(gradient.dtype), settings.spatial_scale, settings.height, settings.width, *shape,
+            settings.sampling_ratio, settings.aligned,
+        )  # fmt: skip
+
+    def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+        if offset:  # torchvision has none
+            return plain.nms(boxes, scores, iou_threshold, offset)
+        # By rank, so that ties are ordered as by mmcv, and with its threshold in single precision.
+        order = scores.sort(0, True)[1]
+        ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
+        threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
+        return order[ops.nms(boxes[order], ranks, threshold)]
+
+    return Backend('torchvision', '', roi_align_forward, roi_align_backward, nms)
+
+
+def operators() -> dict[str, Any]:
+    """Functions of the module by name."""
+    backend = choose_backend()
+
+    def roi_align_forward(
+        features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *, aligned_height: int,
+        aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool,
+    ) -> None:  # fmt: skip
+        if pool_mode != 1:
+            raise OperatorError('roi_align_forward', ' with maxima')
+        settings = RoiAlign(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+        output.copy_(backend.roi_align_forward(features, rois, settings))
+
+    def roi_align_backward(
+        gradient: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, of_features: Tensor, *, aligned_height: int,
+        aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool,
+    ) -> None:  # fmt: skip
+        settings = RoiAlign(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+        of_features.copy_(backend.roi_align_backward(gradient, rois, of_features.shape, settings))
+
+    def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
+        return backend.nms(boxes, scores, iou_threshold, offset)
+
+    return {
+        'roi_align_forward': roi_align_forward,
+        'roi_align_backward': roi_align_backward,
+        'nms': nms,
+        'softnms': _soft_nms,
+        'sigmoid_focal_loss_forward': _focal_forward,
+        'sigmoid_focal_loss_backward': _focal_backward,
+        'ms_deform_attn_forward': _deformable_attention_forward,
+        'ms_deform_attn_backward': _deformable_attention_backward,
+        # For the report on the environment that MMEngine logs.
+        'get_compiler_version': lambda: f'none: operators by {backend.name}',
+        'get_compiling_cuda_version': lambda: 'none',
+    }
+
+
+def missing(name: str) -> Callable[..., Any]:
+    """A function that says what is missing when it is called; mmcv looks up the names of all its operators.
+
+    Raises:
+        AttributeError: If the name is one of Python's own.
+    """
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise OperatorError(name)
+
+    return refuse
+
+
+def _soft_nms(boxes: Tensor, scores: Tensor, detections: Tensor, **settings: Any) -> Tensor:
+    found, picked = plain.soft_nms(boxes, scores, **settings)
+    detections[: len(found)] = found
+    return picked
+
+
+def _focal_forward(
+    scores: Tensor, labels: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
+) -> None:
+    output.copy_(plain.sigmoid_focal_loss_forward(scores, labels, weight, gamma, alpha))
+
+
+def _focal_backward(
+    scores: Tensor, labels: Tensor, weight: Tensor, gradient: Tensor, *, gamma: float, alpha: float
+) -> None:
+    gradient.copy_(plain.sigmoid_focal_loss_backward(scores, labels, weight, gamma, alpha))
+
+
+def _attend(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)  # type: ignore[no-any-return]
+
+
+def _deformable_attention_forward(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor, *, im2col_step: int
+) -> Tensor:
+    return _attend(value, shapes, locations, weights)
+
+
+def _deformable_attention_backward(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor, gradient: Tensor,
+    of_value: Tensor, of_locations: Tensor, of_weights: Tensor, *, im2col_step: int,
+) -> None:  # fmt: skip
+    inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
+    with torch.enable_grad():
+        output = _attend(inputs[0], shapes, inputs[1], inputs[2])
+    found = torch.autograd.grad(output, inputs, gradient)
+    for target, part in zip((of_value, of_locations, of_weights), found, strict=True):
+        target.copy_(part)
