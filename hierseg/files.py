@@ -1,7 +1,4 @@
-"""Files that are whole or not there, whenever a process is killed.
-
-What a measurement was taken with: the machine's kind and the versions of the packages.
-"""
+"""Files that are whole or not there, whenever a process is killed, and the machine that a measurement was taken on."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hierseg.errors import HiersegError
+from hierseg.operators import backend
 
 
 @contextmanager
@@ -70,7 +68,7 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, load, Python, and versions of the packages.
+    """Processor, cores that this process may use, memory, load, Python, versions of packages, and mmcv's operators.
 
     Load is the mean number of processes that ran or waited in the last minute. Packages that are not installed are left
     out, and nothing tells one machine from another of its kind.
@@ -88,6 +86,7 @@ def describe_machine() -> dict[str, Any]:
         'load': round(os.getloadavg()[0], 1),
         'python': platform.python_version(),
         'versions': versions,
+        'operators': backend(),
     }
 
 
