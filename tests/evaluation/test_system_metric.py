@@ -19,6 +19,7 @@ from hierseg.evaluation import (
     evaluate_system,
 )
 from hierseg.evaluation.predictions import read_predictions
+from hierseg.functional import Relations
 from hierseg.models.decision import Decision
 from hierseg.models.two_layer_ensemble import LayerInstances, merge_layers
 from hierseg.store import Store
@@ -119,7 +120,10 @@ def test_a_submission_names_what_the_model_and_the_ensemble_name(store, tmp_path
     layer0 = LayerInstances(np.array([ANIMAL]), np.array([0.9]), mask)
     layer1 = LayerInstances(np.array([BEAR, TEDDY]), np.array([0.8, 0.5]), mask.repeat(2, 1, 1))
     assert (
-        Decision(arrays)(scores).tolist() == merge_layers(layer0, layer1, arrays).labels.tolist() == [named] == [TEDDY]
+        Decision(Relations.of(arrays))(scores).tolist()
+        == merge_layers(layer0, layer1, arrays).labels.tolist()
+        == [named]
+        == [TEDDY]
     )
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from taxonomies import lowest_common_ancestors
 
 from hierseg.synthetic.options import default_taxonomy
 from hierseg.synthetic.scenes import (
@@ -127,7 +128,7 @@ def relation(first: int, second: int) -> str:
         return 'siblings'
     if first in TAXONOMY.parents[second] or second in TAXONOMY.parents[first]:
         return 'parent and child'
-    return 'relatives' if TAXONOMY.lowest_common_ancestors(first, second) else 'strangers'
+    return 'relatives' if lowest_common_ancestors(TAXONOMY, first, second) else 'strangers'
 
 
 def test_relatives_look_more_alike_than_strangers(class_means: dict[int, npt.NDArray[np.float64]]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
+from hierseg.functional import Relations
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.naming import named_classes
@@ -60,7 +61,7 @@ def test_equals_the_rule_on_tensors(taxonomy: Taxonomy, seed: int, threshold: fl
     leaves = generator.integers(0, 8, (20, taxonomy.num_classes)) * (generator.random((20, taxonomy.num_classes)) < 0.4)
     leaves[:, 0] += leaves.sum(axis=1) == 0
     scores = (leaves[:, :, None] * arrays.ancestor_mask).max(axis=1).astype(np.float32) / 8
-    decision = Decision(arrays, threshold=threshold)
+    decision = Decision(Relations.of(arrays), threshold=threshold)
     expected = decision(torch.from_numpy(scores)).tolist()
     assert named_classes(scores, arrays, threshold=threshold).tolist() == expected
 

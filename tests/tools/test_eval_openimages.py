@@ -51,7 +51,7 @@ def test_user_errors_are_one_line(arguments, tmp_path):
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1
-    assert f"{predictions}, line 3: class 'boat' is not in the hierarchy" in done.stderr
+    assert f"{predictions}, line 3: class 'boat' is not in the taxonomy of" in done.stderr
 
 
 def test_help():
