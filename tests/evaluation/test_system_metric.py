@@ -119,12 +119,9 @@ def test_a_submission_names_what_the_model_and_the_ensemble_name(store, tmp_path
     mask = torch.ones(1, 8, 8, dtype=torch.bool)
     layer0 = LayerInstances(np.array([ANIMAL]), np.array([0.9]), mask)
     layer1 = LayerInstances(np.array([BEAR, TEDDY]), np.array([0.8, 0.5]), mask.repeat(2, 1, 1))
-    assert (
-        Decision(Relations.of(arrays))(scores).tolist()
-        == merge_layers(layer0, layer1, arrays).labels.tolist()
-        == [named]
-        == [TEDDY]
-    )
+    of_model = Decision(Relations.of(arrays))(scores).tolist()
+    of_ensemble = merge_layers(layer0, layer1, arrays).labels.tolist()
+    assert of_model == of_ensemble == [named] == [TEDDY]
 
 
 def test_a_class_claimed_twice_of_one_mask_has_the_better_score(store, tmp_path):
