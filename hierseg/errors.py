@@ -1,4 +1,4 @@
-"""What goes wrong with a user's input, said so that it can be put right.
+"""Faults of a user's input, said so that it can be put right.
 
 Every error names what was wrong, where (file, line, image, class) and what would be right. A caller
 that wants to catch all of them catches :class:`HiersegError`.

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hierseg.converters.open_images_masks import Folder, ImageConverter, MaskZips, Problem, Trouble, ZipIndex, find_zips
-from hierseg.converters.open_images_progress import WorkFolder, describe, part_path, write_store
+from hierseg.converters.open_images_progress import WorkFolder, describe_task, part_path, write_store
 from hierseg.converters.open_images_tables import TableReader, batches_of, masks_are_files, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError
@@ -232,7 +232,7 @@ def convert_open_images(
         with worker_pool(min(workers, len(archives)), scheduler) as pool:
             zips = ZipIndex.build(archives, pool)
     batch_size, piece_size = IMAGES_PER_BATCH, IMAGES_PER_TASK
-    begun = describe(
+    begun = describe_task(
         files,
         taxonomy,
         options,

@@ -31,7 +31,7 @@ FORMAT, VERSION = 'hierseg-conversion', 1
 BLOCK_BYTES = 1 << 24
 
 
-def describe(
+def describe_task(
     files: OpenImagesFiles,
     taxonomy: Taxonomy,
     options: ConversionOptions,
@@ -86,7 +86,7 @@ class WorkFolder:
 
     Args:
         out: The output; the folder is hidden beside it.
-        begun: What :func:`describe` says.
+        begun: What :func:`describe_task` says.
         overwrite: Start anew, if what is there was begun with something else.
 
     Raises:

@@ -148,7 +148,7 @@ def _boxes(chunk: Chunk, coordinates: Sequence[str]) -> dict[str, Any]:
 
 
 def masks_are_files(path: Path) -> bool:
-    """Whether a mask table names PNG files; otherwise it holds encoded masks.
+    """True where a mask table names PNG files; otherwise it holds encoded masks.
 
     Raises:
         AnnotationError: If it has the columns of neither form.

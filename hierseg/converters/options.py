@@ -47,7 +47,7 @@ class OpenImagesFiles:
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What to do about imperfect input.
+    """Treatment of imperfect input.
 
     Attributes:
         skip_unknown_classes: Leave out rows of classes that the taxonomy does not have.
@@ -64,7 +64,7 @@ class ConversionOptions:
     box_tolerance: float = BOX_TOLERANCE
 
     def tolerates(self, trouble: Trouble) -> bool:
-        """Whether it goes into the summary instead of ending the conversion."""
+        """True where it goes into the summary instead of ending the conversion."""
         if trouble is Trouble.MASK_EMPTY:
             return True
         return not self.strict if trouble is Trouble.MASK_MISSING else self.skip_broken

@@ -27,6 +27,7 @@ import pyarrow.csv
 from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPolicy, disk_faults
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
 from hierseg.files import write_atomically
+from hierseg.formats.csv_tables import read_chunks
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.draft import AnyPath, parse_class_list, read_text
 
@@ -102,27 +103,21 @@ def image_ids(tables: Iterable[Path], *, classes: Collection[str] | None) -> lis
     """Finds the images, ascending, that tables name in rows of some classes, or in all rows without classes."""
     found: set[str] = set()
     for path in tables:
-        for ids, labels in _blocks(path):
-            chosen = ids if classes is None else ids.filter(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
-            found.update(pc.unique(chosen).to_pylist())
+        try:
+            for chunk in read_chunks(path, ['ImageID', 'LabelName']):
+                ids, labels = chunk.texts['ImageID'], chunk.texts['LabelName']
+                chosen = (
+                    ids if classes is None else ids.filter(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
+                )
+                found.update(pc.unique(chosen).to_pylist())
+        except AnnotationError as error:
+            why, fix = f'cannot be read as a table ({error})', 'Remove it, and it is fetched again.'
+            raise AnnotationError(why, where=str(path), fix=fix) from None
         if odd := [image_id for image_id in found if not re.fullmatch('[0-9a-f]{16}', image_id)]:
             # It would become a path and an address.
             why = f'image {odd[0]!r} is not named by 16 hex digits'
             raise AnnotationError(why, where=str(path), fix='Give the official file.')
     return sorted(found)
-
-
-def _blocks(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Reads the columns ImageID and LabelName of a CSV file, a block at a time."""
-    columns = {'ImageID': pa.string(), 'LabelName': pa.string()}
-    options = pa.csv.ConvertOptions(include_columns=list(columns), column_types=columns)
-    try:
-        with pa.csv.open_csv(path, pa.csv.ReadOptions(block_size=1 << 24), convert_options=options) as reader:
-            for batch in reader:
-                yield batch['ImageID'], batch['LabelName']
-    except (OSError, pa.ArrowException) as error:
-        why, fix = f'cannot be read as a table ({error})', 'Remove it, and it is fetched again.'
-        raise AnnotationError(why, where=str(path), fix=fix) from None
 
 
 def sample(ids: Sequence[str], count: int, *, seed: int) -> list[str]:

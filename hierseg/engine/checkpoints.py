@@ -155,7 +155,7 @@ def require_all(fits: Sequence[TensorFit], *, where: str) -> None:
         )
 
 
-def summary(fits: Sequence[TensorFit], *, parts: Sequence[str] = ()) -> str:
+def fit_summary(fits: Sequence[TensorFit], *, parts: Sequence[str] = ()) -> str:
     """A line for each module, and one for each tensor of the model that keeps its initial value."""
     own = [fit for fit in fits if fit.name]
     total, taken = Counter(_module(fit.name, parts) for fit in own), Counter[str]()
@@ -299,7 +299,7 @@ class LoadFromHook(Hook):
             table = Path(runner.log_dir) / TABLE
             if is_main_process():
                 write_atomically(as_csv(fits).encode(), table)
-            runner.logger.info(f'load_from {runner._load_from}: {summary(fits, parts=parts)}\nall of them: {table}')
+            runner.logger.info(f'load_from {runner._load_from}: {fit_summary(fits, parts=parts)}\nall of them: {table}')
         checkpoint['state_dict'] = fitted(own, weights, fits)
 
 

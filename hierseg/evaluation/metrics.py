@@ -96,7 +96,7 @@ class StoreMetric(BaseMetric):
 
 @dataclass(frozen=True)
 class _Record:
-    """What a rank hands over of one image: small arrays, and where its submission rows are."""
+    """Record of one image that ranks exchange: small arrays, and the place of its submission rows."""
 
     matches: ImageMatches
     span: Span | None

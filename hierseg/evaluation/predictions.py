@@ -224,7 +224,7 @@ def _measured(masks: list[bytes], image: ImageRow, what: str) -> Measures:
 
 
 def _extent(image: ImageRow) -> npt.NDArray[np.float64]:
-    """What boxes in pixels are divided by."""
+    """Divisor of boxes in pixels: width, height, width, height."""
     return np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
 
 

@@ -49,7 +49,7 @@ HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
 
 @dataclass(frozen=True, eq=False)
 class ImageMeasures:
-    """What matching leaves of one image, for every kind of measure.
+    """Records that matching leaves of one image, for every kind of measure.
 
     Attributes:
         matches: By the Open Images protocol and every criterion of ``CRITERIA``.

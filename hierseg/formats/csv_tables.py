@@ -75,11 +75,11 @@ class Chunk:
         return wrong
 
     def fault_of(self, row: int) -> str:
-        """What is wrong with a row, in words."""
+        """Fault of a row, in words."""
         return next(what(row) for wrong, what, _ in self.faults if wrong[row])
 
     def fault(self, row: int) -> HiersegError:
-        """What is wrong with a row: with the file, the line and, if it has one, the image."""
+        """Fault of a row as an error: with the file, the line and, if it has one, the image."""
         fix = next(fix for wrong, _, fix in self.faults if wrong[row])
         image_id = self.texts['ImageID'][row].as_py() if 'ImageID' in self.texts else ''
         fix = ' '.join(text for text in (fix, f'The row is of image {image_id}.' if image_id else '') if text)

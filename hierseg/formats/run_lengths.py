@@ -89,7 +89,7 @@ def check_counts(counts: bytes, height: int, width: int) -> int:
 
 
 def fault_of_counts(counts: bytes, height: int, width: int) -> str:
-    """What is wrong with compressed counts, in words; empty if nothing is."""
+    """Fault of compressed counts, in words; empty if there is none."""
     try:
         check_counts(counts, height, width)
     except MalformedMaskError as error:

@@ -1,4 +1,4 @@
-"""How sure a result is: intervals by bootstrap over images, whose objects are not independent.
+"""Uncertainty of results: intervals by bootstrap over images, whose objects are not independent.
 
 One :class:`Resampling` serves all systems that were run on the same images. What they score is then subtracted resample
 by resample, and the :func:`interval` of the difference is far surer than those of the two.

@@ -56,7 +56,7 @@ _NOTHING = -1  # what pycocotools says where there is no ground truth
 
 @dataclass(frozen=True, eq=False)
 class ClassCocoMatches:
-    """What pycocotools makes of one class on one image.
+    """Matches by pycocotools of one class on one image.
 
     Attributes:
         label: The class.
@@ -75,7 +75,7 @@ class ClassCocoMatches:
 
 @dataclass(frozen=True, eq=False)
 class ImageCocoMatches:
-    """What pycocotools makes of one image.
+    """Matches by pycocotools of one image.
 
     Attributes:
         image_id: Decides the order of equal scores.

@@ -207,7 +207,7 @@ def _uncounted(ground_truth: ImageGroundTruth, boxes: FloatArray, within: ScoreA
 def _wrong(
     labels: IntArray, names: IntArray, compatible: BoolArray, overlaps: ScoreArray, arrays: TaxonomyArrays
 ) -> tuple[tuple[ErrorKind, BoolArray], ...]:
-    """What is wrong with detections that took nothing: kinds in their order and (D, I) on which objects they show."""
+    """Faults of detections that took nothing: kinds in their order and (D, I) on which objects they show."""
     lies_on = overlaps >= OVERLAP_THRESHOLD
     parents = (arrays.up_steps == 1).astype(np.float32)
     share_a_parent = parents[names] @ parents[labels].T > 0.5

@@ -1,29 +1,9 @@
-"""Which class is called which: counts of (true class, name) on localised pairs, and of missed objects.
+"""Names of found objects, on localised pairs: how right and how deep they are, and which classes are confused.
 
-Counts are of annotations as they are. A coarse label has a row of its own, and a name below it, such as Man for what
-was annotated as Person, is unknown rather than wrong; at the depth of the coarse label both are one class.
+Annotations count as they are. A coarse label has a row of its own in the confusion, and a name below it, such as Man for
+what was annotated as Person, is unknown rather than wrong; at the depth of the coarse label both are one class.
 
-Shape letters: K cells that are not empty, P pairs, C classes.
-
-How right and how deep the names of localised pairs are, by the threshold at which a system goes deeper.
-
-Shape letters: P pairs, C classes, T thresholds.
-
-Everything about the names of localised pairs in one record: whether, how far and how deep they are right.
-
-Three kinds of pairs, because objects may be annotated coarsely (a Person who is a Man):
-
-- *known*: the name is right or wrong for all that is known; see :meth:`LocalisedPairs.judged`. Most numbers are means
-  over these.
-- *settled*: the object can be nothing but its class and what is above it, because that is a leaf or because everything
-  else was verified as absent. Which pairs are settled does not depend on what is named.
-- all.
-
-Ancestors of a class are always those by every path, the class itself included and the virtual root left out. Two
-classes have many common ancestors in a DAG; the lowest is the one of
-:attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`, of several the one that says most.
-
-Shape letters: P pairs, N detections, C classes.
+Shape letters: K cells that are not empty, P pairs, C classes, T thresholds, N images.
 """
 
 from __future__ import annotations
@@ -44,7 +24,7 @@ from hierseg.taxonomy import TaxonomyArrays
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How good the names are, on the pairs whose name is known to be right or wrong; nan where there is none.
+    """Quality of the names, on the pairs whose name is known to be right or wrong; nan where there is none.
 
     Attributes:
         correctness: Part of the names that are the true class or an ancestor of it.
@@ -121,7 +101,7 @@ def information(arrays: TaxonomyArrays) -> FloatArray:
 
 
 def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays) -> tuple[FloatArray, FloatArray]:
-    """What the lowest common ancestor of name and true class says, as a part of what each of them says.
+    """Information of the lowest common ancestor of name and true class, as a part of that of each of them.
 
     It is the one of :attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`; the virtual root says nothing.
     The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
@@ -372,7 +352,7 @@ def distances_at(class_scores: ScoreArray, labels: IntArray, arrays: TaxonomyArr
 
 
 def consistent_paths(class_scores: ScoreArray, named: IntArray, arrays: TaxonomyArrays) -> BoolArray:
-    """Which names come with a consistent path.
+    """Names that come with a consistent path.
 
     That is one from a root class down to the name, by any parents, on which the detection claims every class and no
     parent is less probable than its child. A model whose probabilities are sums over outcomes has no others; of a

@@ -1,20 +1,11 @@
-"""The Open Images evaluation of a submission file, from official files to the result.
+"""The Open Images evaluation of a submission file, from the official files to the result.
 
-A submission as Arrow rows, block after block, and detections made of such rows.
+Rows are joined and expanded as rules 1 and 2 of the protocol say; image ids are text, whatever they look like. A
+submission of any size and order is read once, in blocks, and split by image on disk: each block is sorted by part and
+written as record batches. A part is then some images, their ground truth and its batches, enough for a process that knows
+nothing else. Rows stay small until their masks are decoded.
 
-Rows are small until their masks are decoded: so they are what is kept of a submission, and what goes to worker
-processes. Shape letters: F images of the ground truth, D detections.
-
-A submission of any size and order, split by image on disk and matched part by part, in several processes.
-
-The submission is read once, in blocks; each block is sorted by part and written as record batches, one for each part
-that it touches. A part is then some images, their ground truth and its batches, wherever in the file they came from:
-enough for a process that knows nothing else, and a bounded amount of it.
-
-The official Open Images evaluation files, read into arrays that yield one image at a time.
-
-Rows are joined and expanded as rules 1 and 2 of the protocol say. Image ids are text, whatever they look
-like. Shape letters: F images, I objects, D detections, V verified labels.
+Shape letters: F images of the ground truth, I objects, D detections, V verified labels.
 """
 
 from __future__ import annotations
@@ -272,7 +263,7 @@ Matcher = Callable[..., list[ImageMatches]]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ImagePart:
     """Some images of a submission, complete in itself.
 
     Attributes:
@@ -325,7 +316,7 @@ def split_by_image(
     predictions: str | os.PathLike[str],
     iou_type: IouType,
     folder: str | os.PathLike[str],
-) -> list[Part]:
+) -> list[ImagePart]:
     """Writes the rows of a submission into a file, from which each part reads its own.
 
     Args:
@@ -347,7 +338,7 @@ def split_by_image(
                 batches[part].append(count)
                 count += 1
     return [
-        Part(ground_truth.images(begin, end), begin, rows, batches[part], Path(predictions))
+        ImagePart(ground_truth.images(begin, end), begin, rows, batches[part], Path(predictions))
         for part, (begin, end) in enumerate(pairwise(bounds.tolist()))
     ]
 
@@ -365,8 +356,10 @@ def _by_part(block: pa.RecordBatch, bounds: IntArray) -> Iterator[tuple[int, pa.
 
 
 @contextmanager
-def part_matcher(match: Matcher, *, workers: int) -> Iterator[Callable[[Iterable[Part]], Iterator[list[ImageMatches]]]]:
-    """What matches parts, in this process or in several, and yields the results in the order of the parts.
+def part_matcher(
+    match: Matcher, *, workers: int
+) -> Iterator[Callable[[Iterable[ImagePart]], Iterator[list[ImageMatches]]]]:
+    """Function that matches parts, in this process or in several, and yields the results in the order of the parts.
 
     Args:
         match: ``match_images`` with its options.
@@ -401,7 +394,7 @@ def _start_worker(match: Matcher) -> None:
     _worker['match'] = match
 
 
-def _match_part(part: Part) -> list[ImageMatches]:
+def _match_part(part: ImagePart) -> list[ImageMatches]:
     return part.match(_worker['match'])
 
 
@@ -459,7 +452,7 @@ class GroundTruthTable:
         )
 
     def evaluatable(self, images: IntArray, labels: IntArray) -> BoolArray:
-        """Whether rule 3 keeps detections of the given labels on the given images, (D,) int64 each.
+        """True where rule 3 keeps detections of the given labels on the given images, (D,) int64 each.
 
         It does if the class has an object on the image or was verified there, as present or absent.
         """
@@ -468,7 +461,7 @@ class GroundTruthTable:
         return _are_among(images, labels, known_images, np.concatenate([self.objects.labels, self.verified]))
 
     def have_box_only(self, images: IntArray, labels: IntArray) -> BoolArray:
-        """Whether an object of the label on the image has a box alone; (D,) int64 images and labels."""
+        """True where an object of the label on the image has a box alone; (D,) int64 images and labels."""
         box_only = self.mask_areas == 0
         return _are_among(images, labels, self.objects.images[box_only], self.objects.labels[box_only])
 

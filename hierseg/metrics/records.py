@@ -127,7 +127,7 @@ class ImageDetections:
 
 @dataclass(frozen=True, eq=False)
 class ImageMatches:
-    """What matching leaves of one image: all that average precision needs.
+    """Record that matching leaves of one image: all that average precision needs.
 
     Attributes:
         image_id: Decides the order of equal scores, so that the result does not depend on the order of images.
@@ -252,7 +252,7 @@ ANY_AREA = (0.0, math.inf)
 
 @dataclass(frozen=True)
 class Criterion:
-    """What average precision is asked for.
+    """Condition that average precision is computed under.
 
     Attributes:
         iou_threshold: Least overlap, above 0 and at most 1: intersection over union with a single object and
@@ -279,7 +279,7 @@ class Criterion:
 
     @property
     def has_any_area(self) -> bool:
-        """Whether objects of every size count."""
+        """True where objects of every size count."""
         return self.area_range == ANY_AREA
 
     def contains(self, areas: IntArray) -> BoolArray:
@@ -313,7 +313,7 @@ def area_ranges(small_to: float = 32**2, medium_to: float = 96**2) -> dict[str, 
 
 
 class Verdict(IntEnum):
-    """What a criterion makes of a detection."""
+    """Verdict of a criterion on a detection."""
 
     REMOVED = 0
     FALSE_POSITIVE = 1
@@ -324,7 +324,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class ImageMatchTable:
-    """What matching leaves of one image, for several criteria: a byte for each criterion and detection.
+    """Record that matching leaves of one image, for several criteria: a byte for each criterion and detection.
 
     Attributes:
         image_id: As of :class:`ImageMatches`.

@@ -230,7 +230,7 @@ class SamplingReport:
 
     @property
     def tenth(self) -> int:
-        """How many classes are head, and how many tail."""
+        """Number of classes in the head, and in the tail."""
         return max(1, len(self._present) // TENTH)
 
     def head_to_tail(self, images: npt.NDArray[Any]) -> float:

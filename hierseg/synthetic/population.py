@@ -1,4 +1,4 @@
-"""Which objects a split has and who of them is annotated, planned before anything is painted.
+"""The objects of a split and the annotated ones among them, planned before anything is painted.
 
 Planning the whole split at once gives exact class counts (a long tail of which every class has an
 object where there are enough objects), and makes images independent of each other, so that any number
@@ -150,7 +150,7 @@ def plan_population(
 def _true_labels(
     taxonomy: Taxonomy, shares: FloatArray, annotated: IntArray, first_objects: IntArray, generator: np.random.Generator
 ) -> IntArray:
-    """What the objects (M,) are: a leaf below the class that they are annotated as.
+    """True classes of the objects (M,): a leaf below the class that they are annotated as.
 
     Where possible a leaf that is not annotated as itself in the same image, since a verified class has
     all its objects annotated.

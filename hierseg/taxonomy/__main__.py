@@ -63,7 +63,7 @@ def lint(draft: TaxonomyDraft) -> LintReport:
     return LintReport(tuple(warnings), taxonomy)
 
 
-def describe(taxonomy: Taxonomy, label: int) -> str:
+def described(taxonomy: Taxonomy, label: int) -> str:
     """Name and id, as in ``Man (/m/04yx4)``; the name alone where both are the same."""
     name, class_id = taxonomy.names[label], taxonomy.ids[label]
     return name if name == class_id else f'{name} ({class_id})'
@@ -74,7 +74,7 @@ def several_parents(taxonomy: Taxonomy) -> Iterator[str]:
     for label, parents in enumerate(taxonomy.parents):
         if len(parents) > 1:
             first, *others = (taxonomy.path_name(parent) for parent in parents)
-            yield f'{describe(taxonomy, label)} has {len(parents)} parents: {first} (preferred), {", ".join(others)}'
+            yield f'{described(taxonomy, label)} has {len(parents)} parents: {first} (preferred), {", ".join(others)}'
 
 
 def superfluous_edges(taxonomy: Taxonomy) -> Iterator[str]:
@@ -82,7 +82,7 @@ def superfluous_edges(taxonomy: Taxonomy) -> Iterator[str]:
     for label, parents in enumerate(taxonomy.parents):
         for parent in parents:
             if any(parent in taxonomy.arrays.above(other) for other in parents if other != parent):
-                child, above = describe(taxonomy, label), describe(taxonomy, parent)
+                child, above = described(taxonomy, label), described(taxonomy, parent)
                 yield f'{child} is directly below {above} and again through another class'
 
 
@@ -98,7 +98,7 @@ def single_child_chains(taxonomy: Taxonomy) -> Iterator[str]:
         chain = [start]
         while chain[-1] in only_child:
             chain.append(only_child[chain[-1]])
-        yield f'single-child chain {" › ".join(describe(taxonomy, label) for label in chain)}'
+        yield f'single-child chain {" › ".join(described(taxonomy, label) for label in chain)}'
 
 
 def shared_names(taxonomy: Taxonomy) -> Iterator[str]:
@@ -180,7 +180,7 @@ def draw(taxonomy: Taxonomy) -> Iterator[str]:
         ]
         mark = f'  [also below {", ".join(others)}]' if others else ''
         more = ' …' if children and not is_preferred else ''
-        yield f'{indent}{"└── " if is_last else "├── "}{describe(taxonomy, label)}{more}{mark}'
+        yield f'{indent}{"└── " if is_last else "├── "}{described(taxonomy, label)}{more}{mark}'
         if is_preferred:
             deeper = indent + ('    ' if is_last else '│   ')
             stack += [(child, label, deeper, child == children[-1]) for child in reversed(children)]

@@ -20,7 +20,7 @@ from tiny_models import tiny_ensemble
 from torch import Tensor, nn
 
 from hierseg.engine import LoadFromHook
-from hierseg.engine.checkpoints import TensorStatus, as_csv, fit_tensors, fitted, summary
+from hierseg.engine.checkpoints import TensorStatus, as_csv, fit_summary, fit_tensors, fitted
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
 from hierseg.registry import MODELS
@@ -80,7 +80,7 @@ def test_the_backbone_s_own_layer1_is_no_part() -> None:
 def test_the_summary_counts_by_module_and_names_what_was_not_taken() -> None:
     model = zeros(layer0__backbone__layer1__w=(1,), layer0__roi_head__bbox_head__fc_cls__weight=(9,))
     checkpoint = zeros(backbone__layer1__w=(1,), roi_head__bbox_head__fc_cls__weight=(81,), mask__w=(1,))
-    assert summary(fit_tensors(model, checkpoint, parts=PARTS), parts=PARTS).splitlines() == [
+    assert fit_summary(fit_tensors(model, checkpoint, parts=PARTS), parts=PARTS).splitlines() == [
         '1 of 2 tensors of the model taken',
         '  layer0.backbone            1 of 1',
         '  layer0.roi_head.bbox_head  0 of 1',

@@ -12,7 +12,7 @@ from taxonomies import random_taxonomies, teddy_taxonomy
 
 from hierseg.files import write_json
 from hierseg.taxonomy import Taxonomy, read_taxonomy
-from hierseg.taxonomy.__main__ import describe, draw, lint, main, summary
+from hierseg.taxonomy.__main__ import described, draw, lint, main, summary
 from hierseg.taxonomy.draft import TaxonomyDraft
 
 
@@ -200,8 +200,8 @@ def test_summary():
 
 
 def test_describe():
-    assert describe(teddy_taxonomy(), 3) == 'Teddy (teddy)'
-    assert describe(Taxonomy.from_edges(['a'], []), 0) == 'a'
+    assert described(teddy_taxonomy(), 3) == 'Teddy (teddy)'
+    assert described(Taxonomy.from_edges(['a'], []), 0) == 'a'
 
 
 @given(random_taxonomies())
