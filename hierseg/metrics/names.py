@@ -1,9 +1,20 @@
 """Names of found objects, on localised pairs: how right and how deep they are, and which classes are confused.
 
-Annotations count as they are. A coarse label has a row of its own in the confusion, and a name below it, such as Man for
-what was annotated as Person, is unknown rather than wrong; at the depth of the coarse label both are one class.
+Three kinds of pairs, because objects may be annotated coarsely (a Person who is a Man):
 
-Shape letters: K cells that are not empty, P pairs, C classes, T thresholds, N images.
+- *known*: the name is right or wrong for all that is known; see :meth:`LocalisedPairs.judged`. Most numbers are means
+  over these.
+- *settled*: the object can be nothing but its class and what is above it, because that is a leaf or because everything
+  else was verified as absent. Which pairs are settled does not depend on what is named.
+- all.
+
+Annotations count as they are. A coarse label has a row of its own in the confusion, and a name below it, such as Man
+for what was annotated as Person, is unknown rather than wrong; at the depth of the coarse label both are one class.
+Ancestors of a class are always those by every path, the class itself included and the virtual root left out. Two
+classes have many common ancestors in a DAG; the lowest is the one of
+:attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`, of several the one that says most.
+
+Shape letters: K cells that are not empty, P pairs, C classes, T thresholds, N detections or images.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Rows are joined and expanded as rules 1 and 2 of the protocol say; image ids are text, whatever they look like. A
 submission of any size and order is read once, in blocks, and split by image on disk: each block is sorted by part and
-written as record batches. A part is then some images, their ground truth and its batches, enough for a process that knows
-nothing else. Rows stay small until their masks are decoded.
+written as record batches. A part is then some images, their ground truth and its batches, enough for a process that
+knows nothing else. Rows stay small until their masks are decoded.
 
 Shape letters: F images of the ground truth, I objects, D detections, V verified labels.
 """
