@@ -40,8 +40,9 @@ def named_classes(
     above = arrays.ancestor_mask
     tops = claimed & (arrays.depths == 0)
     rootless = np.flatnonzero(~tops.any(axis=1))
-    # Counts the class itself: nothing else at or above it is claimed.
-    tops[rootless] = claimed[rootless] & (claimed[rootless].astype(np.float32) @ above.T.astype(np.float32) < 1.5)
+    if len(rootless):
+        # Counts the class itself: nothing else at or above it is claimed.
+        tops[rootless] = claimed[rootless] & (claimed[rootless].astype(np.float32) @ above.T.astype(np.float32) < 1.5)
     top = np.where(tops, class_scores, -1).argmax(axis=1)
     eligible = above.T[top] & claimed & (class_scores >= (threshold * class_scores[rows, top])[:, None])
     eligible[rows, top] = True
