@@ -151,7 +151,9 @@ def write_coco(
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise AnnotationError('exists already', where=str(path), fix='Name another file, or allow to overwrite it.')
+        raise AnnotationError(
+            'exists already', where=str(path), fix='Name another file, or replace it with --overwrite (overwrite=True).'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
     with whole_file(path) as file:

@@ -413,7 +413,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not (path / STORE_FILE).is_file():
         raise StoreError('exists and is no store', where=str(path), fix='Name a new folder; it will not be replaced.')
     if not overwrite:
-        raise StoreError('exists already', where=str(path), fix='Name another folder, or allow to overwrite it.')
+        raise StoreError(
+            'exists already',
+            where=str(path),
+            fix='Name another folder, or replace it with --overwrite (overwrite=True).',
+        )
 
 
 def new_partial(path: Path) -> Path:
