@@ -253,7 +253,7 @@ class BackgroundPainter:
             colorsys.hsv_to_rgb((hue + shift) % 1, saturation, float(np.clip(value + sign * spread, 0.05, 1)))[::-1]
             for sign, shift in ((-1, 0.0), (1, float(generator.uniform(-0.08, 0.08))))
         ]
-        colour_map = (np.linspace(*ends, 256) * 255).astype(np.uint8)[:, None, :]
+        colour_map = (np.linspace(ends[0], ends[1], 256) * 255).astype(np.uint8)[:, None, :]
         return cv2.applyColorMap(self.noise(width, height, generator), colour_map).astype(np.uint8, copy=False)
 
     def paint(self, width: int, height: int, generator: Generator) -> UInt8Array:
