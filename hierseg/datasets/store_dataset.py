@@ -12,6 +12,7 @@ from typing import Any
 import mmcv
 import numpy as np
 import numpy.typing as npt
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import BaseDetDataset
 from mmengine.fileio import exists, join_path
 
@@ -27,6 +28,10 @@ from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
 
 CHECKED_IMAGES = 8  # whose files must exist at the start; looking for all of 850,000 would take minutes
+
+
+COLOR_TYPES = {'stored': 'color_ignore_orientation', 'turned': 'color'}
+"""How mmcv reads a color image, by the orientation of a store."""
 
 
 @DATASETS.register_module()
@@ -45,6 +50,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
       reads them. A box without a mask gets an empty one: an all-zero plane in ``gt_masks`` says *unknown*,
       through every transform, and must train no mask head. (``FilterAnnotations(by_mask=True)`` drops it.)
     - Group-of boxes, and boxes of which a side is shorter than one pixel, have ``ignore_flag`` 1.
+    - Images that EXIF data turns are read as the store's annotations lie, ``stored`` or ``turned``, whatever
+      ``color_type`` the pipeline's ``LoadImageFromFile`` has.
     - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only
       instances that are not ignored. Nothing is filtered where ``test_mode=True``.
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
@@ -103,6 +110,10 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
+        # Annotations lie on the pixels as the store says, whatever the pipeline's loader would do.
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, LoadImageFromFile) and transform.color_type in COLOR_TYPES.values():
+                transform.color_type = COLOR_TYPES[opened.orientation]
         transforms = [] if self.test_mode or layer != 1 else self.pipeline.transforms
         if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
             what = 'layer=1, and the pipeline does not paint the boxes of root classes'
@@ -250,8 +261,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             f'{sample["img_path"]} was read with {width} x {height} pixels, '
             f'the store says {expected[1]} x {expected[0]}',
             where=f'image {sample["img_id"]}',
-            fix='Convert with the images that you train on; where a file carries an EXIF rotation, use '
-            "LoadImageFromFile with color_type='color_ignore_orientation'.",
+            fix='Convert with the images that you train on.',
         )
 
 
