@@ -10,6 +10,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -63,13 +64,7 @@ class ImageTruth:
 
     @classmethod
     def read(cls, store: Store, row: int, *, expansion: Expansion, by_mask: bool = True) -> ImageTruth:
-        """Reads an image.
-
-        Args:
-            store: The store.
-            row: Row of the image.
-            expansion: Through the taxonomy of the store.
-            by_mask: Whether masks are compared; without, they are not read.
+        """Reads the image of a row; its masks only where masks are compared.
 
         Raises:
             EvaluationError: If a mask of the store is malformed.
@@ -239,10 +234,6 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
     score, the rule of both systems. Rows on other images are dropped.
 
-    Args:
-        path: The file.
-        store: The images, and their sizes.
-
     Returns:
         One for each image, in the order of image ids.
 
@@ -251,9 +242,9 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     """
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
-    table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
+    found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    return [_submitted(image_ids[index], table.image(index), store.taxonomy.arrays) for index in order]
+    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays) for index in order]
 
 
 def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -> ImagePrediction:
@@ -278,13 +269,7 @@ class Span:
 
 
 class SubmissionWriter:
-    """Writes one submission file.
-
-    Args:
-        path: The file; its folder must be shared by all ranks.
-        class_ids: Class id of every label.
-        rank: Rank of this process.
-    """
+    """Writes one submission file, from this process of some rank, into a folder that all ranks share."""
 
     def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
         self.path, self.class_ids, self.rank = Path(path), class_ids, rank
@@ -307,11 +292,7 @@ class SubmissionWriter:
             self._part = None
 
     def merge(self, spans: Iterable[Span], *, by_mask: bool) -> None:
-        """Writes the submission, whole or not at all.
-
-        Args:
-            spans: Rows of the images that count, in the order of the file.
-            by_mask: Masks or boxes.
+        """Writes the submission, whole or not at all, from the rows of the images that count.
 
         Raises:
             EvaluationError: If the part file of another rank is not there.
@@ -319,12 +300,12 @@ class SubmissionWriter:
         parts: dict[int, BinaryIO] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with whole_file(self.path) as target:
+            with ExitStack() as opened, whole_file(self.path) as target:
                 columns = MASK_SUBMISSION_COLUMNS if by_mask else BOX_SUBMISSION_COLUMNS
                 target.write((','.join(columns) + '\n').encode('ascii'))
                 for span in spans:
                     if span.rank not in parts:
-                        parts[span.rank] = self._part_of(span.rank).open('rb')
+                        parts[span.rank] = opened.enter_context(self._part_of(span.rank).open('rb'))
                     parts[span.rank].seek(span.start)
                     target.write(parts[span.rank].read(span.length))
         except FileNotFoundError as error:
@@ -333,9 +314,6 @@ class SubmissionWriter:
                 where=str(self.path),
                 fix='Put submission_file into a folder that all ranks share.',
             ) from None
-        finally:
-            for part in parts.values():
-                part.close()
 
     def remove_part(self) -> None:
         """Deletes this rank's part file."""

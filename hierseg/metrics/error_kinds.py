@@ -191,15 +191,12 @@ def _taken(
 def _uncounted(ground_truth: ImageGroundTruth, boxes: FloatArray, within: ScoreArray) -> BoolArray:
     """(D, I) which detections lie within which groups, or on which objects without a mask.
 
-    Args:
-        ground_truth: The objects.
-        boxes: (D, 4) float64; those of the detections.
-        within: (D, I) float32; the part of the detections' masks that lies within the objects'.
+    ``boxes`` are those of the detections; ``within`` is the (D, I) part of their masks that lies within the objects'.
     """
     has_mask, is_group = ground_truth.mask_areas > 0, ground_truth.group_of
     overlaps = np.zeros(within.shape)
     for of, over_first in ((is_group & ~has_mask, True), (~is_group & ~has_mask, False)):
-        overlaps[:, of] = box_overlaps(boxes, ground_truth.boxes[of], over_first_area=over_first)
+        overlaps[:, of] = box_overlaps(boxes[:, None], ground_truth.boxes[of], over_first_area=over_first)
     overlaps[:, is_group & has_mask] = within[:, is_group & has_mask]
     return overlaps >= OVERLAP_THRESHOLD
 
@@ -224,7 +221,6 @@ def _wrong(
 def _known_classes(ground_truth: ImageGroundTruth, absent: IntArray, arrays: TaxonomyArrays) -> BoolArray:
     """(C,) which classes are annotated or verified on the image, directly or by implication."""
     present = np.union1d(ground_truth.labels, np.setdiff1d(ground_truth.verified, absent))
-    known: BoolArray = np.zeros(len(arrays.depths), dtype=bool)
-    known |= arrays.ancestor_mask[present].any(axis=0)
+    known: BoolArray = arrays.ancestor_mask[present].any(axis=0)
     known[absent] = True
     return known

@@ -10,7 +10,7 @@ C classes, A absent classes, N images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ class LocalisedPairs:
         """The pairs of images, one after another."""
         num_classes, count = len(arrays.depths), len(images)
         image_of = np.repeat(np.arange(count), [len(image.true_labels) for image in images])
-        true_labels = _joined([image.true_labels for image in images])
+        true_labels = _joined(image.true_labels for image in images)
         absent = np.zeros((len(true_labels), num_classes), dtype=bool)
         for at, image in enumerate(images):
             begin, end = np.searchsorted(image_of, [at, at + 1])
@@ -87,11 +87,11 @@ class LocalisedPairs:
             image_ids=tuple(image.image_id for image in images),
             image_of=image_of,
             true_labels=true_labels,
-            named_labels=_joined([image.named_labels for image in images]),
+            named_labels=_joined(image.named_labels for image in images),
             class_scores=np.concatenate([no_scores, *(image.class_scores for image in images)]),
             possible=possible_names(true_labels, absent, arrays),
             missed_image_of=np.repeat(np.arange(count), [len(image.missed_labels) for image in images]),
-            missed_labels=_joined([image.missed_labels for image in images]),
+            missed_labels=_joined(image.missed_labels for image in images),
         )
 
     def __len__(self) -> int:
@@ -108,31 +108,22 @@ class LocalisedPairs:
         return len(self) + len(self.missed_labels)
 
     @property
-    def match_rate(self) -> float:
-        """Part of the objects that were found; nan without any."""
-        return len(self) / self.num_objects if self.num_objects else float('nan')
+    def match_sums(self) -> ImageSums:
+        """Part of the objects that were found."""
+        found, missed = (
+            np.bincount(image_of, minlength=self.num_images).astype(np.float64)
+            for image_of in (self.image_of, self.missed_image_of)
+        )
+        return ImageSums(self.image_ids, found, found + missed)
 
     def judged(self, named: IntArray, arrays: TaxonomyArrays) -> tuple[BoolArray, BoolArray]:
-        """Judges a name for every pair.
-
-        Args:
-            named: (P,) int64 labels.
-            arrays: The taxonomy.
-
-        Returns:
-            (P,) which names are the true class or an ancestor of it, and (P,) of which it is known whether they are.
-        """
+        """(P,) which of (P,) names are the true class or an ancestor of it, and (P,) of which it is known."""
         correct: BoolArray = arrays.ancestor_mask[self.true_labels, named]
         known: BoolArray = correct | ~self.possible[np.arange(len(named)), named]
         return correct, known
 
     def image_sums(self, values: npt.NDArray[Any], counted: BoolArray) -> ImageSums:
-        """The mean of a value over some of the pairs, as sums over the pairs of each image.
-
-        Args:
-            values: (P,) numbers.
-            counted: (P,) which pairs count.
-        """
+        """The mean of (P,) values over the pairs that count, as sums over the pairs of each image."""
         numerators, denominators = (
             np.bincount(self.image_of[counted], weights, self.num_images).astype(np.float64)
             for weights in (values[counted], None)
@@ -141,7 +132,7 @@ class LocalisedPairs:
 
 
 def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArrays) -> BoolArray:
-    """Classes that objects may be, for all that is known.
+    """(P, C) bool; classes that objects may be, for all that is known.
 
     Those that have a class in common with the true one, at or below both, that nobody verified as absent on the
     image. A Person may be a Man; a Bear may be a Toy, since a Teddy is both.
@@ -150,9 +141,6 @@ def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArr
         true_labels: (P,) int64; as annotated.
         absent: (P, C) bool; classes verified as absent on the object's image, with all below them.
         arrays: The taxonomy.
-
-    Returns:
-        (P, C) bool.
     """
     below_true = arrays.ancestor_mask.T[true_labels] & ~absent
     shared = below_true.astype(np.float32) @ arrays.ancestor_mask.astype(np.float32)
@@ -179,7 +167,7 @@ def pair_image(
         prediction: Its detections with their masks.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         score_threshold: Detections whose most probable class is less probable do not count.
-        common: (R, J) int64; pixels that detections and objects have in common, where they are known.
+        common: (R, I) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
         EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
@@ -228,22 +216,16 @@ def overlaps_with_objects(
 ) -> tuple[ScoreArray, ScoreArray]:
     """(R, I) float32 intersection over union and over the detection's area; 0 where a mask is missing or blank.
 
-    Args:
-        ground_truth: The objects.
-        prediction: R detections with masks.
-        common: (R, I) int64; pixels that they have in common, where they are known.
-
-    Raises:
-        EvaluationError: If masks differ in size.
+    An EvaluationError if masks differ in size; ``common`` is as in :func:`pair_image`.
     """
     check_sizes(ground_truth, prediction, prediction.image_id)
     areas = prediction.mask_areas
     if areas is None or ground_truth.size is None:
         shape = len(prediction.named_labels), len(ground_truth.labels)
         return np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    has_mask = np.flatnonzero(ground_truth.mask_areas > 0)
     if common is None:
         common = np.zeros((len(areas), len(ground_truth.labels)), dtype=np.int64)
+        has_mask = np.flatnonzero(ground_truth.mask_areas > 0)
         masks = [ground_truth.masks[index] for index in has_mask]
         common[:, has_mask] = common_pixels(prediction.masks, areas, masks, ground_truth.size)
     # Two blank masks have no union: they count as one pixel that is not shared.
@@ -253,11 +235,7 @@ def overlaps_with_objects(
 def take_objects(overlaps: ScoreArray) -> IntArray:
     """Lets detections in their order take the object that they overlap most among those not taken yet.
 
-    Args:
-        overlaps: (D, J); from 0.5 on a detection takes an object.
-
-    Returns:
-        (D,) int64; the object of each, -1 for none.
+    Overlaps are (D, J); from 0.5 on a detection takes an object. Returned are (D,) objects, -1 for none.
     """
     overlaps, taken = overlaps.copy(), np.full(len(overlaps), -1, dtype=np.int64)
     for at in range(len(overlaps) if overlaps.size else 0):
@@ -268,5 +246,5 @@ def take_objects(overlaps: ScoreArray) -> IntArray:
     return taken
 
 
-def _joined(labels: Sequence[IntArray]) -> IntArray:
+def _joined(labels: Iterable[IntArray]) -> IntArray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *labels])

@@ -130,8 +130,12 @@ def test_a_bad_row_of_a_late_block_is_named_by_its_line(files, tiny_parts, worke
         evaluate_files(**files, taxonomy=teddy_taxonomy(), workers=workers)
 
 
+def die(*args, **options):
+    os._exit(9)
+
+
 def test_a_worker_that_dies_is_told(files, monkeypatch):
-    monkeypatch.setattr(open_images, 'match_images', lambda *args, **options: os._exit(9))
+    monkeypatch.setattr(open_images, 'match_images', die)
     with pytest.raises(EvaluationError, match='a worker process died'):
         evaluate_files(**files, taxonomy=teddy_taxonomy(), workers=2)
 
