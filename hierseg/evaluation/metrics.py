@@ -6,7 +6,7 @@ Shape letters: R detections, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,8 @@ class StoreMetric(BaseMetric):
             yield self.store.row_of(str(sample['img_id'])), sample['pred_instances']
 
 
-@dataclass(frozen=True)
-class _Record:
-    """Record of one image that ranks exchange: small arrays, and the place of its submission rows."""
-
-    matches: ImageMatches
-    span: Span | None
+Record = tuple[ImageMatches, Span | None]
+"""What ranks exchange of one image: small arrays, and the place of its submission rows."""
 
 
 @METRICS.register_module()
@@ -151,7 +147,7 @@ class OpenImagesInstanceMetric(StoreMetric):
                 group_of_weight=self.group_of_weight,
             ).at(0)
             span = self._submission.add(image, claims) if self._submission else None
-            self.results.append(_Record(matches, span))
+            self.results.append((matches, span))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gathers the records of all ranks and computes the results; see ``BaseMetric.evaluate``."""
@@ -163,10 +159,10 @@ class OpenImagesInstanceMetric(StoreMetric):
         finally:
             self._submission.remove_part()
 
-    def compute_metrics(self, results: list[_Record]) -> dict[str, float]:
+    def compute_metrics(self, results: list[Record]) -> dict[str, float]:
         """Computes the results from the records of all images; on the main rank only."""
         logger = MMLogger.get_current_instance()
-        result = summarise([record.matches for record in results], self.taxonomy.num_classes)
+        result = summarise([matches for matches, _ in results], self.taxonomy.num_classes)
         if result.num_images < len(self.store):
             logger.warning('%d of the %d images of %s count', result.num_images, len(self.store), self.store.path)
         if self.classwise:
@@ -174,7 +170,7 @@ class OpenImagesInstanceMetric(StoreMetric):
         if self.results_file is not None:
             write_json(result.to_json(self.taxonomy.ids), self.results_file, error=EvaluationError)
         if self._submission is not None:
-            spans = [record.span for record in results if record.span is not None]
+            spans = [span for _, span in results if span is not None]
             self._submission.merge(spans, by_mask=self.iou_type == 'segm')
             logger.info('submission written to %s', self._submission.path)
         return {
@@ -246,8 +242,10 @@ class LocalisedPairsMetric(StoreMetric):
         for row, instances in self.rows_of(data_samples):
             prediction = prediction_of(instances, self.store.image(row), num_classes=num_classes)
             truth = ImageTruth.read(self.store, row, expansion=self._expansion)
+            objects, mask_of = truth.annotated
+            common = truth.common_pixels(prediction)[:, mask_of]
             self.results.append(
-                pair_image(truth.annotated[0], prediction, absent=truth.absent, score_threshold=self.score_thr)
+                pair_image(objects, prediction, common=common, absent=truth.absent, score_threshold=self.score_thr)
             )
 
     def compute_metrics(self, results: list[ImagePairs]) -> dict[str, float]:

@@ -71,7 +71,7 @@ class ImageTruth:
         """
         image, instances = store.image(row), store.instances(row)
         masks = [instances.masks[index] for index in np.flatnonzero(instances.has_mask)] if by_mask else []
-        measures = _measured(masks, image, 'of the store, mask')
+        measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
             masks[index] = regular(masks[index], (image.height, image.width))
         return cls(image, instances, masks, measures.areas, store.verified(row), expansion)
@@ -97,13 +97,9 @@ class ImageTruth:
         Raises:
             EvaluationError: If the detections have no masks, or masks of another size.
         """
+        areas, size = prediction.measured_areas, (self.image.height, self.image.width)
         check_sizes(self.annotated[0], prediction, self.image.id)
-        if prediction.mask_areas is None:
-            raise EvaluationError(
-                'the detections have no masks', where=f'image {self.image.id}', fix='The model must predict masks.'
-            )
-        size = (self.image.height, self.image.width)
-        return np.pad(common_pixels(prediction.masks, prediction.mask_areas, self.masks, size), ((0, 0), (0, 1)))
+        return np.pad(common_pixels(prediction.masks, areas, self.masks, size), ((0, 0), (0, 1)))
 
     def _objects(self, expansion: Expansion) -> tuple[ImageGroundTruth, IntArray]:
         # An instance is a box row and, where it has one, a mask row of the official files.
@@ -171,7 +167,7 @@ def prediction_of(
             fix=f'They must be (N, {image.height}, {image.width}), the size of the image.',
         )
     encoded = _encoded(masks)
-    measures = _measured(encoded, image, ', mask')
+    measures = _measured(encoded, image, '')
     boxes = measures.boxes / _extent(image)
     return ImagePrediction(image.id, boxes, class_scores, labels, encoded, measures.areas, size, image_path)
 
@@ -215,7 +211,7 @@ def _encoded(masks: torch.Tensor) -> list[bytes]:
 
 def _measured(masks: list[bytes], image: ImageRow, what: str) -> Measures:
     heights, widths = (np.full(len(masks), extent, dtype=np.int64) for extent in (image.height, image.width))
-    return measure(masks, heights, widths, where=lambda index: f'image {image.id} {what} {index}'.replace(' ,', ','))
+    return measure(masks, heights, widths, where=lambda index: f'image {image.id}{what}, mask {index}')
 
 
 def _extent(image: ImageRow) -> npt.NDArray[np.float64]:

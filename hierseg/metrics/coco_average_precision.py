@@ -26,7 +26,7 @@ from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.average_precision import in_order
 from hierseg.metrics.declarations import Metric
-from hierseg.metrics.matching import check_sizes, common_pixels
+from hierseg.metrics.matching import common_pixels
 from hierseg.metrics.records import ImageGroundTruth, ImagePrediction
 
 COCO_METRICS = tuple(
@@ -80,7 +80,7 @@ class ImageCocoMatches:
 
 
 def match_image_as_coco(
-    ground_truth: ImageGroundTruth, prediction: ImagePrediction, *, common: IntArray | None = None
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, *, common: IntArray
 ) -> ImageCocoMatches:
     """Matches one image by pycocotools.
 
@@ -90,13 +90,11 @@ def match_image_as_coco(
     Args:
         ground_truth: Its objects with their masks, as annotated; boxes normalised to [0, 1].
         prediction: Its detections with their masks; each counts under the class that it names.
-        common: (R, G) int64; pixels that detections and objects with a mask have in common, where they are known.
+        common: (R, G) int64; pixels that detections and objects with a mask have in common.
 
     Raises:
-        EvaluationError: If the detections have no masks or not one name each, or their masks and those of the
-            ground truth differ in size.
+        EvaluationError: If the detections have no masks or not one name each.
     """
-    check_sizes(ground_truth, prediction, prediction.image_id)
     size, areas, names = ground_truth.size or prediction.size, prediction.mask_areas, prediction.named_labels
     if areas is None or not len(prediction.masks) == len(names) == len(prediction.class_scores):
         raise EvaluationError(
@@ -108,10 +106,9 @@ def match_image_as_coco(
         if len(names):
             raise EvaluationError('the size of the masks is not given', where=f'image {prediction.image_id}')
         return ImageCocoMatches(prediction.image_id, ())  # objects without a mask, and nothing to ignore
-    masks = [mask or _filled_box(box, size) for mask, box in zip(ground_truth.masks, ground_truth.boxes, strict=True)]
-    new = np.flatnonzero(ground_truth.mask_areas == 0) if common is not None else np.arange(len(masks))
-    pixels: IntArray = np.zeros((len(areas), len(masks)), dtype=np.int64) if common is None else common.copy()
-    pixels[:, new] = common_pixels(prediction.masks, areas, [masks[index] for index in new.tolist()], size)
+    boxed, pixels = np.flatnonzero(ground_truth.mask_areas == 0), common.copy()
+    boxes = [_filled_box(box, size) for box in ground_truth.boxes[boxed]]
+    pixels[:, boxed] = common_pixels(prediction.masks, areas, boxes, size)
     matcher = _Matcher(ground_truth, prediction, areas, pixels)
     labels = np.union1d(ground_truth.labels, names).tolist()
     return ImageCocoMatches(prediction.image_id, tuple(matcher.matches(label) for label in labels))

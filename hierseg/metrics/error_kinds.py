@@ -114,9 +114,9 @@ def error_kinds(
     prediction: ImagePrediction,
     arrays: TaxonomyArrays,
     *,
+    common: IntArray,
     absent: IntArray,
     score_threshold: float = 0.0,
-    common: IntArray | None = None,
 ) -> ImageErrors:
     """Finds the kind of every detection of an image, blank masks left out.
 
@@ -124,12 +124,12 @@ def error_kinds(
         ground_truth: Its objects with their masks, as annotated: not expanded.
         prediction: Its detections with their masks.
         arrays: The taxonomy.
+        common: (R, I) int64; pixels that detections and objects have in common.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         score_threshold: Detections whose most probable class is less probable get no kind; they still find objects.
-        common: (R, I) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
+        EvaluationError: If the detections have no masks.
     """
     best, order = counted_detections(prediction)
     regions, singles = order[best >= score_threshold], single_objects(ground_truth)

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.metrics.bootstrap import ImageSums
-from hierseg.metrics.matching import check_sizes, common_pixels, overlaps_of_masks
+from hierseg.metrics.matching import overlaps_of_masks
 from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageGroundTruth, ImagePrediction
 from hierseg.taxonomy import TaxonomyArrays
 
@@ -152,9 +151,9 @@ def pair_image(
     ground_truth: ImageGroundTruth,
     prediction: ImagePrediction,
     *,
+    common: IntArray,
     absent: IntArray,
     score_threshold: float = 0.0,
-    common: IntArray | None = None,
 ) -> ImagePairs:
     """Pairs the detections of one image with its objects.
 
@@ -165,12 +164,12 @@ def pair_image(
     Args:
         ground_truth: Its objects with their masks, as annotated: not expanded.
         prediction: Its detections with their masks.
+        common: (R, I) int64; pixels that detections and objects have in common.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         score_threshold: Detections whose most probable class is less probable do not count.
-        common: (R, I) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
+        EvaluationError: If the detections have no masks.
     """
     best, order = counted_detections(prediction)
     regions = order[best >= score_threshold]
@@ -192,16 +191,9 @@ def counted_detections(prediction: ImagePrediction) -> tuple[ScoreArray, IntArra
 
     Returns:
         (D,) float32 probabilities of that class and (D,) int64 indices of the detections.
-
-    Raises:
-        EvaluationError: If the detections have no masks.
     """
-    if prediction.mask_areas is None:
-        raise EvaluationError(
-            'the detections have no masks', where=f'image {prediction.image_id}', fix='The model must predict masks.'
-        )
     best: ScoreArray = prediction.class_scores.max(axis=1, initial=0).astype(np.float32)
-    counted = np.flatnonzero((prediction.mask_areas > 0) & (best > 0))
+    counted = np.flatnonzero((prediction.measured_areas > 0) & (best > 0))
     order = counted[np.argsort(-best[counted], kind='stable')]
     return best[order], order
 
@@ -212,24 +204,14 @@ def single_objects(ground_truth: ImageGroundTruth) -> IntArray:
 
 
 def overlaps_with_objects(
-    ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray | None
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray
 ) -> tuple[ScoreArray, ScoreArray]:
     """(R, I) float32 intersection over union and over the detection's area; 0 where a mask is missing or blank.
 
-    An EvaluationError if masks differ in size; ``common`` is as in :func:`pair_image`.
+    Arguments are those of :func:`pair_image`.
     """
-    check_sizes(ground_truth, prediction, prediction.image_id)
-    areas = prediction.mask_areas
-    if areas is None or ground_truth.size is None:
-        shape = len(prediction.named_labels), len(ground_truth.labels)
-        return np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    if common is None:
-        common = np.zeros((len(areas), len(ground_truth.labels)), dtype=np.int64)
-        has_mask = np.flatnonzero(ground_truth.mask_areas > 0)
-        masks = [ground_truth.masks[index] for index in has_mask]
-        common[:, has_mask] = common_pixels(prediction.masks, areas, masks, ground_truth.size)
     # Two blank masks have no union: they count as one pixel that is not shared.
-    return overlaps_of_masks(common, np.maximum(areas, 1)[:, None], ground_truth.mask_areas[None])
+    return overlaps_of_masks(common, np.maximum(prediction.measured_areas, 1)[:, None], ground_truth.mask_areas[None])
 
 
 def take_objects(overlaps: ScoreArray) -> IntArray:

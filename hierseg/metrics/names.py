@@ -95,7 +95,7 @@ def information(arrays: TaxonomyArrays) -> FloatArray:
     A leaf says 1, the virtual root would say 0. Source: Valmadre, "Hierarchical classification at multiple operating
     points", NeurIPS 2022, divided by what a leaf says. With a single leaf no name says anything.
     """
-    num_leaves = int((arrays.ancestor_mask.sum(axis=0) == 1).sum())
+    num_leaves = int(arrays.is_leaf.sum())
     said: FloatArray = np.log(num_leaves / arrays.leaf_counts) / max(np.log(num_leaves), np.finfo(np.float64).tiny)
     return said
 
@@ -359,13 +359,11 @@ def labels_at_depth(arrays: TaxonomyArrays, *, depth: int) -> IntArray:
     """
     if depth < 0:
         raise EvaluationError(f'depth={depth}', fix='Root classes have the depth 0.')
-    steps = np.zeros(len(arrays.depths), dtype=np.int64)
-    parents = arrays.preferred_parents
-    # Depth by the longest path: a parent is known before its children.
-    for label in np.argsort(arrays.depths, kind='stable'):
-        if parents[label] >= 0:
-            steps[label] = steps[parents[label]] + 1
-    labels = np.arange(len(parents))
+    parents = above = arrays.preferred_parents
+    labels, steps = np.arange(len(parents)), np.zeros(len(parents), dtype=np.int64)
+    while (above >= 0).any():
+        steps += above >= 0
+        above = np.where(above >= 0, parents[above], -1)
     while (deeper := steps[labels] > depth).any():
         labels[deeper] = parents[labels[deeper]]
     return labels

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -68,81 +68,6 @@ SCHEMAS: dict[IouType, pa.Schema] = {
 """Columns of the rows: the row of the file, counted from 0 below the header, the image and what the file says."""
 
 
-@dataclass(frozen=True, eq=False)
-class GroundTruthTable:
-    """Ground truth of F images; use :func:`read_ground_truth`, then :meth:`image`.
-
-    Attributes:
-        image_ids: F ids, ascending.
-        objects: I objects sorted by image.
-        masks: I run lengths; ``b''`` for box-only objects.
-        mask_areas: (I,) int64.
-        sizes: (F, 2) int64 height and width of the masks; zeros without any.
-        first_object: (F + 1,) int64.
-        verified: (V,) int64 labels sorted by image.
-        first_verified: (F + 1,) int64.
-    """
-
-    image_ids: list[str]
-    objects: InstanceRows
-    masks: list[bytes]
-    mask_areas: IntArray
-    sizes: IntArray
-    first_object: IntArray
-    verified: IntArray
-    first_verified: IntArray
-
-    def image(self, index: int) -> ImageGroundTruth:
-        """The ground truth of one image."""
-        part = slice(int(self.first_object[index]), int(self.first_object[index + 1]))
-        height, width = self.sizes[index].tolist()
-        return ImageGroundTruth(
-            labels=self.objects.labels[part],
-            boxes=self.objects.boxes[part],
-            group_of=self.objects.group_of[part],
-            masks=self.masks[part],
-            mask_areas=self.mask_areas[part],
-            verified=self.verified[self.first_verified[index] : self.first_verified[index + 1]],
-            size=(height, width) if height else None,
-        )
-
-    def evaluatable(self, images: IntArray, labels: IntArray) -> BoolArray:
-        """True where rule 3 keeps detections of the given labels on the given images, (D,) int64 each.
-
-        It does if the class has an object on the image or was verified there, as present or absent.
-        """
-        verified_images = np.repeat(np.arange(len(self.image_ids)), np.diff(self.first_verified))
-        known_images = np.concatenate([self.objects.images, verified_images])
-        return _are_among(images, labels, known_images, np.concatenate([self.objects.labels, self.verified]))
-
-    def have_box_only(self, images: IntArray, labels: IntArray) -> BoolArray:
-        """True where an object of the label on the image has a box alone; (D,) int64 images and labels."""
-        box_only = self.mask_areas == 0
-        return _are_among(images, labels, self.objects.images[box_only], self.objects.labels[box_only])
-
-    def images(self, begin: int, end: int) -> GroundTruthTable:
-        """The ground truth of the images from ``begin`` up to ``end``."""
-        objects = slice(int(self.first_object[begin]), int(self.first_object[end]))
-        verified = slice(int(self.first_verified[begin]), int(self.first_verified[end]))
-        rows = self.objects.take(np.arange(objects.start, objects.stop))
-        return GroundTruthTable(
-            image_ids=self.image_ids[begin:end],
-            objects=replace(rows, images=rows.images - begin),
-            masks=self.masks[objects],
-            mask_areas=self.mask_areas[objects],
-            sizes=self.sizes[begin:end],
-            first_object=self.first_object[begin : end + 1] - objects.start,
-            verified=self.verified[verified],
-            first_verified=self.first_verified[begin : end + 1] - verified.start,
-        )
-
-
-def _are_among(images: IntArray, labels: IntArray, known_images: IntArray, known_labels: IntArray) -> BoolArray:
-    """(D,) bool; which pairs of an image and a label are known."""
-    num_labels = 1 + max(int(values.max(initial=0)) for values in (labels, known_labels))
-    return np.isin(images * num_labels + labels, known_images * num_labels + known_labels)
-
-
 def read_ground_truth(
     boxes: str | PathLike[str],
     labels: str | PathLike[str],
@@ -150,8 +75,8 @@ def read_ground_truth(
     *,
     taxonomy: Taxonomy,
     expand: bool = True,
-) -> GroundTruthTable:
-    """Reads, expands and joins the ground truth.
+) -> dict[str, ImageGroundTruth]:
+    """Reads, expands and joins the ground truth: that of each image by its id, ascending.
 
     Args:
         boxes: CSV with :data:`BOX_COLUMNS`.
@@ -191,16 +116,24 @@ def read_ground_truth(
         rows = zip(mask_of.tolist(), areas.tolist(), strict=True)
         object_masks = [masks_of_rows[row] if area else b'' for row, area in rows]
     labelled, verified = _verified(tables[1], images[1], taxonomy, expansion)
-    return GroundTruthTable(
-        image_ids=image_ids,
-        objects=objects,
-        masks=object_masks,
-        mask_areas=areas,
-        sizes=sizes,
-        first_object=np.searchsorted(objects.images, np.arange(len(image_ids) + 1)),
-        verified=verified,
-        first_verified=np.searchsorted(labelled, np.arange(len(image_ids) + 1)),
+    bounds, verified_bounds = (
+        pairwise(np.searchsorted(sorted_images, np.arange(len(image_ids) + 1)).tolist())
+        for sorted_images in (objects.images, labelled)
     )
+    return {
+        image_id: ImageGroundTruth(
+            labels=objects.labels[begin:end],
+            boxes=objects.boxes[begin:end],
+            group_of=objects.group_of[begin:end],
+            masks=object_masks[begin:end],
+            mask_areas=areas[begin:end],
+            verified=verified[first:last],
+            size=(height, width) if height else None,
+        )
+        for image_id, (begin, end), (first, last), (height, width) in zip(
+            image_ids, bounds, verified_bounds, sizes.tolist(), strict=True
+        )
+    }
 
 
 def _expanded_rows(table: Chunk, images: IntArray, taxonomy: Taxonomy, expansion: Expansion) -> InstanceRows:
@@ -417,14 +350,14 @@ class ImagePart:
     """Some images of a submission, complete in itself.
 
     Attributes:
-        ground_truth: Of those images.
+        ground_truth: Of those images, by their ids.
         first_image: What ``image`` is in the rows of the first of them.
         rows: The Arrow file of all parts.
         batches: Which of its record batches are this part's, in the order of the submission.
         predictions: The submission that the rows are from.
     """
 
-    ground_truth: GroundTruthTable
+    ground_truth: Mapping[str, ImageGroundTruth]
     first_image: int
     rows: Path
     batches: list[int]
@@ -439,24 +372,32 @@ class ImagePart:
         with pa.memory_map(str(self.rows)) as source:
             reader = pa.ipc.open_file(source)
             rows = pa.Table.from_batches([reader.get_batch(index) for index in self.batches], schema=reader.schema)
+        truths = list(self.ground_truth.values())
         # What rule 3 drops anyway is dropped before its mask is decoded, which is most of the work.
-        kept = self.ground_truth.evaluatable(rows['image'].to_numpy() - self.first_image, rows['label'].to_numpy())
+        known = [np.append(truth.labels, truth.verified) for truth in truths]
+        kept = _are_among(known, rows['image'].to_numpy() - self.first_image, rows['label'].to_numpy())
         rows = rows if kept.all() else rows.filter(pa.array(kept))
+        box_only = [truth.labels[truth.mask_areas == 0] for truth in truths]
         detections = detections_of_rows(
             rows,
-            self.ground_truth.sizes,
+            np.array([truth.size or (0, 0) for truth in truths]),
             predictions=self.predictions,
             first_image=self.first_image,
-            boxed=self.ground_truth.have_box_only,  # other objects are compared by their masks
+            boxed=partial(_are_among, box_only),  # other objects are compared by their masks
         )
-        image_ids = self.ground_truth.image_ids
-        truth = [self.ground_truth.image(index) for index in range(len(image_ids))]
-        return [table.at(0) for table in match(truth, detections, image_ids=image_ids)]
+        return [table.at(0) for table in match(truths, detections, image_ids=list(self.ground_truth))]
+
+
+def _are_among(known: Sequence[IntArray], images: IntArray, labels: IntArray) -> BoolArray:
+    """(D,) bool; which labels are among those known of their image."""
+    num_labels = 1 + max(int(part.max(initial=0)) for part in (labels, *known))
+    known_images = np.repeat(np.arange(len(known)), [len(part) for part in known])
+    return np.isin(images * num_labels + labels, known_images * num_labels + np.concatenate(known))
 
 
 def split_by_image(
     blocks: Iterable[pa.RecordBatch],
-    ground_truth: GroundTruthTable,
+    ground_truth: Mapping[str, ImageGroundTruth],
     *,
     predictions: str | os.PathLike[str],
     iou_type: IouType,
@@ -466,12 +407,12 @@ def split_by_image(
 
     Args:
         blocks: From :func:`~hierseg.metrics.open_images.detection_rows`.
-        ground_truth: Of all images.
+        ground_truth: Of all images, by their ids.
         predictions: The submission that the rows are from.
         iou_type: ``segm`` or ``bbox``.
         folder: Where the file is written; it takes about as much room as the submission.
     """
-    num_images = len(ground_truth.image_ids)
+    images, num_images = list(ground_truth.items()), len(ground_truth)
     num_parts = max(1, num_images // IMAGES_PER_PART, Path(predictions).stat().st_size // BYTES_PER_PART)
     bounds = np.unique(np.linspace(0, num_images, num_parts + 1).astype(np.int64))
     batches: list[list[int]] = [[] for _ in bounds[1:]]
@@ -483,7 +424,7 @@ def split_by_image(
                 batches[part].append(count)
                 count += 1
     return [
-        ImagePart(ground_truth.images(begin, end), begin, rows, batches[part], Path(predictions))
+        ImagePart(dict(images[begin:end]), begin, rows, batches[part], Path(predictions))
         for part, (begin, end) in enumerate(pairwise(bounds.tolist()))
     ]
 
@@ -570,11 +511,11 @@ def evaluate_files(
     with part_mapper(workers) as map_parts, TemporaryDirectory(prefix='hierseg-') as folder:
         used_masks = masks if kind == 'segm' else None
         ground_truth = read_ground_truth(boxes, labels, used_masks, taxonomy=taxonomy, expand=expand)
-        image_ids, quiet = ground_truth.image_ids, None if progress else True
-        rows = detection_rows(predictions, image_ids, taxonomy=taxonomy, iou_type=kind)
+        quiet = None if progress else True
+        rows = detection_rows(predictions, list(ground_truth), taxonomy=taxonomy, iou_type=kind)
         blocks = tqdm(rows, 'reading', unit='block', disable=quiet)
         parts = split_by_image(blocks, ground_truth, predictions=predictions, iou_type=kind, folder=folder)
-        with tqdm(total=len(image_ids), desc='matching', unit='image', disable=quiet) as bar:
+        with tqdm(total=len(ground_truth), desc='matching', unit='image', disable=quiet) as bar:
             for found in map_parts(partial(ImagePart.match, match=match), parts):
                 matches += found
                 bar.update(len(found))

@@ -92,6 +92,15 @@ class ImagePrediction:
         return ImageDetections(labels, scores, regions, self.boxes, self.masks, self.mask_areas, self.size)
 
     @property
+    def measured_areas(self) -> IntArray:
+        """The areas of the masks; an EvaluationError if there are none."""
+        if self.mask_areas is None:
+            raise EvaluationError(
+                'the detections have no masks', where=f'image {self.image_id}', fix='The model must predict masks.'
+            )
+        return self.mask_areas
+
+    @property
     def named_scores(self) -> FloatArray:
         """(R,) float64; the probability of the class that each detection names."""
         scores: FloatArray = self.class_scores[np.arange(len(self.named_labels)), self.named_labels].astype(np.float64)

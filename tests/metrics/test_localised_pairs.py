@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strips import objects_of, prediction_of, prediction_without_masks
+from strips import common_of, objects_of, prediction_of, prediction_without_masks
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
@@ -26,11 +26,12 @@ def pair(
     score_threshold: float = 0.0,
 ) -> ImagePairs:
     """Pairs (label, first, last column) with (score by label, first, last column); detections name the best class."""
+    truth = objects_of(objects, groups=groups, maskless=maskless)
+    names = [max(scores, key=scores.get) for scores, _, _ in regions]
+    prediction = prediction_of(regions, names=names, num_classes=5)
+    nothing = np.zeros(0, dtype=np.int64)
     return pair_image(
-        objects_of(objects, groups=groups, maskless=maskless),
-        prediction_of(regions, names=[max(scores, key=scores.get) for scores, _, _ in regions], num_classes=5),
-        absent=np.zeros(0, dtype=np.int64),
-        score_threshold=score_threshold,
+        truth, prediction, common=common_of(truth, prediction), absent=nothing, score_threshold=score_threshold
     )
 
 
@@ -79,7 +80,7 @@ class TestPairs:
         nothing = np.zeros(0, dtype=np.int64)
         truth = ImageGroundTruth(nothing, np.zeros((0, 4)), np.zeros(0, dtype=bool), [], nothing, nothing)
         with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
-            pair_image(truth, prediction_without_masks(5), absent=nothing)
+            pair_image(truth, prediction_without_masks(5), common=np.zeros((0, 0), dtype=np.int64), absent=nothing)
 
 
 def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = None) -> LocalisedPairs:
