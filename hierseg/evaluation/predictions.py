@@ -84,7 +84,7 @@ class ImageTruth:
     @cached_property
     def annotated(self) -> tuple[ImageGroundTruth, IntArray]:
         """The objects as annotated, and (I,) int64 the mask of each, -1 for none."""
-        return self._objects(Expansion.none(len(self.expansion.upward_mask)))
+        return self._objects(Expansion.none(len(self.expansion.above[0]) - 1))
 
     @cached_property
     def absent(self) -> IntArray:
@@ -326,19 +326,13 @@ def submission_rows(image: ImageRow, detections: ImageDetections, class_ids: Seq
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
-    claims = zip(
-        detections.regions.tolist(), map(class_ids.__getitem__, detections.labels.tolist()), detections.scores.tolist(),
-        strict=True,
-    )  # fmt: skip
-    if detections.mask_areas is None:
-        boxes = detections.boxes.tolist()
-        for region, class_id, score in claims:
+    areas, boxes = detections.mask_areas, detections.boxes.tolist()
+    texts = [text_of_counts(mask) for mask in detections.masks]
+    claims = (part.tolist() for part in (detections.regions, detections.labels, detections.scores))
+    for region, label, score in zip(*claims, strict=True):
+        if areas is None:
             x1, y1, x2, y2 = boxes[region]
-            writer.writerow([image.id, class_id, repr(score), repr(x1), repr(x2), repr(y1), repr(y2)])
-    else:
-        blank = (detections.mask_areas == 0).tolist()
-        texts = [text_of_counts(mask) for mask in detections.masks]
-        for region, class_id, score in claims:
-            if not blank[region]:
-                writer.writerow([image.id, image.width, image.height, class_id, repr(score), texts[region]])
+            writer.writerow([image.id, class_ids[label], repr(score), repr(x1), repr(x2), repr(y1), repr(y2)])
+        elif areas[region]:
+            writer.writerow([image.id, image.width, image.height, class_ids[label], repr(score), texts[region]])
     return buffer.getvalue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
@@ -36,7 +37,6 @@ from hierseg.metrics.records import (
     ImagePrediction,
     OpenImagesResult,
     mean_over_classes,
-    mean_over_thresholds,
 )
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
@@ -104,7 +104,7 @@ class SystemEvaluation:
     @property
     def scores(self) -> dict[str, float]:
         """All numbers by name: see ``docs/evaluation.md``; nan where nothing counts."""
-        over_thresholds = mean_over_thresholds(self.results[criterion] for criterion in OVERLAPS)
+        over_thresholds = np.mean([self.results[criterion].average_precision for criterion in OVERLAPS], axis=0)
         everything = self.groups['all']
         return {
             **{group_score(name): self.open_images.mean_over(labels) for name, labels in self.groups.items()},

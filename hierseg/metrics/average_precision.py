@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from operator import attrgetter
 
 import numpy as np
 
@@ -31,10 +31,8 @@ def class_groups(taxonomy: Taxonomy, *, train_images: IntArray | None = None) ->
 
     Args:
         taxonomy: The classes.
-        train_images: (C,) int64; training images with an instance of each class or of one below it.
-
-    Raises:
-        EvaluationError: If there is not one count for each class.
+        train_images: (C,) int64; training images with an instance of each class or of one below it. Another number of
+            counts is an EvaluationError.
     """
     labels, depths = range(taxonomy.num_classes), taxonomy.arrays.depths
     groups = {'all': tuple(labels), 'layer0': taxonomy.root_classes, 'layer1': taxonomy.deeper_classes}
@@ -51,14 +49,10 @@ def class_groups(taxonomy: Taxonomy, *, train_images: IntArray | None = None) ->
 
 
 def frequency_bands(train_images: IntArray, labels: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The rarest, middle and most frequent third of classes, each in ascending order of labels.
+    """The rarest, middle and most frequent third of the classes by (C,) training images, each in ascending order.
 
     Where the classes do not divide by three, the rarer bands have one more; of equally frequent classes those of
     smaller label come first. A class without a training image is rare.
-
-    Args:
-        train_images: (C,) int64; training images of each class.
-        labels: The classes to divide.
 
     Example:
         >>> frequency_bands(np.array([9, 2, 5, 5]), range(4))
@@ -72,14 +66,6 @@ def frequency_bands(train_images: IntArray, labels: Sequence[int]) -> dict[str, 
 
 RECALLS: FloatArray = np.arange(101) / 100
 """(P,) where precision-recall curves are sampled: 57 of 100 objects are 0.57 exactly, as 57 / 100 is."""
-
-
-class _OfImage(Protocol):
-    @property
-    def image_id(self) -> str: ...
-
-
-ImageRecord = TypeVar('ImageRecord', bound=_OfImage)
 
 
 def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth: float) -> tuple[float, FloatArray]:
@@ -116,7 +102,8 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
     Raises:
         EvaluationError: If an image occurs twice.
     """
-    images = in_order(matches)
+    images = sorted(matches, key=attrgetter('image_id'))
+    check_once([image.image_id for image in images])
     labels, scores, weights, counted_labels, counts = (
         np.concatenate([np.zeros(0, dtype=dtype), *(getattr(image, name) for image in images)])
         for name, dtype in (
@@ -161,10 +148,3 @@ def summarise_by(
         criterion: summarise((image.at(index) for image in images), num_classes)
         for index, criterion in enumerate(criteria)
     }
-
-
-def in_order(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """Records in the order of their image ids; an EvaluationError if an image occurs twice."""
-    images = sorted(records, key=lambda image: image.image_id)
-    check_once([image.image_id for image in images])
-    return images

@@ -18,8 +18,6 @@ from hierseg.errors import EvaluationError
 from hierseg.formats import FloatArray, IntArray
 from hierseg.metrics.records import ImageMatches, check_once, repeated
 
-CountArray = npt.NDArray[np.uint16]
-
 _CHUNK = 1 << 18  # numbers that are worked on at once: they stay in the cache
 
 
@@ -54,7 +52,7 @@ class Resampling:
     """
 
     image_ids: tuple[str, ...]
-    multiplicities: CountArray
+    multiplicities: npt.NDArray[np.uint16]
 
     @classmethod
     def draw(cls, image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Resampling:
@@ -68,17 +66,13 @@ class Resampling:
             raise EvaluationError(f'{resamples} resamples of {len(ids)} images', fix='Give at least one of each.')
         check_once(ids)
         generator, count = np.random.default_rng(seed), len(ids)
-        multiplicities: CountArray = np.empty((resamples, count), dtype=np.uint16)
+        multiplicities = np.empty((resamples, count), dtype=np.uint16)
         for row in multiplicities:
             row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
         return cls(ids, multiplicities)
 
     def columns(self, image_ids: Sequence[str]) -> IntArray:
-        """(N,) int64; the columns of images in the order given.
-
-        Raises:
-            EvaluationError: If they are not the images that were drawn from, each once.
-        """
+        """(N,) columns of images; an EvaluationError if they are not those that were drawn from, each once."""
         order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
         given = tuple(image_ids[at] for at in order)
         if given != self.image_ids:
@@ -93,11 +87,7 @@ class Resampling:
         return columns
 
     def ratios(self, sums: ImageSums) -> FloatArray:
-        """(B,) float64; a result on each resample, nan where nothing counts.
-
-        Raises:
-            EvaluationError: If the images are others.
-        """
+        """(B,) float64; a result on each resample, nan where nothing counts; errors as of :meth:`columns`."""
         columns = self.columns(sums.image_ids)
         terms = np.empty((len(columns), 2))
         terms[columns, 0], terms[columns, 1] = sums.numerators, sums.denominators
@@ -136,29 +126,28 @@ def resampled_mean_average_precision(
 
     Args:
         matches: One record for every image, in any order.
-        resampling: Over the same images.
+        resampling: Over the same images, or it is an EvaluationError.
         groups: Labels by the name of their group.
 
     Returns:
         (B,) float64 by the name of the group; nan on resamples where none of its classes has ground truth.
-
-    Raises:
-        EvaluationError: If the images are others.
     """
     columns = resampling.columns([image.image_id for image in matches])
     by_column = [matches[at] for at in np.argsort(columns)]
     image_of = np.repeat(np.arange(len(by_column)), [len(image.labels) for image in by_column])
-    labels, scores, weights = (
-        np.concatenate([getattr(image, name) for image in by_column]) for name in ('labels', 'scores', 'weights')
+    labels, scores, weights, counted, counts = (
+        np.concatenate([getattr(image, name) for image in by_column])
+        for name in ('labels', 'scores', 'weights', 'counted_labels', 'counts')
     )
     # Of equal scores the last comes first, as in summarise.
     order = np.lexsort((-np.arange(len(labels)), -scores, labels))
     wanted = sorted({int(label) for group in groups.values() for label in group})
     begins, ends = np.searchsorted(labels[order], wanted), np.searchsorted(labels[order], wanted, side='right')
-    totals = _ground_truth(by_column, resampling, wanted)
+    counted_of = np.repeat(np.arange(len(by_column)), [len(image.counts) for image in by_column])
     values: dict[int, FloatArray] = {}
-    for label, begin, end, total in zip(wanted, begins, ends, totals, strict=True):
-        chosen = order[begin:end]
+    for label, begin, end in zip(wanted, begins, ends, strict=True):
+        chosen, of_class = order[begin:end], counted == label
+        total = np.asarray(resampling.multiplicities[:, counted_of[of_class]] @ counts[of_class], dtype=np.float64)
         values[label] = _average_precision(scores[chosen], weights[chosen], image_of[chosen], resampling, total)
     return {name: _mean_of_known([values[int(label)] for label in group], resampling) for name, group in groups.items()}
 
@@ -213,15 +202,6 @@ def _repetitions(
     order = np.lexsort((entry, copy, run[entry]))
     entry, copy = entry[order], copy[order]
     return entry, np.where(mixed[entry], copy, -1)
-
-
-def _ground_truth(images: Sequence[ImageMatches], resampling: Resampling, labels: Sequence[int]) -> list[FloatArray]:
-    """(B,) counted ground truth of each class; images in the order of the columns."""
-    columns = np.repeat(np.arange(len(images)), [len(image.counts) for image in images])
-    counted = np.concatenate([image.counted_labels for image in images])
-    counts = np.concatenate([image.counts for image in images])
-    rows = [np.flatnonzero(counted == label) for label in labels]
-    return [np.asarray(resampling.multiplicities[:, columns[of]] @ counts[of], dtype=np.float64) for of in rows]
 
 
 def _mean_of_known(values: Sequence[FloatArray], resampling: Resampling) -> FloatArray:

@@ -16,6 +16,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,9 @@ from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.metrics.average_precision import in_order
 from hierseg.metrics.declarations import Metric
 from hierseg.metrics.matching import common_pixels
-from hierseg.metrics.records import ImageGroundTruth, ImagePrediction
+from hierseg.metrics.records import ImageGroundTruth, ImagePrediction, check_once
 
 COCO_METRICS = tuple(
     Metric(f'coco_{key}', label, 'COCO, masks', explanation, on_page=key == 'AR100' or key.startswith('AP'))
@@ -119,7 +119,8 @@ def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int)
 
     Images may come in any order; an EvaluationError if one occurs twice.
     """
-    ordered = in_order(images)
+    ordered = sorted(images, key=attrgetter('image_id'))
+    check_once([image.image_id for image in ordered])
     evaluator = COCOeval(iouType='segm')
     parameters = evaluator.params
     # A class whose objects all are ignored has no value.

@@ -147,7 +147,10 @@ def error_kinds(
         kinds[chosen] = kind
         # The object that it overlaps most; of those without a mask the first.
         objects[chosen] = np.where(evidence[chosen], 1 + overlaps[chosen], 0).argmax(axis=1) if len(chosen) else -1
-    known = _known_classes(ground_truth, absent, arrays)
+    # Classes that are annotated or verified on the image, directly or by implication.
+    present = np.union1d(labels, np.setdiff1d(ground_truth.verified, absent))
+    known = np.asarray(arrays.ancestor_mask[present].any(axis=0))
+    known[absent] = True
     kinds[(kinds == ErrorKind.BACKGROUND) & ~known[names]] = ErrorKind.UNVERIFIED
     return ImageErrors(prediction.image_id, regions, kinds, objects, missed=singles[missed])
 
@@ -216,11 +219,3 @@ def _wrong(
         (ErrorKind.FAR, lies_on),
         (ErrorKind.LOCALISATION, compatible & (overlaps >= BACKGROUND_THRESHOLD)),
     )
-
-
-def _known_classes(ground_truth: ImageGroundTruth, absent: IntArray, arrays: TaxonomyArrays) -> BoolArray:
-    """(C,) which classes are annotated or verified on the image, directly or by implication."""
-    present = np.union1d(ground_truth.labels, np.setdiff1d(ground_truth.verified, absent))
-    known: BoolArray = arrays.ancestor_mask[present].any(axis=0)
-    known[absent] = True
-    return known

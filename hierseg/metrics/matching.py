@@ -38,16 +38,7 @@ Overlaps = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 def box_overlaps(boxes: FloatArray, others: FloatArray, *, over_first_area: bool = False) -> FloatArray:
-    """Intersection over union of boxes, or over the area of the first box.
-
-    Args:
-        boxes: (..., 4) float64 xyxy, of positive area.
-        others: (..., 4) float64 xyxy, that broadcast with them.
-        over_first_area: Divide by the area of ``boxes`` instead.
-
-    Returns:
-        (...) float64.
-    """
+    """(...) intersection over union of (..., 4) xyxy boxes that broadcast, or over the area of the first ones."""
     extent = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     extent = np.maximum(extent, 0.0)
     intersection: FloatArray = extent[..., 1] * extent[..., 0]
@@ -59,7 +50,7 @@ def box_overlaps(boxes: FloatArray, others: FloatArray, *, over_first_area: bool
 
 
 def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[bytes], size: tuple[int, int]) -> IntArray:
-    """Pixels that every pair of masks has in common; what all overlaps of an image follow from.
+    """(N, M) int64; pixels that every pair of masks has in common; what all overlaps of an image follow from.
 
     pycocotools is asked as for crowds: it divides by the area of the first mask, from which the whole number of pixels
     is taken back, and skips pairs whose boxes do not meet.
@@ -69,9 +60,6 @@ def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[byte
         areas: (N,) int64, pixels.
         others: M run lengths of the same kind.
         size: Height and width.
-
-    Returns:
-        (N, M) int64.
     """
     if not masks or not others:
         return np.zeros((len(masks), len(others)), dtype=np.int64)
@@ -83,15 +71,9 @@ def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[byte
 def overlaps_of_masks(
     common: IntArray, areas: IntArray, other_areas: IntArray
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Overlaps of masks, none of them blank, in the type of the reference evaluator.
+    """Intersection over union and over the area of the first mask, in the type of the reference evaluator.
 
-    Args:
-        common: (...) int64; pixels that they have in common.
-        areas: int64; pixels of the first masks, that broadcast to it.
-        other_areas: int64; pixels of the second masks, likewise.
-
-    Returns:
-        Two (...) float32 arrays: intersection over union and intersection over the area of the first.
+    Pixels in common and areas, none of them 0, are int64 and broadcast.
     """
     intersection = common.astype(np.float32)
     first_area, second_area = areas.astype(np.float32), other_areas.astype(np.float32)
@@ -222,7 +204,6 @@ class ImageBatch:
 
     Attributes:
         num_labels: Above every label.
-        num_images: B.
         object_keys: (I,) int64.
         object_boxes: (I, 4) float64 xyxy.
         object_masks: I run lengths; ``b''`` for a box-only object.
@@ -240,7 +221,6 @@ class ImageBatch:
     """
 
     num_labels: int
-    num_images: int
     object_keys: IntArray
     object_boxes: FloatArray
     object_masks: Sequence[bytes]
@@ -269,7 +249,6 @@ class ImageBatch:
         masks = [[b''] * len(one.boxes) if one.mask_areas is None else one.masks for one in detections]
         return cls(
             num_labels=num_labels,
-            num_images=len(ground_truths),
             object_keys=_keys(object_labels, num_labels),
             object_boxes=np.concatenate([one.boxes for one in ground_truths]),
             object_masks=list(chain.from_iterable(one.masks for one in ground_truths)),
@@ -289,7 +268,7 @@ class ImageBatch:
 
     def bounds(self, keys: IntArray) -> list[int]:
         """Where the keys of each image begin among ascending ones, and the end of all; B + 1 numbers."""
-        first: list[int] = np.searchsorted(keys, np.arange(self.num_images + 1) * self.num_labels).tolist()
+        first: list[int] = np.searchsorted(keys, np.arange(len(self.sizes) + 1) * self.num_labels).tolist()
         return first
 
 
@@ -318,8 +297,7 @@ def match_image(
 ) -> ImageMatchTable:
     """Matches one image; arguments and errors as of :func:`match_images`.
 
-    Where it is known, ``common`` gives the pixels that each region of the detections has in common with each object,
-    (R, I) int64.
+    Where it is known, ``common`` gives the (R, I) pixels that regions of detections and objects have in common.
     """
     _check(ground_truth, detections, criteria, iou_type, image_id)
     batch = ImageBatch.of((ground_truth,), (detections,))

@@ -101,17 +101,9 @@ def information(arrays: TaxonomyArrays) -> FloatArray:
 
 
 def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays) -> tuple[FloatArray, FloatArray]:
-    """Information of the lowest common ancestor of name and true class, as a part of that of each of them.
+    """(P,) precision and recall: what the lowest common ancestor says, of what the name and what the true class says.
 
     The virtual root says nothing. The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
-
-    Args:
-        labels: (P,) int64; the true classes.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-
-    Returns:
-        (P,) float64 precision, of what the name says, and (P,) float64 recall, of what the true class says.
     """
     said = information(arrays)
     shared = np.append(said, 0.0)[arrays.lowest_common_ancestors[labels, named]]  # -1, the virtual root, is the last
@@ -143,13 +135,7 @@ def operating_point(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArra
 def operating_curve(
     pairs: LocalisedPairs, names: npt.NDArray[np.int64], arrays: TaxonomyArrays, *, thresholds: Sequence[float]
 ) -> OperatingCurve:
-    """Judges the names that a system gives at each of several thresholds.
-
-    Args:
-        pairs: P pairs.
-        names: (P, T) int64 labels; for the back-off rule, the deepest class that reaches the threshold.
-        arrays: The taxonomy.
-        thresholds: T numbers.
+    """Judges the (P, T) names that a system gives to P pairs at T thresholds, such as those of the back-off rule.
 
     Raises:
         EvaluationError: If there is not one name for each pair and threshold.

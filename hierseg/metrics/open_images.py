@@ -364,11 +364,7 @@ class ImagePart:
     predictions: Path
 
     def match(self, match: Matcher) -> list[ImageMatches]:
-        """Matches the images of the part, in their order, by ``match_images`` with its options.
-
-        Raises:
-            EvaluationError: If a mask cannot be used; it names the line.
-        """
+        """Matches the images of the part, in their order, by ``match_images`` with its options."""
         with pa.memory_map(str(self.rows)) as source:
             reader = pa.ipc.open_file(source)
             rows = pa.Table.from_batches([reader.get_batch(index) for index in self.batches], schema=reader.schema)
@@ -406,7 +402,7 @@ def split_by_image(
     """Writes the rows of a submission into a file, from which each part reads its own.
 
     Args:
-        blocks: From :func:`~hierseg.metrics.open_images.detection_rows`.
+        blocks: From :func:`detection_rows`.
         ground_truth: Of all images, by their ids.
         predictions: The submission that the rows are from.
         iou_type: ``segm`` or ``bbox``.
@@ -419,8 +415,12 @@ def split_by_image(
     rows, count = Path(folder) / 'rows.arrow', 0
     with pa.ipc.new_file(str(rows), SCHEMAS[iou_type]) as file:
         for block in blocks:
-            for part, batch in _by_part(block, bounds):
-                file.write_batch(batch)
+            part_of = np.searchsorted(bounds, block['image'].to_numpy(), side='right') - 1
+            order = np.argsort(part_of, kind='stable')
+            parts, first = np.unique(part_of[order], return_index=True)
+            block = block.take(pa.array(order))
+            for part, (begin, end) in zip(parts.tolist(), pairwise([*first.tolist(), len(order)]), strict=True):
+                file.write_batch(block.slice(begin, end - begin))
                 batches[part].append(count)
                 count += 1
     return [
@@ -429,25 +429,9 @@ def split_by_image(
     ]
 
 
-def _by_part(block: pa.RecordBatch, bounds: IntArray) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of each part that a block has, in the block's order; a part has images from its bound to the next."""
-    parts = np.searchsorted(bounds, block['image'].to_numpy(), side='right') - 1
-    if (np.diff(parts) < 0).any():
-        order = np.argsort(parts, kind='stable')
-        block, parts = block.take(pa.array(order)), parts[order]
-    cuts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
-    for begin, end in pairwise(cuts):
-        if end > begin:
-            yield int(parts[begin]), block.slice(begin, end - begin)
-
-
 @contextmanager
 def part_mapper(workers: int) -> Iterator[Callable[..., Iterator[list[ImageMatches]]]]:
-    """The built-in ``map``, in this process or in several.
-
-    Raises:
-        EvaluationError: If ``workers`` is below 1, or a process died.
-    """
+    """The built-in ``map``, in this process or in several; an EvaluationError if one of them dies."""
     if workers < 1:
         raise EvaluationError(f'workers={workers}', fix='Give at least 1.')
     if workers == 1:

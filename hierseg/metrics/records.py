@@ -10,10 +10,9 @@ files normalise them to [0, 1]. Masks are COCO compressed run lengths; ``b''`` m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -207,23 +206,6 @@ class OpenImagesResult:
         }
 
 
-def mean_over_thresholds(results: Iterable[OpenImagesResult]) -> FloatArray:
-    """(C,) mean of the average precision over results that differ in nothing but their overlap threshold.
-
-    Raises:
-        EvaluationError: If there is no result, or their ground truth differs.
-    """
-    listed = list(results)
-    if not listed:
-        raise EvaluationError('there is nothing to average', fix='Give the result of at least one threshold.')
-    if any(not np.array_equal(listed[0].num_ground_truth, result.num_ground_truth) for result in listed):
-        raise EvaluationError(
-            'the results differ in their ground truth', fix='Average over thresholds, not over images or sizes.'
-        )
-    mean: FloatArray = np.mean([result.average_precision for result in listed], axis=0)
-    return mean
-
-
 def mean_over_classes(values: FloatArray, labels: Sequence[int]) -> FloatArray:
     """Mean over those rows of ``labels`` that are not nan; nan if there is none.
 
@@ -340,36 +322,33 @@ class Expansion:
     reach gets one copy. Predictions are never expanded.
 
     Attributes:
-        upward_mask: (C, C) bool; ``[v, a]`` says that a row of class v is copied to class a.
+        above: (C + 1,) and (P,) int64; the classes that v implies are those from ``above[0][v]`` to before
+            ``above[0][v + 1]`` of the second.
+        below: The classes whose absence the absence of v implies, likewise.
     """
 
-    upward_mask: BoolArray
+    above: tuple[IntArray, IntArray]
+    below: tuple[IntArray, IntArray]
 
     @classmethod
     def of(cls, taxonomy: Taxonomy) -> Expansion:
         """Expansion through the taxonomy."""
-        return cls(taxonomy.arrays.ancestor_mask)
+        arrays = taxonomy.arrays
+        return cls((arrays.starts, arrays.at_or_above), arrays.rows_below[:2])
 
     @classmethod
     def none(cls, num_classes: int) -> Expansion:
         """For files that are expanded already: every row stays what it is."""
-        return cls(np.eye(num_classes, dtype=bool))
-
-    @cached_property
-    def _above(self) -> _Implied:
-        return _Implied.of(self.upward_mask)
-
-    @cached_property
-    def _below(self) -> _Implied:
-        return _Implied.of(self.upward_mask.T)
+        itself = np.arange(num_classes + 1), np.arange(num_classes)
+        return cls(itself, itself)
 
     def upward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Copies N rows to their ancestors: (M,) indices of the rows to repeat, ascending, and (M,) new labels."""
-        return self._above.copies(labels)
+        return _copies(*self.above, labels)
 
     def downward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Copies rows to their descendants, likewise."""
-        return self._below.copies(labels)
+        return _copies(*self.below, labels)
 
     def verified(self, positive: IntArray, negative: IntArray) -> IntArray:
         """Classes of one image that are verified, directly or by implication, ascending and unique."""
@@ -377,22 +356,10 @@ class Expansion:
         return labels
 
 
-@dataclass(frozen=True, eq=False)
-class _Implied:
-    """Implied classes of every class, one class after another: those of v are ``classes[first[v] : first[v + 1]]``."""
-
-    classes: IntArray
-    first: IntArray
-
-    @classmethod
-    def of(cls, mask: BoolArray) -> _Implied:
-        sources, classes = np.nonzero(mask)
-        return cls(classes, np.searchsorted(sources, np.arange(len(mask) + 1)))
-
-    def copies(self, labels: IntArray) -> tuple[IntArray, IntArray]:
-        begin = self.first[labels]
-        rows, nth = repeated(self.first[labels + 1] - begin)
-        return rows, self.classes[begin[rows] + nth]
+def _copies(starts: IntArray, classes: IntArray, labels: IntArray) -> tuple[IntArray, IntArray]:
+    begin = starts[labels]
+    rows, nth = repeated(starts[labels + 1] - begin)
+    return rows, classes[begin[rows] + nth]
 
 
 def check_once(ascending: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from hierseg.errors import EvaluationError
 from hierseg.metrics import ImageDetections, matching
 from hierseg.metrics.average_precision import RECALLS, summarise, summarise_by
 from hierseg.metrics.matching import match_image, match_images
-from hierseg.metrics.records import ANY_AREA, AREA_RANGES, IOU_THRESHOLDS, OPEN_IMAGES, Criterion, mean_over_thresholds
+from hierseg.metrics.records import ANY_AREA, AREA_RANGES, IOU_THRESHOLDS, OPEN_IMAGES, Criterion
 
 ONE = (0, 0, 4, 4)  # 16 pixels
 
@@ -234,7 +234,7 @@ def test_every_object_has_one_size(objects, claims):
 
 
 class TestSummary:
-    """Results by criterion and their means."""
+    """Results by criterion."""
 
     CRITERIA = (Criterion(0.5), Criterion(0.75), Criterion(0.9))
 
@@ -251,17 +251,6 @@ class TestSummary:
     def test_by_criterion(self, results):
         assert [result.average_precision[0] for result in results.values()] == [1, 1, 0.25]
         assert tuple(results) == self.CRITERIA
-
-    def test_mean(self, results):
-        np.testing.assert_allclose(mean_over_thresholds(results.values()), [0.75, np.nan], rtol=1e-15)
-
-    def test_only_thresholds_can_be_averaged(self, results):
-        table = match_image(ground_truth((ONE, 'mask')), detections(), criteria=[Criterion(0.5, SMALL)], image_id='a')
-        other = summarise_by([table], 2, criteria=[Criterion(0.5, SMALL)])
-        with pytest.raises(EvaluationError, match='differ in their ground truth'):
-            mean_over_thresholds([*results.values(), *other.values()])
-        with pytest.raises(EvaluationError, match='nothing'):
-            mean_over_thresholds([])
 
     def test_all_images_need_the_same_criteria(self):
         table = match_image(ground_truth(), detections(), criteria=[OPEN_IMAGES], image_id='a')
