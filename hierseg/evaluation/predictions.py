@@ -265,7 +265,7 @@ class Span:
 
 
 class SubmissionWriter:
-    """Writes one submission file, from this process of some rank, into a folder that all ranks share."""
+    """Writes a submission: every rank the rows of its images into a part file beside it, the main rank all of them."""
 
     def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
         self.path, self.class_ids, self.rank = Path(path), class_ids, rank

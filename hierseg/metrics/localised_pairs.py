@@ -77,10 +77,9 @@ class LocalisedPairs:
         num_classes, count = len(arrays.depths), len(images)
         image_of = np.repeat(np.arange(count), [len(image.true_labels) for image in images])
         true_labels = _joined(image.true_labels for image in images)
-        absent = np.zeros((len(true_labels), num_classes), dtype=bool)
-        for at, image in enumerate(images):
-            begin, end = np.searchsorted(image_of, [at, at + 1])
-            absent[begin:end, image.absent] = True
+        absent = np.zeros((count, num_classes), dtype=bool)
+        for row, image in zip(absent, images, strict=True):
+            row[image.absent] = True
         no_scores: ScoreArray = np.zeros((0, num_classes), dtype=np.float32)
         return cls(
             image_ids=tuple(image.image_id for image in images),
@@ -88,7 +87,7 @@ class LocalisedPairs:
             true_labels=true_labels,
             named_labels=_joined(image.named_labels for image in images),
             class_scores=np.concatenate([no_scores, *(image.class_scores for image in images)]),
-            possible=possible_names(true_labels, absent, arrays),
+            possible=possible_names(true_labels, absent[image_of], arrays),
             missed_image_of=np.repeat(np.arange(count), [len(image.missed_labels) for image in images]),
             missed_labels=_joined(image.missed_labels for image in images),
         )

@@ -298,7 +298,8 @@ def read_masks(
                 fix='A mask is base64(zlib(COCO compressed RLE counts)).',
             ) from None
     wanted = None if boxed is None else boxed[rows]
-    measures = measure(given, *sizes[rows].T, boxed=wanted, where=lambda index: where(names[index]))
+    heights, widths = sizes[rows].T
+    measures = measure(given, heights, widths, boxed=wanted, where=lambda index: where(names[index]))
     for index in np.flatnonzero(measures.irregular).tolist():
         height, width = sizes[names[index]].tolist()
         given[index] = regular(given[index], (height, width))
