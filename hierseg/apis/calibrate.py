@@ -24,9 +24,9 @@ from hierseg.apis.runner import build_runner, check_checkpoint, load_config, saf
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.functional import Relations
-from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
-from hierseg.metrics.names import OperatingPoint, correctness_interval, operating_curve, operating_point
+from hierseg.metrics.names import OperatingPoint, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import TaxonomyArrays
@@ -125,16 +125,16 @@ class Calibration:
         table = AsciiTable([['rule', 'correctness', 'exact', 'distance', 'information', 'unknown'], *rows])
         table.inner_footing_row_border = False
         table.justify_columns.update(dict.fromkeys(range(1, 6), 'right'))
-        point, interval = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
+        point, ends = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
         if self.threshold is None:
             result = (
                 f'No threshold reaches a correctness of {self.wanted:g}: the best is {point.correctness:.3f} '
-                f'({interval}), at {self.thresholds[position]:g}.'
+                f'({ends}), at {self.thresholds[position]:g}.'
             )
         else:
             result = (
                 f'A correctness of {self.wanted:g} takes {self.threshold:g}{of_root}: '
-                f'{point.correctness:.3f} ({interval}).\n{self.options}'
+                f'{point.correctness:.3f} ({ends}).\n{self.options}'
             )
         return f'{heading}\n{table.table}\n{result}'
 
@@ -281,6 +281,7 @@ def calibrate_pairs(
         )
     enough = [at for at, point in enumerate(points) if point.correctness >= correctness]
     shown = enough[0] if enough else most_correct(points)
+    correct = pairs.image_sums(*pairs.judged(named[:, shown], arrays))
     return Calibration(
         store=store,
         is_training_data=is_training_data,
@@ -296,9 +297,7 @@ def calibrate_pairs(
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
-        interval=correctness_interval(
-            pairs, named[:, shown], arrays, resampling=Resampling.draw(pairs.image_ids, seed=seed)
-        ),
+        interval=interval(Resampling.draw(pairs.image_ids, seed=seed).ratios(correct)),
     )
 
 

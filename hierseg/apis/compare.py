@@ -33,7 +33,7 @@ from hierseg.metrics.average_precision import class_groups
 from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
 from hierseg.metrics.declarations import Estimate, declared
 from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
-from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums, operating_curve
+from hierseg.metrics.names import Confusion, OperatingCurve, operating_curve
 from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
@@ -364,7 +364,7 @@ def comparison_of(
     """
     ids = [prediction.image_id for prediction in systems[0].predictions]
     resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
-    resampled = [resampled_scores(system, truth, resampling) for system in systems]
+    resampled = [resampled_scores(system, resampling) for system in systems]
     curves = [names_curve(system, truth) for system in systems]
     scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
     metrics = [
@@ -402,16 +402,15 @@ def names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
     return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
 
 
-def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
+def resampled_scores(system: EvaluatedSystem, resampling: Resampling) -> Resampled:
     """(B,) float64 of each score that is resampled: mean AP of the groups of classes, and all about names."""
     evaluation = system.evaluation
     at = evaluation.images[0].matches.criteria.index(OPEN_IMAGES)
     matches = [image.matches.at(at) for image in evaluation.images]
     means = resampled_mean_average_precision(matches, resampling, groups=evaluation.groups)
-    sums = hierarchical_sums(evaluation.pairs, evaluation.pairs.named_labels, truth.taxonomy.arrays)
     return {
         **{group_score(name): values for name, values in means.items()},
-        **{name: resampling.ratios(of_images) for name, of_images in sums.items()},
+        **{name: resampling.ratios(of_images) for name, of_images in evaluation.names.items()},
     }
 
 
