@@ -1,6 +1,6 @@
-"""The folder that a conversion of Open Images keeps its progress in, and the store that its batches become.
+"""The folder that a conversion of Open Images keeps its progress in.
 
-The folder holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
+It holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
 batch. Each of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing
 of it.
 """
@@ -11,20 +11,16 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
-from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from tqdm import tqdm
 
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
 from hierseg.store.store import read_json
-from hierseg.store.writer import StoreWriter, read_part, remove_leftovers
+from hierseg.store.writer import remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
 FORMAT, VERSION = 'hierseg-conversion', 1
@@ -177,46 +173,3 @@ class WorkFolder:
 def part_path(folder: Path, first: int, last: int) -> Path:
     """The file of a batch of images ``first`` to ``last - 1``."""
     return folder / f'{first:08}-{last:08}.part'
-
-
-def write_store(
-    parts: Iterable[Path],
-    taxonomy: Taxonomy,
-    summary: ConversionSummary,
-    *,
-    out: str | PathLike[str],
-    num_images: int,
-    overwrite: bool,
-    progress: bool,
-) -> ConversionSummary:
-    """Writes a store of finished batches, one in memory at a time.
-
-    Args:
-        parts: Their files, in the order of images.
-        taxonomy: The classes.
-        summary: What was counted in the tables; what was counted in batches is added.
-        out: The store's folder.
-        num_images: Images of all batches, for the bar.
-        overwrite: Replace a store that is there.
-        progress: Show a bar on stderr.
-
-    Returns:
-        The summary.
-
-    Raises:
-        StoreError: If a part is damaged, or ``out`` cannot be written.
-        AnnotationError: If there are no images.
-    """
-    with (
-        StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
-        tqdm(desc='writing the store', total=num_images, unit='image', disable=not progress) as bar,
-    ):
-        for path in parts:
-            part, counts = read_part(path)
-            writer.extend(part)
-            summary.add(ConversionSummary.from_json(counts))
-            bar.update(part.images.num_rows)
-        if summary.images == 0:
-            raise AnnotationError('none of the images can be read', fix='Check the folder.')
-        writer.summary = summary.to_json()
-    return summary
