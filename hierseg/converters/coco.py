@@ -18,7 +18,6 @@ looked for, and stay unverified. An image that lists ``neg_category_ids`` (as in
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -50,14 +49,9 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image and what is annotated on it.
+    """An image, its number in the file, the category ids that it lists as present and absent, and its annotations.
 
-    Attributes:
-        row: Id, file name, size.
-        number: The whole number that COCO calls it by.
-        positive: Category ids listed as present; None if the image has no such list.
-        negative: Category ids listed as absent; likewise.
-        annotations: Entries of the file, checked but for their segmentation.
+    Annotations are checked, but for their segmentation.
     """
 
     row: ImageRow
@@ -69,15 +63,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoDocument:
-    """A COCO file.
-
-    Attributes:
-        path: Of the file.
-        taxonomy: The one that the file holds, or that of ``supercategory``, or the one given.
-        categories: As in the file.
-        labels: Category id → label in ``taxonomy``.
-        images: In the order of the file.
-    """
+    """A COCO file; ``labels`` are category id → label in the taxonomy."""
 
     path: Path
     taxonomy: Taxonomy
@@ -87,16 +73,7 @@ class CocoDocument:
 
 
 def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
-    """Reads and checks a COCO file.
-
-    Args:
-        path: The JSON.
-        taxonomy: Its classes match the categories by id, or else by name.
-
-    Raises:
-        AnnotationError: On malformed input, with the image or annotation.
-        TaxonomyError: If the categories make no taxonomy.
-    """
+    """Reads and checks a COCO file; arguments and errors as of :func:`convert_coco`."""
     document = _parse(path)
     where = str(path)
     if taxonomy is None and 'taxonomy' in document:
@@ -131,13 +108,10 @@ def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
 
 
 def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: str) -> dict[int, int]:
-    """Category id → label.
+    """Category id → label; AnnotationError if there is no match, or if ids and names match differently.
 
-    All categories match by id (their ``class_id`` if they have it), or all by name; a name matches a class
-    of that name or, failing that, of that id.
-
-    Raises:
-        AnnotationError: If that fails, or if ids and names match differently.
+    All categories match by id (their ``class_id`` if they have it), or all by name; a name matches a class of that name
+    or, failing that, of that id.
     """
     by_name: dict[str, int] = {}
     repeated = set()
@@ -260,21 +234,16 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[bytes, int]:
-    """Compressed counts and number of pixels of a segmentation.
+    """Compressed counts and number of pixels of a segmentation; ``b''`` and 0 if it covers no pixel.
 
     Args:
         segmentation: List of polygons ``[x1, y1, x2, y2, ...]`` in pixels, or a dict of ``size`` and ``counts``.
         height: Pixels, of the image.
         width: Pixels, of the image.
 
-    Returns:
-        ``b''`` and 0 if there is no segmentation or it covers no pixel.
-
     Raises:
         MalformedMaskError: If it is malformed or of another size.
     """
-    if segmentation is None or segmentation == []:
-        return b'', 0
     if isinstance(segmentation, list):
         counts = _encode_polygons(segmentation, height, width)
     elif isinstance(segmentation, dict):
@@ -313,12 +282,7 @@ def _encode_runs(segmentation: dict[str, Any], height: int, width: int) -> bytes
 
 
 class ExhaustiveLabels:
-    """The verified labels that follow from exhaustive annotation.
-
-    Args:
-        taxonomy: The classes.
-        category_labels: Labels of the classes that were annotated.
-    """
+    """The verified labels that follow from exhaustive annotation of the classes ``category_labels``."""
 
     def __init__(self, taxonomy: Taxonomy, category_labels: Sequence[int]) -> None:
         self._ancestor_mask = taxonomy.arrays.ancestor_mask
@@ -350,10 +314,9 @@ def convert_coco(
 ) -> ConversionSummary:
     """Writes a store of one COCO file.
 
-    Images keep the order of the file, annotations theirs within each image. ``iscrowd`` becomes group-of.
-    Boxes and areas keep their exact numbers; masks are those of pycocotools. The verified labels are those
-    of exhaustive annotation, see :mod:`hierseg.converters.coco`. Image files must exist, but
-    their size is taken from the JSON.
+    Images keep the order of the file, annotations theirs within each image. ``iscrowd`` becomes group-of. Boxes and
+    areas keep their exact numbers; masks are those of pycocotools. For verified labels see
+    :mod:`hierseg.converters.coco`. Image files must exist, but their size is taken from the JSON.
 
     Args:
         path: The JSON.
@@ -398,8 +361,7 @@ class _Reader:
 
     def __init__(self, document: CocoDocument, *, skip_broken: bool) -> None:
         self.summary = ConversionSummary()
-        self._document = document
-        self._skip_broken = skip_broken
+        self._document, self._skip_broken = document, skip_broken
         self._exhaustive = ExhaustiveLabels(document.taxonomy, list(document.labels.values()))
 
     def broken(self, reason: str, what: str, where: str) -> None:
@@ -412,7 +374,7 @@ class _Reader:
     def instances(self, image: CocoImage) -> Instances:
         """The instances of an image."""
         entries = image.annotations
-        masks = [self._mask(index, image) for index in range(len(entries))]
+        masks = [self._mask(entry, image) for entry in entries]
         boxes = [entry.get('bbox_xyxy') or corners(entry['bbox']) for entry in entries]
         areas = [
             entry.get('area', area if counts else entry['bbox'][2] * entry['bbox'][3])
@@ -429,8 +391,7 @@ class _Reader:
             annotation_ids=[str(entry.get('source_id', entry['id'])) for entry in entries],
         )
 
-    def _mask(self, index: int, image: CocoImage) -> tuple[bytes, int]:
-        entry = image.annotations[index]
+    def _mask(self, entry: Entry, image: CocoImage) -> tuple[bytes, int]:
         if not entry.get('segmentation'):
             return b'', 0
         where = f'{self._document.path}, annotation {entry["id"]} of image {image.number}'
@@ -461,12 +422,10 @@ def write_coco(
 ) -> dict[str, int]:
     """Writes a store as COCO JSON, one annotation to a line; the file appears when it is whole.
 
-    Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is
-    ``iscrowd``. Categories are those of the COCO file that the store came from, or all classes. Ids that
-    are no whole numbers (Open Images) get numbers in order, and stay beside them as ``source_id`` and
-    ``class_id``; ``bbox_xyxy`` stands beside the few boxes whose corners no width and height give to
-    the last bit. The whole taxonomy stands under ``taxonomy``. Verified labels other than those of
-    exhaustive annotation stand as ``pos_category_ids`` and ``neg_category_ids`` of their image.
+    Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is ``iscrowd``.
+    Categories are those of the COCO file that the store came from, or all classes. Ids that are no whole numbers (Open
+    Images) get numbers in order. Verified labels other than those of exhaustive annotation stand as
+    ``pos_category_ids`` and ``neg_category_ids`` of their image. Other keys: :mod:`hierseg.converters.coco`.
 
     Returns:
         How many ``images``, ``annotations`` and ``categories`` were written.
@@ -480,18 +439,24 @@ def write_coco(
         raise AnnotationError('exists already', where=str(path), fix='Name another file, or allow to overwrite it.')
     path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
+    counts = {}
     with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding='utf-8')
-        counts = exporter.write(text)
-        text.detach()  # flushes, and leaves the file open
+        file.write(b'{"taxonomy": ' + _dump(store.taxonomy.to_json()))
+        for name, entries in exporter.lists().items():
+            file.write(f',\n"{name}": ['.encode())
+            counts[name] = 0
+            for entry in entries:
+                file.write((b',\n' if counts[name] else b'\n') + _dump(entry))
+                counts[name] += 1
+            file.write(b'\n]')
+        file.write(b'}\n')
     return counts
 
 
 def extent(start: float, end: float) -> float:
     """The width or height that gives exactly ``end`` when added to ``start``, as the shortest decimal.
 
-    There is not always one: where all sums lie half-way between two numbers, they round to the even one. Then
-    it is the difference, and the sum is off by the last bit.
+    Where there is none, since all sums round to another number, it is the difference, off by the last bit.
 
     Example:
         >>> 0.1 + 0.2, (0.1 + 0.2) - 0.1, extent(0.1, 0.1 + 0.2)
@@ -506,40 +471,29 @@ def extent(start: float, end: float) -> float:
 
 
 class _Exporter:
-    """Writes one store."""
+    """Makes the entries of one store."""
 
     def __init__(self, store: Store, *, progress: bool) -> None:
-        self._store = store
+        self._store, self._progress = store, progress
         self._categories, labels = _categories(store)
         self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
         self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
-        self._progress = progress
         self._images = _numbers(store.image(row).id for row in range(len(store)))
         self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
 
-    def write(self, file: TextIO) -> dict[str, int]:
-        """Writes everything; returns how much of what."""
-        file.write('{"taxonomy": ' + _dump(self._store.taxonomy.to_json()))
-        counts = {
-            name: _write_list(file, name, entries)
-            for name, entries in (
-                ('categories', iter(self._categories)),
-                ('images', self._image_entries()),
-                ('annotations', self._annotation_entries()),
-            )
+    def lists(self) -> dict[str, Iterable[dict[str, Any]]]:
+        """The lists of the file by their name."""
+        return {
+            'categories': self._categories,
+            'images': self._image_entries(),
+            'annotations': self._annotation_entries(),
         }
-        file.write('}\n')
-        return counts
 
     def _image_entries(self) -> Iterator[dict[str, Any]]:
         for row, number in enumerate(self._images):
             image = self._store.image(row)
-            entry: dict[str, Any] = {
-                'id': number,
-                'file_name': image.file_name,
-                'width': image.width,
-                'height': image.height,
-            }
+            size = {'width': image.width, 'height': image.height}
+            entry: dict[str, Any] = {'id': number, 'file_name': image.file_name, **size}
             if str(number) != image.id:
                 entry['source_id'] = image.id
             verified = self._store.verified(row)
@@ -551,31 +505,24 @@ class _Exporter:
 
     def _annotation_entries(self) -> Iterator[dict[str, Any]]:
         numbers = iter(self._annotations)
-        rows = range(len(self._store))
-        for row in tqdm(rows, unit='image', disable=not self._progress):
+        for row, image_number in enumerate(tqdm(self._images, unit='image', disable=not self._progress)):
             image, instances = self._store.image(row), self._store.instances(row)
-            for i in range(len(instances)):
-                yield self._annotation(next(numbers), i, image, instances, self._images[row])
-
-    def _annotation(
-        self, number: int, i: int, image: ImageRow, instances: Instances, image_number: int
-    ) -> dict[str, Any]:
-        x1, y1, x2, y2 = instances.boxes[i].tolist()
-        counts, source_id = instances.masks[i], instances.annotation_ids[i]
-        entry: dict[str, Any] = {
-            'id': number,
-            'image_id': image_number,
-            'category_id': self._number(int(instances.labels[i]), image),
-            'bbox': [x1, y1, extent(x1, x2), extent(y1, y2)],
-            'area': float(instances.areas[i]),
-            'iscrowd': int(instances.group_of[i]),
-            'segmentation': {'size': [image.height, image.width], 'counts': counts.decode()} if counts else [],
-        }
-        if str(number) != source_id:
-            entry['source_id'] = source_id
-        if corners(entry['bbox']) != [x1, y1, x2, y2]:
-            entry['bbox_xyxy'] = [x1, y1, x2, y2]
-        return entry
+            for i, (box, counts) in enumerate(zip(instances.boxes.tolist(), instances.masks, strict=True)):
+                x1, y1, x2, y2 = box
+                entry: dict[str, Any] = {
+                    'id': next(numbers),
+                    'image_id': image_number,
+                    'category_id': self._number(int(instances.labels[i]), image),
+                    'bbox': [x1, y1, extent(x1, x2), extent(y1, y2)],
+                    'area': float(instances.areas[i]),
+                    'iscrowd': int(instances.group_of[i]),
+                    'segmentation': {'size': [image.height, image.width], 'counts': counts.decode()} if counts else [],
+                }
+                if str(entry['id']) != instances.annotation_ids[i]:
+                    entry['source_id'] = instances.annotation_ids[i]
+                if corners(entry['bbox']) != box:
+                    entry['bbox_xyxy'] = box
+                yield entry
 
     def _number(self, label: int, image: ImageRow) -> int:
         if label not in self._number_of:
@@ -609,15 +556,5 @@ def _numbers(names: Iterable[str]) -> Sequence[int]:
     return whole if len(set(whole)) == len(texts) else range(1, len(texts) + 1)
 
 
-def _write_list(file: TextIO, name: str, entries: Iterator[dict[str, Any]]) -> int:
-    file.write(f',\n"{name}": [')
-    count = 0
-    for entry in entries:
-        file.write((',\n' if count else '\n') + _dump(entry))
-        count += 1
-    file.write('\n]')
-    return count
-
-
-def _dump(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+def _dump(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
