@@ -189,11 +189,10 @@ def convert_open_images(
 ) -> ConversionSummary:
     """Writes a store of one split.
 
-    Images are those of any of the three tables, in ascending order of their id. Masks join their boxes by
-    image, class and nearly equal box (see ``join_masks``), and the box table's coordinates are kept; a
-    mask without a box row becomes an instance with the box of its own row. Sizes come from the image
-    headers (EXIF rotation is not applied; damage behind the header goes unseen). Labels are kept as
-    released, not expanded. The store is the same whatever the workers.
+    Images are those of any of the three tables, in ascending order of their id. Masks join their boxes by image, class
+    and nearly equal box (see ``join_masks``), and the box table's coordinates are kept; a mask without a box row
+    becomes an instance with the box of its own row. Sizes come from the image headers (EXIF rotation is not applied;
+    damage behind the header goes unseen). Labels are kept as released, not expanded. The workers change nothing.
 
     Finished batches of images wait in a hidden folder beside ``out``. A run that is killed is gone on with by the
     next one with the same input and options, and gives the same store.

@@ -118,11 +118,7 @@ Located = tuple[str, Callable[[], bytes] | None]
 
 
 def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
-    """The archives: files as they are given, and all ``*.zip`` of folders in the order of their names.
-
-    Raises:
-        AnnotationError: If a path does not exist, a folder has none, or one is given twice.
-    """
+    """The archives: files as they are given, and all ``*.zip`` of folders in the order of their names."""
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(path.glob('*.zip')) if path.is_dir() else [path] if path.is_file() else []
@@ -150,11 +146,7 @@ class ZipIndex:
 
     @classmethod
     def build(cls, archives: Sequence[Path], pool: Executor | None = None) -> ZipIndex:
-        """Lists the archives, each in one process of the pool.
-
-        Raises:
-            AnnotationError: If one is damaged.
-        """
+        """Lists the archives, each in one process of the pool; AnnotationError if one is damaged."""
         listed = list(pool.map(_list, archives) if pool else map(_list, archives))
         sizes = [len(keys) for keys, _ in listed]
         members = np.empty(sum(sizes), dtype=MEMBER)
@@ -213,11 +205,7 @@ class MaskZips:
         return _mask_zips, (self.archives, self.index)
 
     def locate(self, name: str, image_id: str) -> Located:
-        """A member's place in words and how to read it; folders of its name do not matter, nor does the image.
-
-        Raises:
-            AnnotationError: If its archive cannot be opened.
-        """
+        """As of a folder, but neither folders nor the image matter; AnnotationError if no archive can be opened."""
         key = _key(name)
         at = int(np.searchsorted(self._members['key'], np.uint64(key)))
         if at == len(self._members) or int(self._members['key'][at]) != key:
@@ -275,15 +263,7 @@ class Trouble(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        trouble: Of what kind.
-        image_id: On which image.
-        what: In words.
-        path: The file at fault; empty if it is the row of the mask table.
-        mask_row: Row of the mask table, -1 if it is the image.
-    """
+    """One thing that is wrong: with a file, with a row of the mask table (-1 for none), or with both."""
 
     trouble: Trouble
     image_id: str
@@ -294,13 +274,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files in one folder, or spread over sub-folders by the first hex digit of the image id.
+    """Files in one folder, or spread over sub-folders, ``parts``, by the first hex digit of the image id.
 
     The official archives unpack to such sub-folders (``0`` … ``f``, ``train_0`` …, ``train-masks-0`` …).
-
-    Attributes:
-        root: The folder.
-        parts: Names of its sub-folders, ascending.
     """
 
     root: str
@@ -313,11 +289,7 @@ class Folder:
             return cls(str(root), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
 
     def find(self, name: str, image_id: str) -> str | None:
-        """The path of a file relative to ``root``, or None.
-
-        Raises:
-            AnnotationError: If the folder is not there, as on another machine.
-        """
+        """The path of a file relative to ``root``, or None; AnnotationError if the folder is not there."""
         parts = (part for part in self.parts if part[-1:].lower() == image_id[:1].lower())
         for candidate in (name, *(os.path.join(part, name) for part in parts)):
             if os.path.isfile(os.path.join(self.root, candidate)):
@@ -378,12 +350,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ImageConverter:
-    """Opens images and masks; it travels to the workers.
-
-    Attributes:
-        images: Where the images lie.
-        masks: Where the mask PNGs lie; None if masks are text.
-    """
+    """Opens images and mask PNGs (None if masks are text) where they lie; it travels to the workers."""
 
     images: Folder
     masks: Folder | MaskZips | None

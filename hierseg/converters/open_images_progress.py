@@ -76,22 +76,20 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 class WorkFolder:
-    """The progress of one conversion; a context manager that keeps a second one out.
+    """The progress of one conversion, hidden beside its output; a context manager that keeps a second one out.
 
     After an exception the folder stays for the next run if it has a finished batch, and goes away if it has none.
 
     Args:
-        out: The output; the folder is hidden beside it.
+        out: The output.
         begun: What :func:`describe_task` says.
-        overwrite: Start anew, if what is there was begun with something else.
-
-    Raises:
-        StoreError: If a conversion is at work there, or one was begun with something else.
+        overwrite: Start anew, if what is there was begun with something else; otherwise that is a StoreError.
     """
 
     def __init__(self, out: Path, begun: dict[str, Any], *, overwrite: bool) -> None:
         self.out = out.absolute()
         self.path = self.out.with_name(f'.{out.name}.work')
+        self.tables = self.path / 'tables'
         self.begun, self.overwrite = begun, overwrite
         self._lock: int | None = None
 
@@ -150,11 +148,6 @@ class WorkFolder:
         """Removes the folder."""
         (self.path / 'begun.json').unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
-
-    @property
-    def tables(self) -> Path:
-        """The folder of the tables by image."""
-        return self.path / 'tables'
 
     def sorted_tables(self) -> tuple[int, ConversionSummary] | None:
         """The number of images and the summary that :meth:`keep_tables` kept, or None."""
