@@ -39,7 +39,7 @@ from hierseg.metrics.records import (
 )
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
