@@ -18,7 +18,7 @@ from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
 from hierseg.report.flow import Flow
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 
 def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from hierseg.metrics.records import (
 from hierseg.registry import METRICS
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 
 class StoreMetric(BaseMetric):

@@ -40,7 +40,7 @@ from hierseg.metrics.records import (
 )
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 SIZES = {name: Criterion(area_range=area_range) for name, area_range in AREA_RANGES.items()}
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
