@@ -109,7 +109,7 @@ def evaluate_source(
 ) -> EvaluatedSystem:
     """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
-    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. See also :func:`compare`.
+    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
@@ -178,7 +178,7 @@ def choose_images(scores: npt.NDArray[np.float64], count: int, *, seed: int) -> 
 
     Args:
         scores: (S, N) of :func:`image_score`.
-        count: How many.
+        count: Pictures.
         seed: Of the draw.
 
     Returns:
@@ -225,21 +225,19 @@ def compared_images(
                 instances.group_of.tolist(), strict=True,
             )
         ]  # fmt: skip
-        panels = {}
-        for system, of_images in zip(systems, scores, strict=True):
-            found = _found(system.predictions[position], picture.shape[:2], score_threshold)
-            kinds = _kinds(system.evaluation.images[position].errors)
-            panels[system.name] = draw_panel(
-                picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
+        panels = {
+            system.name: draw_panel(
+                picture,
+                _found(system.predictions[position], picture.shape[:2], score_threshold),
+                taxonomy=store.taxonomy,
+                errors=_kinds(system.evaluation.images[position].errors),
+                score=float(of_images[position]),
             )
-        shown.append(
-            ComparedImage(
-                image_id=store.image(row).id,
-                classes=np.unique(instances.labels).tolist(),
-                ground_truth=draw_panel(picture, annotated, taxonomy=store.taxonomy),
-                panels=panels,
-            )
-        )
+            for system, of_images in zip(systems, scores, strict=True)
+        }
+        ground_truth = draw_panel(picture, annotated, taxonomy=store.taxonomy)
+        labels = np.unique(instances.labels).tolist()
+        shown.append(ComparedImage(store.image(row).id, labels, ground_truth, panels))
     return shown
 
 
@@ -253,25 +251,18 @@ def _read(path: Path) -> Picture:
 
 def _found(prediction: ImagePrediction, size: tuple[int, int], score_threshold: float) -> list[PanelInstance]:
     height, width = size
-    scores = prediction.class_scores
+    labels, scores = prediction.named_labels.tolist(), prediction.class_scores
     boxes = prediction.boxes * np.array([width, height, width, height])
-    drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold)
     return [
-        PanelInstance(
-            int(prediction.named_labels[region]),
-            boxes[region],
-            prediction.masks[region],
-            class_scores=scores[region],
-        )
-        for region in drawn.tolist()
+        PanelInstance(labels[region], boxes[region], prediction.masks[region], class_scores=scores[region])
+        for region in np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold).tolist()
     ]
 
 
 def _kinds(errors: ImageErrors) -> list[str]:
-    """Keys of what is wrong on the image, in the order in which it is shown."""
+    """Keys of the kinds of errors on the image, in the order in which they are shown."""
     found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist() if kind not in NO_ERRORS}
-    if len(errors.missed):
-        found.add('missed')
+    found |= {'missed'} if len(errors.missed) else set()
     return [kind.key for kind in COUNTED_KINDS if kind.key in found]
 
 
@@ -364,8 +355,8 @@ def comparison_of(
     """
     ids = [prediction.image_id for prediction in systems[0].predictions]
     resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
-    resampled = [resampled_scores(system, truth, resampling) for system in systems]
-    curves = [names_curve(system, truth) for system in systems]
+    resampled = [_resampled_scores(system, truth, resampling) for system in systems]
+    curves = [_names_curve(system, truth) for system in systems]
     scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
     metrics = [
         metric
@@ -395,14 +386,14 @@ def comparison_of(
     )
 
 
-def names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
+def _names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
     """Correctness and information of the names at every threshold on a class's own probability."""
     pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
     names = names_by_threshold(pairs.class_scores, arrays, relative=False)
     return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
 
 
-def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
+def _resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
     """(B,) float64 of each score that is resampled: mean AP of the groups of classes, and all about names."""
     evaluation = system.evaluation
     at = evaluation.images[0].matches.criteria.index(OPEN_IMAGES)

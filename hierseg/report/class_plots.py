@@ -33,12 +33,7 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def plot_sampling_report(report: SamplingReport, path: Path) -> None:
-    """Draws images and instances of every class on a logarithmic scale, the most frequent class first.
-
-    Args:
-        report: Of one sampler, or of several.
-        path: The PNG to write.
-    """
+    """Writes a PNG: images and instances of every class on a logarithmic scale, the most frequent class first."""
     order, counts = report.by_frequency, report.counts
     # The plain sampler shows the data as it is.
     shown = [sampling for sampling in report.samplings if sampling.name != PLAIN] or report.samplings
@@ -50,12 +45,12 @@ def plot_sampling_report(report: SamplingReport, path: Path) -> None:
     rows = [counts.images, *(one.images for one in shown)], [counts.instances, *(one.instances for one in shown)]
     edges = np.arange(len(order) + 1) - 0.5
     for axes, (data, *samplings), title in zip(panels, rows, ('images with', 'instances of'), strict=True):
-        draw_bars(axes, data[order], color=DATA, label=labels[0])
+        _draw_bars(axes, data[order], color=DATA, label=labels[0])
         # Lines in front of the bars: a sampler may show less as well as more.
         for values, one, label in zip(samplings, shown, labels[1:], strict=True):
             color = SAMPLER_COLORS[one.name]
             axes.stairs(values[order], edges, baseline=None, color=color, label=label, linewidth=2)
-        style_counts(axes, lowest=min(float(values.min()) for values in (data, *samplings)))
+        _style_counts(axes, lowest=min(float(values.min()) for values in (data, *samplings)))
         axes.set_ylabel(f'{title} the class')
     handles, found = panels[0].get_legend_handles_labels()
     figure.legend([handles[found.index(label)] for label in labels], labels, loc='outside upper right', frameon=False)
@@ -75,20 +70,14 @@ def _sampling_heading(report: SamplingReport) -> str:
 
 
 def plot_layer_report(report: LayerReport, path: Path) -> None:
-    """Draws images and instances of every class before and after the cap, on a logarithmic scale.
-
-    Args:
-        report: One layer.
-        path: The PNG to write.
-    """
+    """Writes a PNG: images and instances of every class before and after the cap, on a logarithmic scale."""
     order, columns, cap = report.by_frequency, report.columns, report.view.images_per_class
-    figure, panels = _two_panels(
-        [report.view.taxonomy.names[label] for label in order.tolist()], _layer_heading(report)
-    )
+    names = report.view.taxonomy.names
+    figure, panels = _two_panels([names[label] for label in order.tolist()], _layer_heading(report))
     for axes, counted, title in zip(panels, ('images', 'instances'), ('training images', 'instances'), strict=True):
-        draw_bars(axes, columns[f'{counted}_before'][order], color=DATA, label='before the cap')
-        draw_bars(axes, columns[f'{counted}_after'][order], color=AFTER, label='after the cap')
-        style_counts(axes)
+        _draw_bars(axes, columns[f'{counted}_before'][order], color=DATA, label='before the cap')
+        _draw_bars(axes, columns[f'{counted}_after'][order], color=AFTER, label='after the cap')
+        _style_counts(axes)
         axes.set_ylabel(title)
     label = f'cap: {cap:,} images per class, and those that rarer classes bring'
     panels[0].axhline(cap, color=CAP, linewidth=1, linestyle='--', label=label)
@@ -112,23 +101,18 @@ def _layer_heading(report: LayerReport) -> str:
 
 
 def _two_panels(names: Sequence[str], heading: str) -> tuple[Figure, npt.NDArray[np.object_]]:
-    """A figure with images above and instances below, over the same classes."""
+    """A figure with images above and instances below, over the same classes, one place for each from 0."""
     figure = Figure(figsize=(13, 8.5), layout='constrained')
     panels = figure.subplots(2, 1, sharex=True)
-    name_classes(panels[1], names)
+    count = len(names)
+    places = np.arange(count) if count <= ALL_NAMED else np.unique(np.linspace(0, count - 1, SOME_NAMED).astype(int))
+    panels[1].set_xticks(places, [names[place] for place in places], rotation=50, ha='right', rotation_mode='anchor')
+    panels[1].set_xlim(-0.5, count - 0.5)
     figure.suptitle(heading, x=0.01, ha='left', fontsize=11)
     return figure, panels
 
 
-def name_classes(axes: Axes, names: Sequence[str]) -> None:
-    """Writes the names of classes below an axis that has one place for each, from 0."""
-    count = len(names)
-    places = np.arange(count) if count <= ALL_NAMED else np.unique(np.linspace(0, count - 1, SOME_NAMED).astype(int))
-    axes.set_xticks(places, [names[place] for place in places], rotation=50, ha='right', rotation_mode='anchor')
-    axes.set_xlim(-0.5, count - 0.5)
-
-
-def draw_bars(axes: Axes, values: npt.NDArray[np.number], *, color: str, label: str) -> None:
+def _draw_bars(axes: Axes, values: npt.NDArray[np.number], *, color: str, label: str) -> None:
     """A bar for every class."""
     count = len(values)
     if count <= ALL_NAMED:
@@ -137,7 +121,7 @@ def draw_bars(axes: Axes, values: npt.NDArray[np.number], *, color: str, label: 
         axes.stairs(values, np.arange(count + 1) - 0.5, fill=True, color=color, label=label)
 
 
-def style_counts(axes: Axes, *, lowest: float = 0.0) -> None:
+def _style_counts(axes: Axes, *, lowest: float = 0.0) -> None:
     """A logarithmic scale of whole numbers, down to the power of ten below the lowest that is shown."""
     if lowest >= 1:
         axes.set_yscale('log')
@@ -155,8 +139,7 @@ def plot_score_dots(scores: Scores, panels: Sequence[Sequence[str]], path: str |
     """Draws the scores and writes them as PNG.
 
     Args:
-        scores: By variant and name of the score, its values in [0, 1], one for each training. The first variant is
-            drawn on top.
+        scores: By variant, from the top, and name of the score, its values in [0, 1], one for each training.
         panels: Names of the scores of each panel, at most three; the panels share their rows.
         path: Where to write.
         title: Stands above the panels.

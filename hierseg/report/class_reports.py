@@ -6,15 +6,15 @@ a data set, K classes of a layer.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StreamSampler
@@ -33,25 +33,20 @@ NAME_WIDTH, WIDTH = 38, 12
 SHOWN_CLASSES = 5
 """The text names this many of the most and of the least frequent classes of a layer; the CSV has all."""
 LAYER_TITLES = ('root classes', 'deeper classes')
-CLASS_COLUMNS = ('label', 'id', 'name', 'path')
 
 
 def layer_reports(store: Store, *, images_per_class: int, seed: int = 0) -> tuple[LayerReport, LayerReport]:
-    """Counts both layers of a store.
-
-    Args:
-        store: The training split.
-        images_per_class: The cap.
-        seed: Of the cap.
+    """Counts both layers of a training split, with a cap on the images of each class, whose draw has the seed.
 
     Raises:
         ConfigError: If a layer has no classes or no image to train on.
     """
-    reports = []
-    for layer in (0, 1):
+
+    def report(layer: int) -> LayerReport:
         view = LayerView(store, layer, images_per_class=images_per_class, seed=seed)
-        reports.append(LayerReport(view, count_layer(LayerView(store, layer)), count_layer(view)))
-    return reports[0], reports[1]
+        return LayerReport(view, count_layer(LayerView(store, layer)), count_layer(view))
+
+    return report(0), report(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +70,7 @@ class LayerReport:
 
     @property
     def by_frequency(self) -> IntArray:
-        """(K,) labels of the layer, the class with the most images before the cap first, then by label."""
+        """(K,) labels; the class with the most images before the cap first, then by label."""
         return np.argsort(-self.before.images_per_class, kind='stable')
 
     @property
@@ -126,8 +121,7 @@ def sampling_report(sampler: Any, *, compare: bool = False, threshold: float = 1
 
     Args:
         sampler: One of hierseg's, or a sampler of MMEngine that draws all images alike.
-        compare: Over as many draws as there are images, also what the alternatives would show of the same data
-            set.
+        compare: Over as many draws as there are images, also what the alternatives would show of the same data set.
         threshold: Of repeat factors among the alternatives; the sampler's own goes before.
 
     Raises:
@@ -137,16 +131,12 @@ def sampling_report(sampler: Any, *, compare: bool = False, threshold: float = 1
     own = _sampling(sampler, labels)
     samplings = [own]
     if compare:
-        dataset, given, power = (
-            sampler.dataset,
-            getattr(sampler, 'threshold', threshold),
-            getattr(sampler, 'power', 0.0),
-        )
+        dataset, given = sampler.dataset, getattr(sampler, 'threshold', threshold)
         alternatives = {
             PLAIN: StreamSampler(dataset, seed=0),
             RFS: RepeatFactorSampler(dataset, given, seed=0),
             IRFS: RepeatFactorSampler(dataset, given, instance_aware=True, seed=0),
-            CLASS_AWARE: ClassAwareStreamSampler(dataset, power=power, seed=0),
+            CLASS_AWARE: ClassAwareStreamSampler(dataset, power=getattr(sampler, 'power', 0.0), seed=0),
         }
         samplings = [own if name == own.name else _sampling(other, labels) for name, other in alternatives.items()]
         samplings = [sampling.of_as_many_draws(labels.num_images) for sampling in samplings]
@@ -154,10 +144,7 @@ def sampling_report(sampler: Any, *, compare: bool = False, threshold: float = 1
 
 
 def configured_samplers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Builds data set and sampler of a config's training, of each layer where there are several.
-
-    Args:
-        config: An MMDetection config.
+    """Builds data set and sampler of an MMDetection config's training, of each layer where there are several.
 
     Returns:
         Samplers by the name of their layer, which is '' for a model that is trained as a whole.
@@ -168,7 +155,11 @@ def configured_samplers(config: Mapping[str, Any]) -> dict[str, Any]:
     loader = config.get('train_dataloader')
     if not loader:
         raise ConfigError('the config has no train_dataloader', where='sampling report')
-    layers = {name: {**loader, **value} for name, value in loader.items() if _has_dataset(value)}
+    layers = {
+        name: {**loader, **value}
+        for name, value in loader.items()
+        if isinstance(value, Mapping) and isinstance(value.get('dataset'), Mapping)
+    }
     samplers = {}
     for name, settings in (layers or {'': loader}).items():
         for key in ('dataset', 'sampler'):
@@ -178,10 +169,6 @@ def configured_samplers(config: Mapping[str, Any]) -> dict[str, Any]:
         # What is expected does not depend on the seed.
         samplers[name] = DATA_SAMPLERS.build(settings['sampler'], default_args=dict(dataset=dataset, seed=0))
     return samplers
-
-
-def _has_dataset(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get('dataset'), Mapping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,19 +193,6 @@ class SamplingReport:
         return np.argsort(-self.counts.images, kind='stable')
 
     @cached_property
-    def by_tree(self) -> list[tuple[int, int]]:
-        """Labels and depths along preferred parents: a class before those below it, frequent siblings first."""
-        children: dict[int, list[int]] = {}
-        for label in self.by_frequency.tolist():
-            children.setdefault(int(self.taxonomy.arrays.preferred_parents[label]), []).append(label)
-        listed, waiting = [], [(label, 0) for label in reversed(children.get(-1, []))]
-        while waiting:
-            label, depth = waiting.pop()
-            listed.append((label, depth))
-            waiting += [(child, depth + 1) for child in reversed(children.get(label, []))]
-        return listed
-
-    @cached_property
     def _present(self) -> IntArray:
         """Labels of the classes that have images, the most frequent first."""
         return self.by_frequency[self.counts.images[self.by_frequency] > 0]
@@ -236,9 +210,9 @@ class SamplingReport:
     def head_to_tail(self, images: npt.NDArray[Any]) -> float:
         """Images of the head for each of the tail: the tenths of classes that have most and fewest in the data."""
         present = self._present
-        return (
-            float(images[present[: self.tenth]].mean() / images[present[-self.tenth :]].mean()) if len(present) else 1
-        )
+        if not len(present):
+            return 1.0
+        return float(images[present[: self.tenth]].mean() / images[present[-self.tenth :]].mean())
 
     def __str__(self) -> str:
         samplings, counts = self.samplings, self.counts
@@ -248,10 +222,11 @@ class SamplingReport:
             lines += ['', f'Images of each class in {self.num_images:,} draws:']
         heads = ['in the data', *(sampling.name for sampling in samplings)]
         images = [counts.images, *(sampling.images for sampling in samplings)]
-        columns, details = images, list[FloatArray]()
+        columns, details, titles = images, list[FloatArray](), heads
         if len(samplings) == 1:
-            columns = [columns[0], columns[1], counts.instances, samplings[0].instances]
+            columns = [*images, counts.instances, samplings[0].instances]
             details = [*samplings[0].details.values()]
+            titles = ['images', 'shown', 'instances', 'shown', *samplings[0].details]
         rows = [
             _line('', heads),
             _line('images', _numbers([self.num_images, *(sampling.epoch for sampling in samplings)], digits=0)),
@@ -260,13 +235,14 @@ class SamplingReport:
             _line('most shown image, times', _numbers([1, *(s.draws.max() for s in samplings)], digits=2)),
             _line('least shown image, times', _numbers([1, *(s.draws.min() for s in samplings)], digits=2)),
             '',
-            _line('class', heads if len(samplings) > 1 else
-                  ['images', 'shown', 'instances', 'shown', *samplings[0].details]),
-        ]  # fmt: skip
-        for label, depth in self.by_tree:
+            _line('class', titles),
+        ]
+        # Along preferred parents: a class before those below it, frequent siblings first.
+        rank, paths = np.argsort(self.by_frequency), map(self.taxonomy.preferred_path, range(self.taxonomy.num_classes))
+        for *above, label in sorted(paths, key=lambda path: rank[list(path)].tolist()):
             numbers = _numbers([column[label] for column in columns], digits=0)
             numbers += [f'{values[label]:.4g}' for values in details]
-            rows.append(_line('  ' * depth + self.taxonomy.names[label], numbers))
+            rows.append(_line('  ' * len(above) + self.taxonomy.names[label], numbers))
         return '\n'.join([*lines, '', *rows] if len(samplings) == 1 else [*lines, *rows])
 
     def to_json(self) -> dict[str, Any]:
@@ -329,8 +305,7 @@ class Sampling:
     def of_as_many_draws(self, count: int) -> Sampling:
         """The same over another number of images."""
         scale = count / self.epoch
-        draws, images, instances = self.draws * scale, self.images * scale, self.instances * scale
-        return Sampling(self.name, self.description, draws, images, instances, self.details)
+        return replace(self, draws=self.draws * scale, images=self.images * scale, instances=self.instances * scale)
 
 
 def _sampling(sampler: Any, labels: TrainingLabels) -> Sampling:
@@ -361,12 +336,9 @@ def _write_csv(
     path: Path, taxonomy: Taxonomy, order: IntArray, nodes: IntArray, columns: Mapping[str, Sequence[Any] | IntArray]
 ) -> None:
     """Writes classes, of which ``nodes`` are the places in the taxonomy, with their columns."""
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow([*CLASS_COLUMNS, *columns])
-        for label, node in zip(order.tolist(), nodes.tolist(), strict=True):
-            described = label, taxonomy.ids[node], taxonomy.names[node], taxonomy.path_name(node)
-            writer.writerow([*described, *(values[label] for values in columns.values())])
+    described = [(taxonomy.ids[node], taxonomy.names[node], taxonomy.path_name(node)) for node in nodes.tolist()]
+    table = pd.DataFrame(described, index=pd.Index(order, name='label'), columns=['id', 'name', 'path'])
+    table.join(pd.DataFrame(columns)).to_csv(path, lineterminator='\n')
 
 
 def _numbers(values: Iterable[float], *, digits: int) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 
+from hierseg.formats import FloatArray
 from hierseg.report.comparison.document import Comparison
 from hierseg.report.comparison.scores import NONE, formatted
 
@@ -23,23 +24,10 @@ MOST_POINTS = 160
 
 
 @dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis."""
-
-    place: float
-    text: str
-
-
-@dataclass(frozen=True)
 class Scale:
-    """From values to places on the drawing.
+    """From values, ``low`` to ``high``, to places on the drawing, ``start`` to ``end``.
 
-    Attributes:
-        low: Value at ``start``.
-        high: Value at ``end``; greater than ``low``.
-        start: Place.
-        end: Place.
-        logarithmic: Whether it is linear in log(1 + value), which knows 0.
+    A logarithmic scale is linear in log(1 + value), which knows 0.
     """
 
     low: float
@@ -54,25 +42,26 @@ class Scale:
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
     @property
-    def ticks(self) -> list[Tick]:
-        """About five round values, or the powers of ten."""
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and texts of about five round values, or of the powers of ten."""
         if self.logarithmic:
             values = [0.0, *(10.0**power for power in range(13))]
         else:
             values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
         margin = 1e-9 * (self.high - self.low)
         inside = [value for value in values if self.low - margin <= value <= self.high + margin]
-        return [Tick(self.place(value), _tick_text(value)) for value in inside]
+        return [(self.place(value), _tick_text(value)) for value in inside]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line: its name, the position of its colour, the position of its dash pattern, and its points as text."""
+class Series:
+    """A line: its name, its points, and the positions of its colour and of its dash pattern."""
 
     name: str
+    x: Sequence[float]
+    y: Sequence[float]
     color: int
-    dash: int
-    points: str
+    dash: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,9 +84,9 @@ class Chart:
         y: The vertical one.
         x_label: Below it.
         y_label: Above its left end.
+        summary: Its content, for those who do not see it.
         lines: From the back to the front.
         dots: Likewise.
-        summary: What it shows, for those who do not see it.
     """
 
     title: str
@@ -105,20 +94,14 @@ class Chart:
     y: Scale
     x_label: str
     y_label: str
-    lines: tuple[Line, ...] = ()
-    dots: tuple[Dot, ...] = ()
-    summary: str = ''
+    summary: str
+    lines: Sequence[Series] = ()
+    dots: Sequence[Dot] = ()
 
-
-@dataclass(frozen=True)
-class Series:
-    """Data of a line: values of equally many points."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    color: int
-    dash: int = 0
+    def points(self, line: Series) -> str:
+        """Places of a line's points, as SVG writes them."""
+        pairs = zip(line.x, line.y, strict=True)
+        return ' '.join(f'{self.x.place(at):g},{self.y.place(value):g}' for at, value in pairs)
 
 
 def x_scale(low: float, high: float, *, logarithmic: bool = False) -> Scale:
@@ -134,33 +117,15 @@ def y_scale(low: float, high: float) -> Scale:
 def line_chart(title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str) -> Chart:
     """Lines over each other, the last one in front."""
     drawn = [entry for entry in series if len(entry.x)]
-    lines = tuple(
-        Line(
-            entry.name,
-            entry.color,
-            entry.dash,
-            ' '.join(f'{x.place(at):g},{y.place(value):g}' for at, value in zip(entry.x, entry.y, strict=True)),
-        )
-        for entry in drawn
-    )
     summary = '; '.join(
         f'{entry.name}: {entry.y[0]:.3g} at {entry.x[0]:.3g}, {entry.y[-1]:.3g} at {entry.x[-1]:.3g}' for entry in drawn
     )
-    return Chart(title, x, y, x_label, y_label, lines, (), f'{y_label} by {x_label}. {summary}')
+    return Chart(title, x, y, x_label, y_label, f'{y_label} by {x_label}. {summary}', drawn)
 
 
-def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """At most ``MOST_POINTS`` of the points that are numbers, evenly chosen, the first and the last among them."""
-    points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) > MOST_POINTS:
-        points = points[np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int)]
-    return points[:, 0].tolist(), points[:, 1].tolist()
-
-
-def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Points that are numbers; where they are more than ``MOST_POINTS``, means of equally many neighbours."""
-    values: npt.NDArray[np.float64] = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+def averaged(points: npt.ArrayLike) -> tuple[list[float], list[float]]:
+    """The (P, 2) points that are numbers; where they are more than ``MOST_POINTS``, means of their neighbours."""
+    values = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) > MOST_POINTS:
         values = np.stack([part.mean(axis=0) for part in np.array_split(values, MOST_POINTS)])
@@ -180,46 +145,37 @@ OPEN_UP_TO = 60
 
 
 @dataclass(frozen=True)
-class ClassValue:
-    """The average precision of a system as text and in percent; None where there is none."""
-
-    text: str
-    bar: float | None
-
-
-@dataclass(frozen=True)
 class ClassDifference:
     """A further system's average precision minus the first one's.
 
     Attributes:
         value: None where one of them has none.
-        text: Of it.
+        below: Places of the classes below it, in percent; 50 is no difference.
+        text: The value as text.
         winner: Position of the better system; None where there is none.
-        start: Left end of its bar in percent; 50 is no difference.
+        start: Left end of its bar, in percent.
         width: Of its bar, in percent.
-        below: Where the classes below it stand, in percent.
     """
 
     value: float | None
-    text: str
-    winner: int | None
-    start: float
-    width: float
     below: tuple[float, ...]
+    text: str = NONE
+    winner: int | None = None
+    start: float = 50.0
+    width: float = 0.0
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class with those below it."""
+    """A class with those below it; average precision and differences are None where there is none."""
 
-    label: int
     name: str
     path: str
     depth: int
     also_under: tuple[str, ...]
     objects: int
     train_images: int | None
-    values: tuple[ClassValue, ...]
+    values: tuple[float | None, ...]
     differences: tuple[ClassDifference, ...]
     children: tuple[ClassRow, ...]
 
@@ -238,22 +194,21 @@ def class_tree(document: Comparison) -> ClassTree:
     differences = [_differences(document, position) for position in range(1, len(document.systems))]
     known = [abs(value) for values in differences for value in values if value is not None]
     extent = max([SMALLEST_EXTENT, *known])
-    taxonomy = document.taxonomy
+    taxonomy, precisions = document.taxonomy, [_known(system.class_ap) for system in document.systems]
 
     def row(label: int, depth: int) -> ClassRow:
         children = [child for child in taxonomy.children[label] if taxonomy.parents[child][0] == label]
-        below = sorted(taxonomy.descendants(label))
+        below = taxonomy.descendants(label)
         return ClassRow(
-            label=label,
             name=taxonomy.names[label],
             path=taxonomy.path_name(label),
             depth=depth,
             also_under=tuple(taxonomy.path_name(parent) for parent in taxonomy.parents[label][1:]),
             objects=int(document.objects[label]),
             train_images=None if document.train_images is None else int(document.train_images[label]),
-            values=tuple(_value(float(system.class_ap[label])) for system in document.systems),
+            values=tuple(of_classes[label] for of_classes in precisions),
             differences=tuple(
-                _difference(values, label, below, position=position, extent=extent)
+                _difference(position, values[label], [values[other] for other in below], extent)
                 for position, values in enumerate(differences, start=1)
             ),
             children=tuple(row(child, depth + 1) for child in children),
@@ -268,60 +223,53 @@ def frequency_chart(document: Comparison) -> Chart | None:
     if document.train_images is None or len(document.systems) < 2:
         return None
     points = [
-        (int(images), value, label, position)
+        (int(images), value, name, position)
         for position in range(1, len(document.systems))
-        for label, (images, value) in enumerate(
-            zip(document.train_images, _differences(document, position), strict=True)
+        for name, images, value in zip(
+            document.taxonomy.names, document.train_images, _differences(document, position), strict=True
         )
         if value is not None
     ]
     if not points:
         return None
-    images = [point[0] for point in points]
-    extent = max([SMALLEST_EXTENT, *(abs(point[1]) for point in points)])
+    images, values, *_ = zip(*points, strict=True)
+    extent = max([SMALLEST_EXTENT, *map(abs, values)])
     x, y = x_scale(min(images), max(images), logarithmic=True), y_scale(-extent, extent)
-    dots = tuple(
-        Dot(
-            x.place(count),
-            y.place(value),
-            _winner(value, position),
-            f'{document.taxonomy.names[label]}: {_signed(value)}, {count:,} training images',
-        )
-        for count, value, label, position in points
-    )
-    ahead = sum(point[1] > 0 for point in points)
+    ahead = sum(value > 0 for value in values)
     return Chart(
         title='Difference by how frequent a class is in training',
         x=x,
         y=y,
         x_label='training images',
         y_label='difference in average precision',
-        dots=dots,
         summary=f'A dot for each class. {ahead} of {len(points)} differences are above 0.',
+        dots=[
+            Dot(
+                x.place(count),
+                y.place(value),
+                _winner(value, position),
+                f'{name}: {_signed(value)}, {count:,} training images',
+            )
+            for count, value, name, position in points
+        ],
     )
 
 
 def _differences(document: Comparison, position: int) -> list[float | None]:
     """(C,) of a further system."""
-    values = document.systems[position].class_ap - document.systems[0].class_ap
+    return _known(document.systems[position].class_ap - document.systems[0].class_ap)
+
+
+def _known(values: FloatArray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def _value(value: float) -> ClassValue:
-    return ClassValue(NONE, None) if math.isnan(value) else ClassValue(f'{value:.2f}', round(100 * value, 1))
-
-
-def _difference(
-    values: Sequence[float | None], label: int, below: Sequence[int], *, position: int, extent: float
-) -> ClassDifference:
-    value = values[label]
-    places = tuple(sorted(_place(entry, extent) for entry in (values[child] for child in below) if entry is not None))
+def _difference(position: int, value: float | None, below: Sequence[float | None], extent: float) -> ClassDifference:
+    places = tuple(sorted(_place(entry, extent) for entry in below if entry is not None))
     if value is None:
-        return ClassDifference(None, NONE, None, 50.0, 0.0, places)
-    ends = sorted((50.0, _place(value, extent)))
-    return ClassDifference(
-        value, _signed(value), _winner(value, position), ends[0], round(ends[1] - ends[0], 1), places
-    )
+        return ClassDifference(None, places)
+    start, end = sorted((50.0, _place(value, extent)))
+    return ClassDifference(value, places, _signed(value), _winner(value, position), start, round(end - start, 1))
 
 
 def _winner(value: float, position: int) -> int | None:

@@ -31,8 +31,6 @@ KIND_WORDS = {
     WRONG: 'wrong',
     LOST: 'missed',
 }
-CELL_SIZES = {True: 34, False: 21}
-"""Pixels of a cell, by whether counts are written into it."""
 NAME_LENGTH = 17
 """Longer names are cut."""
 LETTER = 7.2
@@ -64,7 +62,6 @@ class ConfusionDrawing:
         rows: Names of the true classes.
         columns: Names of the named ones, the missed last.
         cells: Those that are not empty.
-        size: Pixels of a cell.
         frequent: The most frequent confusions in words, with their counts.
         summary: The parts of the kinds, in words.
     """
@@ -74,14 +71,18 @@ class ConfusionDrawing:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[ConfusionCell, ...]
-    size: int
     frequent: tuple[tuple[str, int], ...]
     summary: str
 
     @property
     def writes_counts(self) -> bool:
-        """True where there is room for them."""
-        return self.size == CELL_SIZES[True]
+        """Whether there is room for them."""
+        return len(self.rows) <= FEW_CLASSES
+
+    @property
+    def size(self) -> int:
+        """Pixels of a cell."""
+        return 34 if self.writes_counts else 21
 
     @property
     def left(self) -> int:
@@ -107,17 +108,25 @@ def confusion(document: Comparison, position: int, level: int) -> ConfusionDrawi
     """Collapses and lays out what the system at a position named the objects."""
     taxonomy = document.taxonomy
     every = [collapsed(taxonomy, system, level) for system in document.systems]
-    counts, shown = every[position], _shown(taxonomy, every)
-    cells, rows = _cells(taxonomy, counts, shown)
+    counts = every[position]
+    cells, rows = _cells(taxonomy, counts, _shown(taxonomy, every))
+    kinds, wrong = Counter[str](), Counter[tuple[int, int]]()
+    for pair, count in counts.items():
+        kinds[_kind(taxonomy, *pair)] += count
+        if _kind(taxonomy, *pair) == WRONG:
+            wrong[pair] = count
+    parts = [f'{kinds[kind] / kinds.total():.0%} {word}' for kind, word in KIND_WORDS.items() if kinds[kind]]
     return ConfusionDrawing(
         system=position,
         level=level,
-        rows=tuple(_cut(_name(taxonomy, label)) for label in rows),
-        columns=tuple(_cut(_name(taxonomy, label)) for label in [*rows, MISSED]),
+        rows=tuple(_name(taxonomy, label, NAME_LENGTH) for label in rows),
+        columns=tuple(_name(taxonomy, label, NAME_LENGTH) for label in [*rows, MISSED]),
         cells=cells,
-        size=CELL_SIZES[len(rows) <= FEW_CLASSES],
-        frequent=_frequent(taxonomy, counts),
-        summary=_summary(taxonomy, counts),
+        frequent=tuple(
+            (f'{taxonomy.names[true]} → {taxonomy.names[named]}', count)
+            for (true, named), count in wrong.most_common(MOST_FREQUENT)
+        ),
+        summary=', '.join(parts),
     )
 
 
@@ -177,24 +186,6 @@ def _cells(taxonomy: Taxonomy, counts: Counts, shown: list[int]) -> tuple[tuple[
     return tuple(sorted(cells, key=lambda cell: (cell.row, cell.column))), rows
 
 
-def _frequent(taxonomy: Taxonomy, counts: Counts) -> tuple[tuple[str, int], ...]:
-    wrong = Counter({pair: count for pair, count in counts.items() if _kind(taxonomy, *pair) == WRONG})
-    return tuple(
-        (f'{taxonomy.names[true]} → {taxonomy.names[named]}', count)
-        for (true, named), count in wrong.most_common(MOST_FREQUENT)
-    )
-
-
-def _summary(taxonomy: Taxonomy, counts: Counts) -> str:
-    parts = Counter[str]()
-    for pair, count in counts.items():
-        parts[_kind(taxonomy, *pair)] += count
-    return ', '.join(f'{parts[kind] / parts.total():.0%} {word}' for kind, word in KIND_WORDS.items() if parts[kind])
-
-
-def _name(taxonomy: Taxonomy, label: int) -> str:
-    return {MISSED: 'missed', OTHER: 'other'}.get(label) or taxonomy.names[label]
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + '…'
+def _name(taxonomy: Taxonomy, label: int, length: int | None = None) -> str:
+    name = {MISSED: 'missed', OTHER: 'other'}.get(label) or taxonomy.names[label]
+    return name if length is None or len(name) <= length else name[: length - 1].rstrip() + '…'
