@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 
 import hierseg
-from hierseg.apis.calibrate import THRESHOLDS, names_by_threshold
+from hierseg.apis.calibrate import curve_by_threshold
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
@@ -33,7 +33,7 @@ from hierseg.metrics.average_precision import class_groups
 from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
 from hierseg.metrics.declarations import Estimate, declared
 from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
-from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums, operating_curve
+from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums
 from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
@@ -47,13 +47,7 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class RunSource:
-    """A trained model.
-
-    Attributes:
-        name: Of the system.
-        config: Its config file.
-        checkpoint: Its weights; the folder that they lie in has the log of the training.
-    """
+    """A trained model: name, config file, and checkpoint, in whose folder the log of the training lies."""
 
     name: str
     config: str
@@ -76,17 +70,7 @@ class PredictionsSource:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSystem:
-    """A system, its predictions and its costs.
-
-    Attributes:
-        name: Of the system.
-        config: Its config file, '' for a submission.
-        weights: Its checkpoint, or the submission.
-        predictions: One for each image.
-        evaluation: Of these.
-        costs: As far as they are known.
-        training_curves: (epoch, loss) by the curve's name.
-    """
+    """A system with its predictions, one for each image, and their evaluation; see also :class:`System`."""
 
     name: str
     config: str
@@ -118,10 +102,9 @@ def evaluate_source(
     """
     if isinstance(source, PredictionsSource):
         predictions = read_predictions(source.path, store)
-        evaluation = evaluate_system(
-            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
-        )
-        return EvaluatedSystem(source.name, '', source.path, predictions, evaluation)
+        name = source.name
+        evaluation = evaluate_system(store, predictions, groups=groups, score_threshold=score_threshold, name=name)
+        return EvaluatedSystem(name, '', source.path, predictions, evaluation)
     config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
@@ -131,16 +114,10 @@ def evaluate_source(
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)
         runner.test()
-    metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
-    return EvaluatedSystem(
-        source.name,
-        source.config,
-        source.checkpoint,
-        metric.predictions,
-        replace(metric.evaluation, groups=groups),
-        costs,
-        loss_curves(Path(source.checkpoint).parent),
-    )
+    metric: SystemMetric = runner.test_evaluator.metrics[0]
+    evaluation, curves = replace(metric.evaluation, groups=groups), loss_curves(Path(source.checkpoint).parent)
+    origin = source.name, source.config, source.checkpoint
+    return EvaluatedSystem(*origin, metric.predictions, evaluation, costs, curves)
 
 
 def loss_curves(work_dir: Path) -> Curves:
@@ -176,13 +153,7 @@ def image_score(errors: ImageErrors) -> float:
 def choose_images(scores: npt.NDArray[np.float64], count: int, *, seed: int) -> npt.NDArray[np.int64]:
     """Half of the pictures where systems differ most, or a single one is worst, and half drawn from the others.
 
-    Args:
-        scores: (S, N) of :func:`image_score`.
-        count: Pictures.
-        seed: Of the draw.
-
-    Returns:
-        (min(count, N),) int64, ascending.
+    Of (S, N) scores by :func:`image_score`, gives back (min(count, N),) int64 positions of images, ascending.
     """
     spread = np.ptp(scores, axis=0) if len(scores) > 1 else 1 - scores[0]
     order = np.argsort(-spread, kind='stable')
@@ -200,7 +171,7 @@ def compared_images(
     seed: int,
     folder: Path | None = None,
 ) -> list[ComparedImage]:
-    """Draws ``count`` images, each with its ground truth and with what every system found above the threshold.
+    """Draws ``count`` images, each with its ground truth and with detections of every system above the threshold.
 
     All systems have predictions of the same images in the same order; ``folder`` is where the images lie, if the
     predictions do not know. Without either there are no pictures.
@@ -356,7 +327,9 @@ def comparison_of(
     ids = [prediction.image_id for prediction in systems[0].predictions]
     resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
     resampled = [_resampled_scores(system, truth, resampling) for system in systems]
-    curves = [_names_curve(system, truth) for system in systems]
+    # Names by the threshold on a class's own probability.
+    arrays = truth.taxonomy.arrays
+    curves = [curve_by_threshold(system.evaluation.pairs, arrays, relative=False)[0] for system in systems]
     scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
     metrics = [
         metric
@@ -384,13 +357,6 @@ def comparison_of(
         images=images,
         panel_score=SCORE,
     )
-
-
-def _names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
-    """Correctness and information of the names at every threshold on a class's own probability."""
-    pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
-    names = names_by_threshold(pairs.class_scores, arrays, relative=False)
-    return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
 
 
 def _resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:

@@ -50,11 +50,7 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         model = load_model(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         costs = measure_steps(model, loader, images=images)
-    return replace(
-        costs,
-        peak_memory_mb=memory.megabytes,
-        training_seconds=training_seconds(Path(checkpoint).parent),
-    )
+    return replace(costs, peak_memory_mb=memory.megabytes, training_seconds=training_seconds(Path(checkpoint).parent))
 
 
 def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> Costs:

@@ -28,12 +28,9 @@ MARKED = 30
 
 @dataclass(frozen=True)
 class LossCurves:
-    """The losses of one model, or of one layer of a model.
+    """Losses by epoch, counted from 1 through the whole run: means of the logged training losses, validation losses.
 
-    Attributes:
-        name: The layer's name, or '' for a model that is trained as a whole.
-        training: Mean of the logged training losses by epoch, counted from 1 through the whole run.
-        validation: Validation loss by epoch.
+    They are of one layer, by its name, or of a model that is trained as a whole, whose name is ''.
     """
 
     name: str
@@ -50,9 +47,8 @@ def read_losses(work_dir: Path) -> list[LossCurves]:
     Returns:
         An entry for each layer, or a single one; empty before the first loss is logged.
     """
-    entries = _without_repeats(_losses(entry for start in logged_starts(work_dir) for entry in start))
     layers: dict[str, tuple[dict[int, list[float]], dict[int, float]]] = {}
-    for _, epoch, losses in entries:
+    for _, epoch, losses in _without_repeats(_losses(entry for start in logged_starts(work_dir) for entry in start)):
         # A layer's losses also stand under 'loss', which serves for a model as a whole only.
         names = [key for key in losses if '/' in key.removeprefix('val/')] or [*losses]
         for key in names:

@@ -26,7 +26,7 @@ Picture = npt.NDArray[np.uint8]
 Rectangle = tuple[int, int, int, int]
 GOLDEN_RATIO = 0.618033988749895
 """Steps of this part of a circle keep any number of hues far apart, and never move an earlier one."""
-SEPARATOR = ' › '
+SEPARATOR, GROUP = ' › ', '(group)'
 FULL_SIZE = 640
 """Pictures whose longer side is smaller are enlarged to about this, so that text finds room."""
 LARGEST_FACTOR = 6
@@ -74,11 +74,7 @@ def text_color(background: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
 
 
 def path_steps(
-    taxonomy: Taxonomy,
-    label: int,
-    *,
-    class_scores: npt.NDArray[np.floating] | None = None,
-    score: float | None = None,
+    taxonomy: Taxonomy, label: int, *, class_scores: npt.NDArray[np.floating] | None = None, score: float | None = None
 ) -> tuple[str, ...]:
     """Texts for the steps of a class's preferred path, root class first, such as ``('Animal 0.98', 'Dog 0.71')``.
 
@@ -98,11 +94,7 @@ def path_steps(
 
 
 def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]:
-    """Forms of a label from the longest to the shortest: root steps give way first.
-
-    Args:
-        steps: From :func:`path_steps`.
-        mark: A remark that every form keeps, such as ``(group)``.
+    """Forms of a label from the longest to the shortest: root steps give way first, a mark stays.
 
     Example:
         >>> label_variants(('Animal', 'Carnivore', 'Dog'), mark='(group)')
@@ -136,12 +128,9 @@ class DrawnInstance:
 def draw_instances(
     image: Picture, instances: Sequence[DrawnInstance], *, text_size: int | None = None
 ) -> tuple[Picture, int]:
-    """Draws instances on an enlarged copy of an image, large ones first.
+    """Draws instances on an enlarged copy of an (H, W, 3) uint8 RGB image, large ones first.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        instances: What to draw.
-        text_size: Pixels of the labels' text; None for :func:`font_size`.
+    Labels have text of ``text_size`` pixels, else of :func:`font_size`.
 
     Returns:
         The picture (see :func:`enlargement` for its size) and the number of labels that found no place.
@@ -292,14 +281,7 @@ def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]
 
 @dataclass(frozen=True, eq=False)
 class TitledPicture:
-    """A picture with its texts.
-
-    Attributes:
-        picture: (H, W, 3) uint8 RGB.
-        title: Bold, above.
-        subtitle: Behind the title.
-        remarks: Lines below; a line that is too wide ends in an ellipsis.
-    """
+    """An (H, W, 3) uint8 RGB picture with a title and a subtitle above it, and remarks below, a line each."""
 
     picture: Picture
     title: str
@@ -308,7 +290,7 @@ class TitledPicture:
 
 
 def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
-    """Sets pictures with their texts in a row, all tops aligned.
+    """Sets pictures with their texts in a row, all tops aligned; text that is too wide ends in an ellipsis.
 
     Returns:
         RGB uint8; as wide as the pictures and the gaps between them, and higher than the highest of them
@@ -335,10 +317,14 @@ def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
     return np.asarray(sheet)
 
 
-def count_text(instances: int, left_out: int) -> str:
-    """Text on the number of instances drawn, and of those whose label found no place."""
-    text = f'{instances} instance{"" if instances == 1 else "s"}'
-    return f'{text}, {left_out} of them without room for a label' if left_out else text
+def panel_of(
+    image: Picture, instances: Sequence[DrawnInstance], title: str, *, note: str = '', remarks: tuple[str, ...] = ()
+) -> TitledPicture:
+    """Draws instances and tells, before the note, how many they are and how many labels found no place."""
+    picture, left_out = draw_instances(image, instances)
+    count = f'{len(instances)} instance{"" if len(instances) == 1 else "s"}'
+    without = f', {left_out} of them without room for a label' if left_out else ''
+    return TitledPicture(picture, title, count + without + note, remarks)
 
 
 def line_height(picture: Picture) -> int:

@@ -20,14 +20,12 @@ from hierseg.report.drawing import (
     LIGHT_TEXT,
     DrawnInstance,
     Picture,
-    TitledPicture,
     class_colors,
-    count_text,
-    draw_instances,
     font,
     font_size,
     label_variants,
     line_height,
+    panel_of,
     path_steps,
     shortened,
     side_by_side,
@@ -100,16 +98,10 @@ class Flow:
 
 @dataclass(frozen=True)
 class FlowRow:
-    """A row of the report's table.
+    """A row of the report's table: class and score of both layers, the IoU of their masks, and the final path.
 
-    Attributes:
-        number: Of the instance in the picture; 0 for one that was dropped.
-        label: The named class; of the layer-1 instance where it was dropped.
-        first: Class and score of layer 0, or a dash.
-        second: Class and score of layer 1, or a dash.
-        overlap: Intersection over union of their masks, or a dash.
-        final: The path, such as ``(Person, Man)``.
-        others: Other classes that layer 1 saw in the instance, with their scores.
+    The number is that in the picture, 0 for a layer-1 instance that was dropped. The label is the class to name, or
+    that of the dropped instance. Others are further classes that layer 1 saw in the instance.
     """
 
     number: int
@@ -163,11 +155,10 @@ def draw_flow(flow: Flow, *, score_threshold: float = 0.3) -> Picture:
         RGB uint8.
     """
     titles = ('Layer 0: root classes', '+ Layer 1: deeper classes', '= Final')
-    panels = []
-    for title, instances in zip(titles, _numbered(flow, score_threshold), strict=True):
-        picture, left_out = draw_instances(flow.image, instances)
-        subtitle = count_text(len(instances), left_out)
-        panels.append(TitledPicture(picture, title, f'{subtitle}, score ≥ {score_threshold:g}'))
+    panels = [
+        panel_of(flow.image, instances, title, note=f', score ≥ {score_threshold:g}')
+        for title, instances in zip(titles, _numbered(flow, score_threshold), strict=True)
+    ]
     upper = side_by_side(panels)
     rows = flow_rows(flow, score_threshold=score_threshold)
     return np.concatenate([upper, _table(flow, rows, upper.shape[1], panels[0].picture)])

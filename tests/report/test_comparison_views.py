@@ -16,25 +16,23 @@ from pycocotools import mask as coco_mask
 
 from hierseg.report.comparison import Comparison, PanelInstance, draw_panel
 from hierseg.report.comparison.charts import (
+    CORRECT,
+    LOST,
     MOST_POINTS,
+    POSSIBLE,
+    SHALLOW,
+    WRONG,
     Scale,
     Series,
     averaged,
     class_tree,
+    collapsed,
+    confusion,
     frequency_chart,
+    levels,
     line_chart,
     x_scale,
     y_scale,
-)
-from hierseg.report.comparison.confusion import (
-    LOST,
-    POSSIBLE,
-    RIGHT,
-    SHALLOW,
-    WRONG,
-    collapsed,
-    confusion,
-    levels,
 )
 from hierseg.report.comparison.page import LONG_SIDE
 from hierseg.report.drawing import class_colors
@@ -122,7 +120,7 @@ def test_confusions_are_judged_by_the_taxonomy():
     found = confusion(document(confusions=[entries, ()]), 0, 2)
     kinds = {(found.rows[cell.row], found.columns[cell.column]): cell.kind for cell in found.cells}
     assert kinds == {
-        ('Bear', 'Bear'): RIGHT,
+        ('Bear', 'Bear'): CORRECT,
         ('Teddy', 'Animal'): SHALLOW,  # an ancestor, though not by the preferred parent
         ('Animal', 'Dog'): POSSIBLE,
         ('Bear', 'Toy'): POSSIBLE,  # a Teddy is both
@@ -144,7 +142,7 @@ def test_many_classes_are_merged_into_other():
     assert found.rows == (*(f'class {index}' for index in (*range(13), 20, 25, 29)), 'other')
     assert found.columns == (*found.rows, 'missed')
     counts = {(found.rows[cell.row], found.columns[cell.column]): (cell.count, cell.kind) for cell in found.cells}
-    assert counts['other', 'other'] == (140, RIGHT)
+    assert counts['other', 'other'] == (140, CORRECT)
     assert counts['class 20', 'class 25'] == (3, WRONG)
     assert counts['class 29', 'missed'] == (2, LOST)
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,22 @@ from hierseg.errors import HiersegError
 from hierseg.files import write_atomically, write_json
 from hierseg.metrics.average_precision import RECALLS
 from hierseg.report.comparison.charts import (
+    KIND_WORDS,
     Chart,
     Series,
     averaged,
     class_tree,
+    confusion,
     frequency_chart,
+    levels,
     line_chart,
     x_scale,
     y_scale,
 )
-from hierseg.report.comparison.confusion import KIND_WORDS, confusion, levels
 from hierseg.report.comparison.document import Comparison, NamedPath, ShownPanel
 from hierseg.report.comparison.scores import NONE, answer, big_numbers, cost_rows, score_groups
 from hierseg.report.drawing import (
-    SEPARATOR,
+    GROUP,
     DrawnInstance,
     Picture,
     class_colors,
@@ -63,7 +65,6 @@ LONG_SIDE = 600
 QUALITY = 70
 TEXT_SIZE = 17
 """Of the labels: still legible where a panel is as wide as a phone."""
-GROUP = '(group)'
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ def draw_panel(
     drawn, paths = [], []
     for instance in instances:
         steps = path_steps(taxonomy, instance.label, class_scores=instance.class_scores)
-        mark = GROUP if instance.group_of else ''
+        texts = label_variants(steps, mark=GROUP if instance.group_of else '')
         color = colors[instance.label]
         box = np.asarray(instance.box, dtype=np.float64) * np.tile((size[0] / width, size[1] / height), 2)
         mask = instance.mask
@@ -112,32 +113,13 @@ def draw_panel(
             mask = coco_mask.decode({'size': [height, width], 'counts': mask})
         if mask is not None:
             mask = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_LINEAR) > 127
-        drawn.append(DrawnInstance(box, color, label_variants(steps, mark=mark), mask, instance.group_of))
-        paths.append(NamedPath(' '.join(filter(None, [SEPARATOR.join(steps), mark])), f'#{color.tobytes().hex()}'))
+        drawn.append(DrawnInstance(box, color, texts, mask, instance.group_of))
+        paths.append(NamedPath(texts[0], f'#{color.tobytes().hex()}'))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     picture, _ = draw_instances(resized.astype(np.uint8), drawn, text_size=TEXT_SIZE)
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format='JPEG', quality=QUALITY, optimize=True, progressive=True)
     return ShownPanel(content.getvalue(), tuple(paths), tuple(errors), score)
-
-
-@dataclass(frozen=True)
-class ShownImage:
-    """An image with what the template needs.
-
-    Attributes:
-        image_id: Its name.
-        classes: Labels of its classes and of all above them.
-        names: Names of its classes.
-        leaders: Positions of the systems with the best score on it; empty where none has one or all are equal.
-        panels: Title and panel, the ground truth first, then each system.
-    """
-
-    image_id: str
-    classes: tuple[int, ...]
-    names: tuple[str, ...]
-    leaders: tuple[int, ...]
-    panels: tuple[tuple[str, ShownPanel], ...]
 
 
 def render_page(document: Comparison) -> str:
@@ -228,28 +210,30 @@ def _training(document: Comparison) -> list[tuple[int, Chart]]:
     return charts
 
 
-def _images(document: Comparison) -> list[ShownImage]:
-    """The images, those first on which the systems' scores are furthest apart."""
+def _images(document: Comparison) -> list[dict[str, Any]]:
+    """The images, those first on which the systems' scores are furthest apart.
+
+    ``classes`` are labels of annotated classes and of all above them, ``leaders`` positions of the systems with the
+    best score; none where all are equal. The ground truth is the first panel.
+    """
     mask, names = document.taxonomy.arrays.ancestor_mask, document.taxonomy.names
     shown = []
     for image in sorted(document.images, key=lambda image: -image.spread):
         panels = [(system.name, image.panels[system.name]) for system in document.systems]
         best = max(image.scores) if image.spread > 0 else None
-        shown.append(
-            ShownImage(
-                image.image_id,
-                classes=tuple(sorted({int(above) for label in image.classes for above in mask[label].nonzero()[0]})),
-                names=tuple(names[label] for label in dict.fromkeys(image.classes)),
-                leaders=tuple(at for at, (_, panel) in enumerate(panels) if panel.score == best is not None),
-                panels=(('Ground truth', image.ground_truth), *panels),
-            )
-        )
+        shown.append({
+            'image_id': image.image_id,
+            'classes': np.flatnonzero(mask[np.array(image.classes, dtype=int)].any(axis=0)).tolist(),
+            'names': [names[label] for label in dict.fromkeys(image.classes)],
+            'leaders': [at for at, (_, panel) in enumerate(panels) if panel.score == best is not None],
+            'panels': [('Ground truth', image.ground_truth), *panels],
+        })  # fmt: skip
     return shown
 
 
-def _picture_classes(document: Comparison, images: Sequence[ShownImage]) -> list[dict[str, Any]]:
+def _picture_classes(document: Comparison, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Classes that pictures can be filtered by, along the tree, with the number of pictures."""
-    taxonomy, counts = document.taxonomy, Counter(label for image in images for label in image.classes)
+    taxonomy, counts = document.taxonomy, Counter(label for image in images for label in image['classes'])
     ordered = sorted(counts, key=taxonomy.preferred_path)
     return [{'label': label, 'name': taxonomy.path_name(label), 'count': counts[label]} for label in ordered]
 
@@ -268,12 +252,7 @@ def _picture_errors(document: Comparison) -> list[dict[str, Any]]:
 def write_comparison(document: Comparison, folder: str | Path) -> Path:
     """Writes ``index.html``, ``results.json`` (all but the pictures) and ``table.md``, each whole or not at all.
 
-    Args:
-        document: The comparison.
-        folder: Is made if need be.
-
-    Returns:
-        The page.
+    The folder is made if need be. Gives back the path of the page.
 
     Raises:
         HiersegError: If a file cannot be written.
@@ -309,9 +288,8 @@ def scores_table(document: Comparison) -> str:
     costs = cost_rows(document)
     if costs:
         rows.append(['*Costs*', *blanks])
-    for cost_row in costs:
-        ratios = [cell.ratio or NONE for cell in cost_row.cells[1:]]
-        rows.append([cost_row.label, *(cell.text for cell in cost_row.cells), *ratios])
+    for label, cells in costs.items():
+        rows.append([label, *(cell.text for cell in cells), *(cell.ratio or NONE for cell in cells[1:])])
     notes = f'In brackets: {document.head.confidence:.0%} intervals by bootstrap over images.'
     if others:
         notes += f' Bold: better than {first}, or {first} better than all others, where 0 is outside the'

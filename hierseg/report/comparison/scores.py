@@ -194,16 +194,10 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class DifferenceCell:
-    """Difference of a further system from the first.
+    """A further system's score minus the first one's: text, interval, verdict, and position of a clear winner.
 
-    Attributes:
-        text: Its score minus the first one's.
-        interval: Of it.
-        verdict: In words.
-        winner: Position of the better system; None where that is open.
-        middle: The difference on a scale from 0 (the first system is better) to 100 (the further one is); the middle
-            is 50, also where lower scores are better. None where there is none.
-        whisker: The interval on that scale.
+    Middle and whisker are the difference and its interval on a scale from 0 (the first system is better) to 100 (the
+    further one is), also where lower scores are better.
     """
 
     text: str = NONE
@@ -230,14 +224,6 @@ class CostCell:
     text: str = NONE
     bar: float | None = None
     ratio: str = ''
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """A kind of cost with a cell for each system."""
-
-    label: str
-    cells: tuple[CostCell, ...]
 
 
 def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
@@ -269,19 +255,19 @@ def big_numbers(document: Comparison) -> list[ScoreRow]:
     return sorted((row for row in rows if row.metric in first), key=lambda row: first.index(row.metric))
 
 
-def cost_rows(document: Comparison) -> list[CostRow]:
-    """The costs that are known of at least one system."""
-    rows = []
+def cost_rows(document: Comparison) -> dict[str, list[CostCell]]:
+    """Cells of the systems by the label of a cost that is known of at least one of them."""
+    rows = {}
     for name, kind in COSTS.items():
         values: list[float | None] = [getattr(system.costs, name) for system in document.systems]
         highest = max((value for value in values if value is not None), default=None)
         if highest is None:
             continue
-        cells = []
+        rows[kind.label] = []
         for position, value in enumerate(values):
             ratio = times(value / values[0]) if position and value is not None and values[0] else ''
-            cells.append(CostCell() if value is None else CostCell(kind.text(value), _percent(value, highest), ratio))
-        rows.append(CostRow(kind.label, tuple(cells)))
+            cell = CostCell() if value is None else CostCell(kind.text(value), _percent(value, highest), ratio)
+            rows[kind.label].append(cell)
     return rows
 
 
