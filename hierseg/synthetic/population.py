@@ -204,7 +204,8 @@ def verified_labels(
             None verifies every class, internal ones too.
         generator: Where chance comes from.
     """
-    is_present = taxonomy.arrays.ancestor_mask[labels].any(axis=0)
+    ancestor_mask = taxonomy.arrays.ancestor_mask
+    is_present = ancestor_mask[labels].any(axis=0)
     absent = np.flatnonzero(~is_present)
     if negatives is None:
         return np.flatnonzero(is_present), absent

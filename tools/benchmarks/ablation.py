@@ -35,7 +35,7 @@ from hierseg.files import describe_machine, write_json
 from hierseg.functional import SCHEMES
 from hierseg.metrics.average_precision import FREQUENCY_BANDS, frequency_bands
 from hierseg.metrics.records import mean_over_classes
-from hierseg.report.class_plots import plot_score_dots
+from hierseg.report.class_reports import plot_score_dots
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 
