@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
 from types import ModuleType
 
 import pytest
@@ -12,27 +10,10 @@ import torch
 from torch import Tensor
 
 import hierseg.operators
-from hierseg.operators import extension
 
 pytestmark = pytest.mark.skipif(
     hierseg.operators.backend() != 'compiled', reason='mmcv has no compiled operators to compare with'
 )
-BACKENDS = ['torch', 'torchvision']
-
-
-@pytest.fixture(params=BACKENDS)
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that mmcv would find without compiled operators."""
-    monkeypatch.setenv(extension.BACKEND_VARIABLE, request.param)
-    extension.choose_backend.cache_clear()
-    try:
-        module = module_from_spec(ModuleSpec('mmcv._ext', loader := hierseg.operators._Loader()))
-        loader.exec_module(module)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    finally:
-        extension.choose_backend.cache_clear()
-    return module
 
 
 def compiled() -> ModuleType:
