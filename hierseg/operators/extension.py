@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -148,10 +149,10 @@ def operators() -> dict[str, Any]:
         return backend.nms(boxes, scores, iou_threshold, offset)
 
     return {
-        'roi_align_forward': roi_align_forward,
+        'roi_align_forward': _traced_whole(roi_align_forward),
         'roi_align_backward': roi_align_backward,
-        'nms': nms,
-        'softnms': _soft_nms,
+        'nms': _traced_whole(nms),
+        'softnms': _traced_whole(_soft_nms),
         'sigmoid_focal_loss_forward': _focal_forward,
         'sigmoid_focal_loss_backward': _focal_backward,
         'ms_deform_attn_forward': _deformable_attention_forward,
@@ -175,6 +176,20 @@ def missing(name: str) -> Callable[..., Any]:
         raise OperatorError(name)
 
     return refuse
+
+
+def _traced_whole(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator without warnings of `torch.jit.trace`, which records mmcv's call of it as a whole."""
+
+    @wraps(operator)
+    def call(*args: Any, **settings: Any) -> Any:
+        if not torch.jit.is_tracing():
+            return operator(*args, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            return operator(*args, **settings)
+
+    return call
 
 
 def _soft_nms(boxes: Tensor, scores: Tensor, detections: Tensor, **settings: Any) -> Tensor:
