@@ -85,7 +85,7 @@ class TestWhichPython:
         executable(project / 'other' / 'bin' / 'python', 'exit 1')
         answer = self.run(project, VIRTUAL_ENV=str(project / 'other'))
         assert answer.returncode == 1
-        assert 'other is not Python 3.10 to 3.12' in answer.stderr
+        assert 'other is not Python 3.10 to 3.13' in answer.stderr
 
     def test_says_what_to_install_when_no_python_fits(self, project: Path) -> None:
         answer = self.run(project)
