@@ -3,6 +3,14 @@
 python -m sphinx -b html docs docs/_build/html
 """
 
+import sys
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # Sphinx brings it there
+
 import hierseg
 
 project = 'hierseg'
@@ -32,5 +40,9 @@ html_theme = 'furo'
 html_title = f'hierseg {version}'
 html_static_path = ['_static']
 html_css_files = ['hierseg.css']
+# Links to the sources of pages, where the repository has an address.
+pyproject = tomllib.loads((Path(__file__).parents[1] / 'pyproject.toml').read_text())
+if address := pyproject['project'].get('urls', {}).get('Repository'):
+    html_theme_options = {'source_repository': address, 'source_branch': 'main', 'source_directory': 'docs/'}
 html_copy_source = html_show_copyright = False
 html_show_sphinx = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 # No command is found in an empty PATH, so that bash hands every one to this function, with all expansions done.
 RECORD = 'command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }\nexec 3>&1 >/dev/null\nset -eu\n'

@@ -16,20 +16,20 @@
 
 HIERSEG_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# True for CPython 3.10 to 3.12: the versions that the OneDL packages are released for.
+# True for CPython 3.10 to 3.13, as in pyproject.toml, where the reason stands.
 python_fits() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-} python3 python3.12 python3.11 python3.10; do
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
         if python_fits "$candidate" && "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo 'error: no Python 3.10, 3.11 or 3.12 with its venv module was found. Install one (on Debian and Ubuntu:' \
+    echo 'error: no Python 3.10 to 3.13 with its venv module was found. Install one (on Debian and Ubuntu:' \
         'apt install python3 python3-venv) or name one: PYTHON=/path/to/python3.12' >&2
     return 1
 }
@@ -39,7 +39,7 @@ make_environment() {
     if [[ -n ${VIRTUAL_ENV:-} ]]; then
         environment=$VIRTUAL_ENV
         if ! python_fits "$environment/bin/python"; then
-            echo "error: the active virtual environment $environment is not Python 3.10 to 3.12." \
+            echo "error: the active virtual environment $environment is not Python 3.10 to 3.13." \
                 'Deactivate it, or activate one that is.' >&2
             return 1
         fi
