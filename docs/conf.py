@@ -17,13 +17,14 @@ project = 'hierseg'
 version = release = hierseg.__version__
 
 extensions = [
-    'myst_parser',  # the pages are plain Markdown, so that they read well in the repository, too
+    'myst_nb',  # reads plain Markdown, so that the pages read well in the repository, too, and the notebook
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
 ]
 exclude_patterns = ['_build']
 myst_heading_anchors = 3
+nb_execution_mode = 'off'  # its outputs are committed, and a test compares them
 highlight_language = 'none'  # unless a block names its own
 
 autodoc_member_order = 'bysource'

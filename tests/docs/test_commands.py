@@ -77,6 +77,7 @@ class Rule:
 RULES = {
     'bash tools/quickstart.sh': Rule(skip='runs in tests/tools/test_train_and_test.py'),
     'bash tools/setup.sh': Rule(skip='runs before this; tests/tools/test_setup.py'),
+    'source .venv/bin/activate': Rule(skip='makes a shell ready'),
     'bash tools/run_tests.sh': Rule(skip='is what runs this'),
     'python -m pytest': Rule(skip='is what runs this'),
     'pip install': Rule(skip='needs a network'),
