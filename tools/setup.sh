@@ -16,7 +16,7 @@
 
 HIERSEG_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# True for CPython 3.10 to 3.13, as in pyproject.toml, where the reason stands.
+# True for CPython 3.10 to 3.13: the versions that every package is released for.
 python_fits() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
