@@ -17,6 +17,7 @@ LAYERS = {
     'files': 0,
     'formats': 0,
     'operators': 0,
+    'threads': 0,
     'taxonomy': 0,
     'store': 1,
     'converters': 1,
@@ -39,6 +40,7 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 FORBIDDEN = {
     'errors': HEAVY,
     'files': HEAVY,
+    'threads': HEAVY,
     'formats': HEAVY,
     'taxonomy': HEAVY | {'pandas', 'pyarrow', 'cv2', 'pycocotools'},
     'store': HEAVY,

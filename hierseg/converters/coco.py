@@ -1,12 +1,9 @@
 """COCO JSON to a store, and a store to COCO JSON, such that reading it back gives the same store.
 
-``read_coco`` reads and checks a file. Beside the keys of COCO it may have those that ``write_coco`` adds where COCO has
-no room: ``taxonomy`` (all of it); ``class_id`` of a category and ``source_id`` of an image or annotation, where the
-store's own id is no whole number; and ``bbox_xyxy`` of an annotation, where ``bbox`` misses the box's corners by the
-last bit.
-
-Segmentations (polygons, uncompressed and compressed run lengths) become compressed counts exactly as in pycocotools'
-``COCO.annToRLE``, but are checked first, since its C code trusts its input.
+A file is read by :mod:`hierseg.converters.coco_reading`. Beside the keys of COCO it may have those that ``write_coco``
+adds where COCO has no room: ``taxonomy`` (all of it); ``class_id`` of a category and ``source_id`` of an image or
+annotation, where the store's own id is no whole number; and ``bbox_xyxy`` of an annotation, where ``bbox`` misses the
+box's corners by the last bit.
 
 Verified labels: COCO is annotated exhaustively, so the classes of an image's annotations are verified as present, and
 every other category as absent, with two exceptions that a hierarchy brings: a class above a present one is not absent
@@ -20,296 +17,22 @@ from __future__ import annotations
 
 import io
 import json
-import math
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO, TypeGuard
+from typing import Any, TextIO
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from hierseg.converters.coco_reading import AnnotationReader, Faults, Mode, Orientation, corners, read_coco
 from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
-from hierseg.formats import IntArray, run_lengths
+from hierseg.formats import IntArray
 from hierseg.store.store import ImageRow, Instances, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.formats import coco_draft
-
-# Boxes of COCO are rounded to hundredths and may stick out a little; they are kept as they are.
-OUTSIDE_TOLERANCE = 1.0
-
-Entry = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """An image and what is annotated on it.
-
-    Attributes:
-        row: Id, file name, size.
-        number: The whole number that COCO calls it by.
-        positive: Category ids listed as present; None if the image has no such list.
-        negative: Category ids listed as absent; likewise.
-        annotations: Entries of the file, checked but for their segmentation.
-    """
-
-    row: ImageRow
-    number: int
-    positive: Sequence[int] | None
-    negative: Sequence[int] | None
-    annotations: Sequence[Entry]
-
-
-@dataclass(frozen=True)
-class CocoDocument:
-    """A COCO file.
-
-    Attributes:
-        path: Of the file.
-        taxonomy: The one that the file holds, or that of ``supercategory``, or the one given.
-        categories: As in the file.
-        labels: Category id → label in ``taxonomy``.
-        images: In the order of the file.
-    """
-
-    path: Path
-    taxonomy: Taxonomy
-    categories: Sequence[Entry]
-    labels: Mapping[int, int]
-    images: Sequence[CocoImage]
-
-
-def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
-    """Reads and checks a COCO file.
-
-    Args:
-        path: The JSON.
-        taxonomy: Its classes match the categories by id, or else by name.
-
-    Raises:
-        AnnotationError: On malformed input, with the image or annotation.
-        TaxonomyError: If the categories make no taxonomy.
-    """
-    document = _parse(path)
-    where = str(path)
-    if taxonomy is None and 'taxonomy' in document:
-        taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
-    for category in _unique(document['categories'], 'category', where):
-        if not isinstance(category.get('name'), str):
-            raise AnnotationError('has no name', where=f'{where}, category {category["id"]}')
-    taxonomy = taxonomy or coco_draft(document, where=where).build()
-    labels = match_categories(document['categories'], taxonomy, where=where)
-    annotations = defaultdict(list)
-    for annotation in _unique(document['annotations'], 'annotation', where):
-        annotations[annotation.get('image_id')].append(annotation)
-    images = []
-    for entry in _unique(document['images'], 'image', where):
-        row = _image_row(entry, f'{where}, image {entry["id"]}')
-        mine = annotations.pop(entry['id'], [])
-        for annotation in mine:
-            _check_annotation(annotation, row, labels, f'{where}, annotation {annotation["id"]} of image {entry["id"]}')
-        positive = _category_list(entry, 'pos_category_ids', labels, where)
-        negative = _category_list(entry, 'neg_category_ids', labels, where)
-        images.append(CocoImage(row, entry['id'], positive, negative, mine))
-    if annotations:
-        number, first = next(iter(annotations.items()))
-        raise AnnotationError(
-            f'image_id {number!r} is the id of no image',
-            where=f'{where}, annotation {first[0]["id"]}',
-            fix='Each annotation belongs to an image of the same file.',
-        )
-    if not images:
-        raise AnnotationError('the split is empty: there are no images', where=where)
-    return CocoDocument(path, taxonomy, document['categories'], labels, images)
-
-
-def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: str) -> dict[int, int]:
-    """Category id → label.
-
-    All categories match by id (their ``class_id`` if they have it), or all by name; a name matches a class
-    of that name or, failing that, of that id.
-
-    Raises:
-        AnnotationError: If that fails, or if ids and names match differently.
-    """
-    by_name: dict[str, int] = {}
-    repeated = set()
-    for label, name in enumerate(taxonomy.names):
-        repeated |= {name} & by_name.keys()
-        by_name[name] = label
-    by_name = dict(taxonomy.label_of) | {name: label for name, label in by_name.items() if name not in repeated}
-    by_ids = {c['id']: taxonomy.label_of.get(str(c.get('class_id', c['id']))) for c in categories}
-    by_names = {c['id']: by_name.get(c['name']) for c in categories}
-    whole = [m for m in (by_ids, by_names) if None not in m.values() and len({*m.values()}) == len(m)]
-    if not whole:
-        best = max(by_ids, by_names, key=lambda m: sum(label is not None for label in m.values()))
-        missing = [f'{c["id"]} ({c["name"]})' for c in categories if best[c['id']] is None]
-        what = f'{len(missing)} of {len(categories)} categories are not in the taxonomy, such as '
-        raise AnnotationError(
-            what + ', '.join(missing[:5]) if missing else 'several categories match one class of the taxonomy',
-            where=where,
-            fix='Each category needs a class of its own, of that id or that name.',
-        )
-    if len(whole) == 2 and by_ids != by_names and not any('class_id' in c for c in categories):
-        number = next(number for number, label in by_ids.items() if by_names[number] != label)
-        raise AnnotationError(
-            f'category {number} matches one class of the taxonomy by id and another one by name',
-            where=where,
-            fix='Give classes either the ids or the names of the categories, not those of others.',
-        )
-    return {number: label for number, label in whole[0].items() if label is not None}
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f'cannot be read ({error.strerror})', where=str(path), fix='Check the path.') from None
-    except ValueError as error:
-        raise AnnotationError(f'is not JSON ({error})', where=str(path), fix='Is the file cut off?') from None
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise AnnotationError(
-                f'has no list {key!r}', where=str(path), fix='Give the annotations of a COCO data set (instances).'
-            )
-    return dict(document)
-
-
-def _unique(entries: list[Any], kind: str, where: str) -> list[dict[str, Any]]:
-    """The entries, if each is an object with an id of its own."""
-    seen = set()
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_whole(entry.get('id')):
-            raise AnnotationError(
-                f'{kind} number {position + 1} has no id', where=where, fix='Ids are whole numbers, each used once.'
-            )
-        if entry['id'] in seen:
-            raise AnnotationError(f'the {kind} id {entry["id"]} occurs twice', where=where, fix='Ids are used once.')
-        seen.add(entry['id'])
-    return entries
-
-
-def corners(box: Sequence[float]) -> list[float]:
-    """Xyxy of a COCO box ``[x, y, width, height]``."""
-    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-
-
-def _image_row(entry: Entry, where: str) -> ImageRow:
-    name, width, height = entry.get('file_name'), entry.get('width'), entry.get('height')
-    if not isinstance(name, str) or not name:
-        raise AnnotationError(f'file_name is {name!r}', where=where, fix='It is a path in the image folder.')
-    if not (_is_whole(width) and _is_whole(height) and min(width, height) > 0):
-        raise AnnotationError(f'width x height is {width!r} x {height!r}', where=where, fix='They are pixels.')
-    return ImageRow(str(entry.get('source_id', entry['id'])), name, width, height)
-
-
-def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], where: str) -> None:
-    if not _is_whole(entry.get('category_id')) or entry['category_id'] not in labels:
-        raise AnnotationError(
-            f'category_id {entry.get("category_id")!r} is no category', where=where, fix='Add it to the categories.'
-        )
-    box = entry.get('bbox')
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
-        raise AnnotationError(f'bbox is {box!r}', where=where, fix='It is [x, y, width, height] in pixels.')
-    if box[2] < 0 or box[3] < 0:
-        raise AnnotationError(f'bbox {box} has a negative size', where=where, fix='It is [x, y, width, height].')
-    inside = all(
-        start >= -OUTSIDE_TOLERANCE and start + extent <= size + OUTSIDE_TOLERANCE
-        for start, extent, size in zip(box[:2], box[2:], (image.width, image.height), strict=True)
-    )
-    if not inside:
-        raise AnnotationError(
-            f'bbox {box} is outside the image of {image.width} x {image.height} pixels',
-            where=where,
-            fix='It is [x, y, width, height] in pixels.',
-        )
-    exact = entry.get('bbox_xyxy', corners(box))
-    is_box = isinstance(exact, list) and len(exact) == 4 and all(_is_number(value) for value in exact)
-    if not is_box or max(abs(a - b) for a, b in zip(exact, corners(box), strict=True)) > 1e-9:
-        raise AnnotationError(f'bbox_xyxy {exact} contradicts bbox {box}', where=where, fix='Leave out bbox_xyxy.')
-    if entry.get('iscrowd', 0) not in (0, 1):
-        raise AnnotationError(f'iscrowd is {entry["iscrowd"]!r}', where=where, fix='It is 0 or 1.')
-    if not (_is_number(entry.get('area', 0)) and entry.get('area', 0) >= 0):
-        raise AnnotationError(f'area is {entry["area"]!r}', where=where, fix='It is a number of pixels.')
-
-
-def _category_list(entry: Entry, key: str, labels: Mapping[int, int], where: str) -> list[int] | None:
-    if key not in entry:
-        return None
-    listed = entry[key]
-    if not isinstance(listed, list) or not all(_is_whole(number) and number in labels for number in listed):
-        raise AnnotationError(
-            f'{key} is {listed!r:.80}', where=f'{where}, image {entry["id"]}', fix='It is a list of category ids.'
-        )
-    return listed
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[bytes, int]:
-    """Compressed counts and number of pixels of a segmentation.
-
-    Args:
-        segmentation: List of polygons ``[x1, y1, x2, y2, ...]`` in pixels, or a dict of ``size`` and ``counts``.
-        height: Pixels, of the image.
-        width: Pixels, of the image.
-
-    Returns:
-        ``b''`` and 0 if there is no segmentation or it covers no pixel.
-
-    Raises:
-        MalformedMaskError: If it is malformed or of another size.
-    """
-    if segmentation is None or segmentation == []:
-        return b'', 0
-    if isinstance(segmentation, list):
-        counts = _encode_polygons(segmentation, height, width)
-    elif isinstance(segmentation, dict):
-        counts = _encode_runs(segmentation, height, width)
-    else:
-        raise run_lengths.MalformedMaskError('the segmentation is neither polygons nor run lengths')
-    area = run_lengths.check_counts(counts, height, width)
-    return (counts, area) if area else (b'', 0)
-
-
-def _encode_polygons(polygons: list[Any], height: int, width: int) -> bytes:
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise run_lengths.MalformedMaskError('a polygon has fewer than three points, or half a point')
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
-            raise run_lengths.MalformedMaskError('a polygon holds something that is not a number')
-        # pycocotools clips, but walks along every edge: a wild coordinate would take gigabytes.
-        for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
-            if min(values) < -size or max(values) > 2 * size:
-                raise run_lengths.MalformedMaskError('a polygon reaches further outside than the image is large')
-    counts: bytes = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))['counts']
-    return counts
-
-
-def _encode_runs(segmentation: dict[str, Any], height: int, width: int) -> bytes:
-    if segmentation.get('size') != [height, width]:
-        raise run_lengths.MalformedMaskError(
-            f'the mask has the size {segmentation.get("size")}, its image [{height}, {width}] (height, width)'
-        )
-    counts = segmentation.get('counts')
-    if isinstance(counts, list):
-        return run_lengths.encode_runs(counts, height, width)
-    if isinstance(counts, str) and counts.isascii():
-        return counts.encode()
-    raise run_lengths.MalformedMaskError('the counts are neither a list nor run-length text')
 
 
 class ExhaustiveLabels:
@@ -333,18 +56,15 @@ class ExhaustiveLabels:
         return present, np.flatnonzero(self._looked_for & ~related)
 
 
-IMAGE_MISSING = 'images without a file, left out'
-MASK_BROKEN = 'segmentations that are malformed, kept as box'
-MASK_EMPTY = 'segmentations without a pixel, kept as box'
-
-
 def convert_coco(
     path: str | PathLike[str],
     taxonomy: Taxonomy | None = None,
     *,
     images: str | PathLike[str],
     out: str | PathLike[str],
-    skip_broken: bool = False,
+    mode: Mode = 'default',
+    orientation: Orientation | None = None,
+    keep_root: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> ConversionSummary:
@@ -352,8 +72,7 @@ def convert_coco(
 
     Images keep the order of the file, annotations theirs within each image. ``iscrowd`` becomes group-of.
     Boxes and areas keep their exact numbers; masks are those of pycocotools. The verified labels are those
-    of exhaustive annotation, see :mod:`hierseg.converters.coco`. Image files must exist, but
-    their size is taken from the JSON.
+    of exhaustive annotation, see :mod:`hierseg.converters.coco`. Sizes are those of the image files.
 
     Args:
         path: The JSON.
@@ -361,99 +80,54 @@ def convert_coco(
             ``write_coco`` put into the file, or else the one of ``supercategory``.
         images: The folder that ``file_name`` is relative to.
         out: The store's folder; it appears when it is whole.
-        skip_broken: Leave out images without a file, and malformed segmentations (their boxes stay).
+        mode: ``strict`` refuses what would be put right, ``lenient`` leaves out what would be refused.
+        orientation: How the annotations lie on images that EXIF data turns: on the pixels as ``stored`` in the
+            file, or as a viewer shows them ``turned``. Found out if omitted.
+        keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
         overwrite: Replace a store that is there.
         progress: Show a bar on stderr.
 
     Raises:
-        AnnotationError: On bad input, with the image or annotation.
+        AnnotationError: On bad input: how many faults of which kinds, and the first of each.
         TaxonomyError: If the categories make no taxonomy.
         StoreError: If ``out`` cannot be written.
     """
     check_target(Path(out), overwrite=overwrite)
     if not Path(images).is_dir():
         raise AnnotationError('is no folder', where=str(images), fix='Give the folder that holds the images.')
-    document = read_coco(Path(path), taxonomy)
-    reader = _Reader(document, skip_broken=skip_broken)
+    summary = ConversionSummary()
+    faults = Faults(Path(path), mode, summary)
+    document = read_coco(
+        Path(path),
+        taxonomy,
+        images=Path(images),
+        faults=faults,
+        orientation=orientation,
+        keep_root=keep_root,
+        progress=progress,
+    )
+    reader = AnnotationReader(document, faults, summary)
+    exhaustive = ExhaustiveLabels(document.taxonomy, list(document.labels.values()))
     with StoreWriter(out, taxonomy=document.taxonomy, overwrite=overwrite) as writer:
         for image in tqdm(document.images, unit='image', disable=not progress):
-            file = os.path.join(images, image.row.file_name)
-            if not os.path.isfile(file):
-                reader.broken(IMAGE_MISSING, 'there is no such image', f'{file} (image {image.number})')
-                continue
             instances = reader.instances(image)
-            verified = reader.verified(image, instances.labels)
+            verified = exhaustive(instances.labels)
+            if not (image.positive is None and image.negative is None):
+                positive = instances.labels if image.positive is None else image.positive
+                verified = (
+                    np.unique(np.asarray(positive, np.int64)),
+                    np.unique(np.asarray(image.negative or [], np.int64)),
+                )
             writer.add(image.row, instances, *verified)
-            reader.summary.count_image(instances, *verified)
-        if reader.summary.images == 0:
+            summary.count_image(instances, *verified)
+        faults.check()
+        if summary.images == 0:
             raise AnnotationError('none of the images is there', where=str(images), fix='Check the folder.')
         # Kept for the way back, which gives the categories their own ids and order again.
         categories = {'coco_categories': document.categories, 'coco_labels': list(document.labels.values())}
-        writer.summary = {**reader.summary.to_json(), **categories}
-    return reader.summary
-
-
-class _Reader:
-    """Turns the annotations of images into instances and verified labels."""
-
-    def __init__(self, document: CocoDocument, *, skip_broken: bool) -> None:
-        self.summary = ConversionSummary()
-        self._document = document
-        self._skip_broken = skip_broken
-        self._exhaustive = ExhaustiveLabels(document.taxonomy, list(document.labels.values()))
-
-    def broken(self, reason: str, what: str, where: str) -> None:
-        """Counts something broken if that is allowed; raises otherwise."""
-        if not self._skip_broken:
-            fix = 'Put it right, or leave such things out with --skip-broken.'
-            raise AnnotationError(what, where=where, fix=fix)
-        self.summary.skip(reason, [where])
-
-    def instances(self, image: CocoImage) -> Instances:
-        """The instances of an image."""
-        entries = image.annotations
-        masks = [self._mask(index, image) for index in range(len(entries))]
-        boxes = [entry.get('bbox_xyxy') or corners(entry['bbox']) for entry in entries]
-        areas = [
-            entry.get('area', area if counts else entry['bbox'][2] * entry['bbox'][3])
-            for entry, (counts, area) in zip(entries, masks, strict=True)
-        ]
-        self.summary.box_rows += len(entries)
-        return Instances(
-            labels=np.array([self._document.labels[entry['category_id']] for entry in entries], dtype=np.int64),
-            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            masks=[counts for counts, _ in masks],
-            has_mask=np.array([bool(counts) for counts, _ in masks], dtype=bool),
-            group_of=np.array([entry.get('iscrowd', 0) for entry in entries], dtype=bool),
-            areas=np.array(areas, dtype=np.float64),
-            annotation_ids=[str(entry.get('source_id', entry['id'])) for entry in entries],
-        )
-
-    def _mask(self, index: int, image: CocoImage) -> tuple[bytes, int]:
-        entry = image.annotations[index]
-        if not entry.get('segmentation'):
-            return b'', 0
-        where = f'{self._document.path}, annotation {entry["id"]} of image {image.number}'
-        self.summary.mask_rows += 1
-        self.summary.masks_joined += 1
-        try:
-            counts, area = encode_segmentation(entry['segmentation'], image.row.height, image.row.width)
-        except run_lengths.MalformedMaskError as error:
-            self.broken(MASK_BROKEN, f'the segmentation is malformed: {error}', where)
-            return b'', 0
-        if not counts:
-            self.summary.skip(MASK_EMPTY, [f'annotation {entry["id"]}'])
-        return counts, area
-
-    def verified(self, image: CocoImage, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Labels present and absent on an image whose instances have the given labels."""
-        if image.positive is None and image.negative is None:
-            return self._exhaustive(labels)
-        positive = np.unique(labels) if image.positive is None else self._labels(image.positive)
-        return positive, self._labels(image.negative or [])
-
-    def _labels(self, categories: Iterable[int]) -> IntArray:
-        return np.unique(np.array([self._document.labels[number] for number in categories], dtype=np.int64))
+        writer.summary = {**summary.to_json(), **categories}
+        writer.orientation = document.orientation
+    return summary
 
 
 def write_coco(
@@ -477,7 +151,9 @@ def write_coco(
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise AnnotationError('exists already', where=str(path), fix='Name another file, or allow to overwrite it.')
+        raise AnnotationError(
+            'exists already', where=str(path), fix='Name another file, or replace it with --overwrite (overwrite=True).'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
     with whole_file(path) as file:

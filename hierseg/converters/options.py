@@ -80,6 +80,15 @@ class Skipped:
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
+    def add(self, examples: Iterable[str], count: int) -> None:
+        """Counts more of them."""
+        self.count += count
+        for example in examples:
+            if len(self.examples) == EXAMPLES:
+                break
+            if example not in self.examples:
+                self.examples.append(example)
+
 
 @dataclass
 class ConversionSummary:
@@ -98,6 +107,7 @@ class ConversionSummary:
         verified_positive: Image-level labels verified as present.
         verified_negative: Image-level labels verified as absent.
         skipped: Reason → what was left out for it.
+        mended: Kind of fault, or of decision → what was put right or decided.
     """
 
     images: int = 0
@@ -112,24 +122,24 @@ class ConversionSummary:
     verified_positive: int = 0
     verified_negative: int = 0
     skipped: dict[str, Skipped] = field(default_factory=dict)
+    mended: dict[str, Skipped] = field(default_factory=dict)
 
     def skip(self, reason: str, examples: Iterable[str], *, count: int = 1) -> None:
         """Counts things left out for a reason; the first few examples are kept, each once."""
-        skipped = self.skipped.setdefault(reason, Skipped())
-        skipped.count += count
-        for example in examples:
-            if len(skipped.examples) == EXAMPLES:
-                break
-            if example not in skipped.examples:
-                skipped.examples.append(example)
+        self.skipped.setdefault(reason, Skipped()).add(examples, count)
+
+    def mend(self, kind: str, example: str) -> None:
+        """Counts a thing that was put right; likewise."""
+        self.mended.setdefault(kind, Skipped()).add([example], 1)
 
     def add(self, other: ConversionSummary) -> None:
         """Adds the counts of a later part of the same conversion."""
         for counted in fields(self):
-            if counted.name != 'skipped':
+            if counted.name not in ('skipped', 'mended'):
                 setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
-        for reason, skipped in other.skipped.items():
-            self.skip(reason, skipped.examples, count=skipped.count)
+        for mine, others in ((self.skipped, other.skipped), (self.mended, other.mended)):
+            for reason, found in others.items():
+                mine.setdefault(reason, Skipped()).add(found.examples, found.count)
 
     def count_image(self, instances: Instances, positive: IntArray, negative: IntArray) -> None:
         """Counts an image that is written, with its instances and verified labels."""
@@ -141,14 +151,17 @@ class ConversionSummary:
         self.verified_negative += len(np.unique(negative))
 
     def to_json(self) -> dict[str, Any]:
-        """For ``store.json``."""
-        return asdict(self)
+        """For ``store.json``; without ``mended`` where nothing was."""
+        return {name: value for name, value in asdict(self).items() if value or name != 'mended'}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ConversionSummary:
         """Reads what :meth:`to_json` gave."""
-        skipped = {reason: Skipped(**found) for reason, found in document['skipped'].items()}
-        return cls(**{**document, 'skipped': skipped})
+        counted = {
+            name: {reason: Skipped(**found) for reason, found in document.get(name, {}).items()}
+            for name in ('skipped', 'mended')
+        }
+        return cls(**{**document, **counted})
 
     def __str__(self) -> str:
         rows = [
@@ -162,7 +175,8 @@ class ConversionSummary:
             ('verified absent', self.verified_negative, ''),
         ]
         lines = [f'{name:<17}{count:>12,}' + (f'  ({note})' if note else '') for name, count, note in rows]
-        for reason, skipped in self.skipped.items():
-            examples = ', '.join(skipped.examples) + (', …' if skipped.count > len(skipped.examples) else '')
-            lines.append(f'skipped: {reason}: {skipped.count:,} ({examples})')
+        for verb, found in (('put right', self.mended), ('skipped', self.skipped)):
+            for reason, counted in found.items():
+                examples = ', '.join(counted.examples) + (', …' if counted.count > len(counted.examples) else '')
+                lines.append(f'{verb}: {reason}: {counted.count:,} ({examples})')
         return '\n'.join(lines)

@@ -57,7 +57,7 @@ class ImageRow:
     Attributes:
         id: Unique within the store.
         file_name: Relative to the image folder.
-        width: Pixels, as the file's header says (no EXIF rotation).
+        width: Pixels, as the file's header says; turned as EXIF says where the store's annotations are.
         height: Pixels, likewise.
     """
 
@@ -184,6 +184,8 @@ class Store:
         taxonomy: The classes that labels index.
         summary: What the converter read and skipped, and why.
         num_masks: Instances with a mask, as ``store.json`` says.
+        orientation: How annotations lie on images that EXIF data turns: on the pixels as ``'stored'`` in the file,
+            or as a viewer shows them ``'turned'``.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -198,6 +200,7 @@ class Store:
             )
         self.summary: dict[str, Any] = header.get('summary', {})
         self.num_masks: int = header.get('masks', 0)
+        self.orientation: str = header.get('orientation', 'stored')
         document = _read_json(self.path, 'taxonomy.json')
         self.taxonomy = Taxonomy.from_json(document, where=str(self.path / 'taxonomy.json'))
         self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}

@@ -230,6 +230,7 @@ class StoreWriter:
 
     Attributes:
         summary: What was read and skipped, for ``store.json``; set it before the block ends.
+        orientation: ``'turned'`` where annotations lie on images as EXIF data turns them; likewise.
 
     Raises:
         StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
@@ -240,6 +241,7 @@ class StoreWriter:
         self.taxonomy = taxonomy
         self.overwrite = overwrite
         self.summary: dict[str, Any] = {}
+        self.orientation = 'stored'
         # Ids that came one by one; those of whole parts ascend, so that the last one tells enough.
         self._ids: set[str] = set()
         self._largest_id = ''
@@ -387,6 +389,8 @@ class StoreWriter:
             )
         counts = {name: table.rows for name, table in self._tables.items()}
         header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
+        if self.orientation != 'stored':
+            header['orientation'] = self.orientation
         for name, document in (('taxonomy.json', self.taxonomy.to_json()), ('store.json', header)):
             text = json.dumps(document, ensure_ascii=False, indent=1)
             (self._partial / name).write_text(text + '\n', encoding='utf-8')
@@ -409,7 +413,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not (path / STORE_FILE).is_file():
         raise StoreError('exists and is no store', where=str(path), fix='Name a new folder; it will not be replaced.')
     if not overwrite:
-        raise StoreError('exists already', where=str(path), fix='Name another folder, or allow to overwrite it.')
+        raise StoreError(
+            'exists already',
+            where=str(path),
+            fix='Name another folder, or replace it with --overwrite (overwrite=True).',
+        )
 
 
 def new_partial(path: Path) -> Path:

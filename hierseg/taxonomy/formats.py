@@ -345,7 +345,7 @@ def parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList
     problems = []
     for position, entry in enumerate(entries):
         match entry:
-            case {'id': int(number), 'name': str(name)} if name and not isinstance(number, bool):
+            case {'id': int() | str() as number, 'name': str(name)} if name and not isinstance(number, bool):
                 above = entry.get('supercategory') or ''
             case _:
                 above = None
@@ -353,7 +353,7 @@ def parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList
             raise TaxonomyError(
                 f'malformed category {entry!r:.80}',
                 where=f'{where}, categories[{position}]',
-                fix='It needs a whole number "id", a text "name" and, if any, a text "supercategory".',
+                fix='It needs an "id" (whole number or text), a text "name" and, if any, a text "supercategory".',
             )
         if str(number) in rows:
             what = f'category id {number} occurs twice: {rows[str(number)][0]!r} and {name!r}'

@@ -1,9 +1,10 @@
-"""Official Open Images files, made by hand."""
+"""Official Open Images files and a COCO file, made by hand."""
 
 from __future__ import annotations
 
 import base64
 import csv
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from hierseg.converters.coco import convert_coco
 from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_open_images
 from hierseg.converters.options import ConversionSummary
 from hierseg.store import Store
@@ -132,3 +134,50 @@ def rectangle() -> Callable[..., np.ndarray]:
         return mask
 
     return make
+
+
+SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """Two images of 12 x 8; cat and dog are animals, car is a vehicle; ids with gaps as in COCO."""
+    return {
+        'images': [
+            {'id': 30, 'file_name': 'b/30.jpg', 'width': 12, 'height': 8},
+            {'id': 4, 'file_name': '4.jpg', 'width': 12, 'height': 8},
+        ],
+        'categories': [
+            {'id': 17, 'name': 'cat', 'supercategory': 'animal'},
+            {'id': 18, 'name': 'dog', 'supercategory': 'animal'},
+            {'id': 3, 'name': 'car', 'supercategory': 'vehicle'},
+        ],
+        'annotations': [
+            {'id': 9, 'image_id': 4, 'category_id': 3, 'bbox': [2, 1, 4, 4], 'segmentation': [SQUARE], 'area': 16.5},
+            {'id': 2, 'image_id': 30, 'category_id': 18, 'bbox': [2.13, 1.1, 4.07, 4.3], 'area': 15.0, 'iscrowd': 0},
+            {
+                'id': 5,
+                'image_id': 4,
+                'category_id': 17,
+                'bbox': [0, 0, 2, 8],
+                'iscrowd': 1,
+                'segmentation': {'size': [8, 12], 'counts': [0, 16, 80]},
+            },
+        ],
+    }
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., tuple[Store, ConversionSummary]]:
+    for name in ('b/30.jpg', '4.jpg'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (12, 8)).save(tmp_path / name)
+
+    def run(document: Any, taxonomy: Taxonomy | None = None, **options: Any) -> tuple[Store, ConversionSummary]:
+        (tmp_path / 'coco.json').write_text(json.dumps(document))
+        summary = convert_coco(
+            tmp_path / 'coco.json', taxonomy, images=tmp_path, out=tmp_path / 'store', overwrite=True, **options
+        )
+        return Store.open(tmp_path / 'store'), summary
+
+    return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import re
 
 import numpy as np
@@ -17,52 +16,6 @@ from hierseg.converters.coco import ExhaustiveLabels, convert_coco
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
-
-SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
-
-
-@pytest.fixture
-def document():
-    """Two images of 12 x 8; cat and dog are animals, car is a vehicle; ids with gaps as in COCO."""
-    return {
-        'images': [
-            {'id': 30, 'file_name': 'b/30.jpg', 'width': 12, 'height': 8},
-            {'id': 4, 'file_name': '4.jpg', 'width': 12, 'height': 8},
-        ],
-        'categories': [
-            {'id': 17, 'name': 'cat', 'supercategory': 'animal'},
-            {'id': 18, 'name': 'dog', 'supercategory': 'animal'},
-            {'id': 3, 'name': 'car', 'supercategory': 'vehicle'},
-        ],
-        'annotations': [
-            {'id': 9, 'image_id': 4, 'category_id': 3, 'bbox': [2, 1, 4, 4], 'segmentation': [SQUARE], 'area': 16.5},
-            {'id': 2, 'image_id': 30, 'category_id': 18, 'bbox': [2.13, 1.1, 4.07, 4.3], 'area': 15.0, 'iscrowd': 0},
-            {
-                'id': 5,
-                'image_id': 4,
-                'category_id': 17,
-                'bbox': [0, 0, 2, 8],
-                'iscrowd': 1,
-                'segmentation': {'size': [8, 12], 'counts': [0, 16, 80]},
-            },
-        ],
-    }
-
-
-@pytest.fixture
-def convert(tmp_path):
-    for name in ('b/30.jpg', '4.jpg'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-
-    def run(document, taxonomy=None, **options):
-        (tmp_path / 'coco.json').write_text(json.dumps(document))
-        summary = convert_coco(
-            tmp_path / 'coco.json', taxonomy, images=tmp_path, out=tmp_path / 'store', overwrite=True, **options
-        )
-        return Store.open(tmp_path / 'store'), summary
-
-    return run
 
 
 def test_everything_of_a_small_file(document, convert):
@@ -170,94 +123,14 @@ def test_taxonomies_that_do_not_fit(document, convert, ids, names, message):
 
 def test_missing_images(document, convert, tmp_path):
     (tmp_path / '4.jpg').unlink()
-    with pytest.raises(AnnotationError, match=r'4\.jpg \(image 4\): there is no such image'):
+    with pytest.raises(AnnotationError, match=r'image 4: there is no such image: .*4\.jpg'):
         convert(document)
-    store, summary = convert(document, skip_broken=True)
+    store, summary = convert(document, mode='lenient')
     assert len(store) == 1
     assert summary.skipped['images without a file, left out'].count == 1
     (tmp_path / 'b/30.jpg').unlink()
     with pytest.raises(AnnotationError, match='none of the images is there'):
-        convert(document, skip_broken=True)
-
-
-@pytest.mark.parametrize(
-    ('segmentation', 'message'),
-    [
-        ([[1, 1, 2, 2]], 'fewer than three points'),
-        ([[1, 1, 2, 2, 3, 3, 4]], 'half a point'),
-        ([[1, 1, 2, 2, 3, float('nan')]], 'not a number'),
-        ([[1, 1, 2, 2, 3, '3']], 'not a number'),
-        ([[1, 1, 2, 2, 3, 1e9]], 'further outside than the image is large'),
-        ([{'x': 1}], 'fewer than three points'),
-        ('polygon', 'neither polygons nor run lengths'),
-        ({'size': [12, 8], 'counts': [96]}, r'the size [12, 8], its image [8, 12] (height, width)'),
-        ({'size': [8, 12], 'counts': [90]}, 'the runs cover 90 pixels'),
-        ({'size': [8, 12], 'counts': [-4, 100]}, 'no whole number'),
-        ({'size': [8, 12], 'counts': 'PPPP'}, 'the run lengths are cut off'),
-        ({'size': [8, 12], 'counts': 'é'}, 'neither a list nor run-length text'),
-        ({'size': [8, 12]}, 'neither a list nor run-length text'),
-    ],
-)
-def test_malformed_segmentations(document, convert, segmentation, message):
-    document['annotations'][0]['segmentation'] = segmentation
-    with pytest.raises(AnnotationError, match=r'coco\.json, annotation 9 of image 4: ') as refusal:
-        convert(document)
-    assert message in str(refusal.value)
-    store, summary = convert(document, skip_broken=True)
-    assert store.instances(1).has_mask.tolist() == [False, True]
-    assert summary.skipped['segmentations that are malformed, kept as box'].count == 1
-
-
-def test_segmentations_without_a_pixel(document, convert):
-    document['annotations'][0]['segmentation'] = {'size': [8, 12], 'counts': [96]}
-    store, summary = convert(document)
-    assert store.instances(1).has_mask.tolist() == [False, True]
-    assert summary.skipped['segmentations without a pixel, kept as box'].examples == ['annotation 9']
-
-
-def test_boxes_may_stick_out_by_a_rounding(document, convert):
-    document['annotations'][0]['bbox'] = [-0.004, 0, 12.01, 8]
-    store, _ = convert(document)
-    assert store.instances(1).boxes[0].tolist() == [-0.004, 0, -0.004 + 12.01, 8]
-
-
-BAD = {
-    'image of annotation': ('annotations', 0, {'image_id': 5}, 'annotation 9: image_id 5 is the id of no image'),
-    'no image': ('annotations', 0, {'image_id': None}, 'annotation 9: image_id None'),
-    'category': ('annotations', 0, {'category_id': 5}, 'annotation 9 of image 4: category_id 5 is no category'),
-    'list': ('annotations', 0, {'category_id': [3]}, 'category_id [3] is no category'),
-    'negative': (
-        'annotations',
-        0,
-        {'bbox': [1, 1, -1, 4]},
-        'annotation 9 of image 4: bbox [1, 1, -1, 4] has a negative',
-    ),
-    'outside': ('annotations', 0, {'bbox': [1, 1, 14, 4]}, 'bbox [1, 1, 14, 4] is outside the image of 12 x 8 pixels'),
-    'short': ('annotations', 0, {'bbox': [1, 1, 14]}, 'bbox is [1, 1, 14]'),
-    'text': ('annotations', 0, {'bbox': [1, 1, '4', 4]}, "bbox is [1, 1, '4', 4]"),
-    'nan': ('annotations', 0, {'bbox': [1, 1, float('nan'), 4]}, 'bbox is [1, 1, nan, 4]'),
-    'crowd': ('annotations', 0, {'iscrowd': 2}, 'iscrowd is 2'),
-    'area': ('annotations', 0, {'area': -3}, 'area is -3'),
-    'corners': ('annotations', 0, {'bbox_xyxy': [2, 1, 6, 6]}, 'bbox_xyxy [2, 1, 6, 6] contradicts bbox [2, 1, 4, 4]'),
-    'annotation twice': ('annotations', 0, {'id': 2}, 'the annotation id 2 occurs twice'),
-    'annotation id': ('annotations', 0, {'id': 'x'}, 'annotation number 1 has no id'),
-    'image twice': ('images', 0, {'id': 4}, 'the image id 4 occurs twice'),
-    'size': ('images', 0, {'width': 0}, 'image 30: width x height is 0 x 8'),
-    'no size': ('images', 0, {'height': None}, 'image 30: width x height is 12 x None'),
-    'file name': ('images', 0, {'file_name': ''}, "image 30: file_name is ''"),
-    'category twice': ('categories', 0, {'id': 3}, 'the category id 3 occurs twice'),
-    'category name': ('categories', 0, {'name': 5}, 'category 17: has no name'),
-    'label list': ('images', 0, {'neg_category_ids': [99]}, 'image 30: neg_category_ids is [99]'),
-}
-
-
-@pytest.mark.parametrize('case', BAD)
-def test_bad_entries(document, convert, case):
-    key, index, changes, message = BAD[case]
-    document[key][index] |= changes
-    with pytest.raises(AnnotationError, match=r'coco\.json') as refusal:
-        convert(document)
-    assert message in str(refusal.value)
+        convert(document, mode='lenient')
 
 
 @pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools.coco import COCO
 
 from hierseg.converters.coco import convert_coco, extent, write_coco
@@ -56,7 +57,8 @@ def random_store(
             writer.add(ImageRow(name, f'ü/{name}.jpg', width, height), instances, np.unique(instances.labels), negative)
     (path.parent / 'images/ü').mkdir(parents=True, exist_ok=True)
     for row in range(12):
-        (path.parent / 'images' / Store.open(path).image(row).file_name).touch()
+        image = Store.open(path).image(row)
+        Image.new('L', (image.width, image.height)).save(path.parent / 'images' / image.file_name)
     return Store.open(path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hierseg.store import Store
 
@@ -102,7 +103,7 @@ def test_the_coco_tool_there_and_back(tmp_path):
         'categories': [{'id': 2, 'name': 'car', 'supercategory': 'vehicle'}],
     }
     (tmp_path / 'coco.json').write_text(json.dumps(coco))
-    (tmp_path / '7.png').touch()
+    Image.new('L', (6, 4)).save(tmp_path / '7.png')
     (tmp_path / 'edges.csv').write_text('child,parent\ncar,machine\nmachine,thing\n')
     tool = [sys.executable, str(TOOL.with_name('coco.py'))]
     to_store = [*tool, 'to-store', 'coco.json', '--images', '.', '--out', 'store', '--taxonomy', 'edges.csv']
@@ -123,7 +124,10 @@ def test_the_coco_tool_there_and_back(tmp_path):
         check=False,
     )
     assert again.returncode == 2
-    assert again.stderr == 'error: back.json: exists already. Name another file, or allow to overwrite it.\n'
+    assert (
+        again.stderr
+        == 'error: back.json: exists already. Name another file, or replace it with --overwrite (overwrite=True).\n'
+    )
 
 
 def run_here(monkeypatch, capsys, tool: str, *arguments: object) -> str:

@@ -474,7 +474,7 @@ class TestSupercategories:
             ([], 'instances.json: no classes'),
             ('dog', '"categories" is not a list'),
             ([{'id': 1, 'name': 'a'}, {'id': 1, 'name': 'b'}], "category id 1 occurs twice: 'a' and 'b'"),
-            ([{'id': '1', 'name': 'a'}], r'instances.json, categories\[0\]: malformed category'),
+            ([{'id': 1.5, 'name': 'a'}], r'instances.json, categories\[0\]: malformed category'),
             ([{'id': 1, 'name': 'a'}, {'id': True, 'name': 'b'}], r'categories\[1\]: malformed category'),
             ([{'id': 1, 'name': ''}], 'malformed category'),
             ([{'id': 1}], 'malformed category'),

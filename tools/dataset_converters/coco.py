@@ -30,8 +30,16 @@ def parse_arguments() -> argparse.Namespace:
         'categories (default: the taxonomy in the file, or else its supercategories)',
     )
     to_store.add_argument(
-        '--skip-broken', action='store_true', help='leave out missing images, and malformed segmentations'
+        '--orientation',
+        choices=['stored', 'turned'],
+        help='how annotations lie on images that EXIF data turns (default: found out if the file tells, else stored)',
     )
+    to_store.add_argument(
+        '--keep-root', action='store_true', help='keep a class above all others that is never annotated (Roboflow)'
+    )
+    modes = to_store.add_mutually_exclusive_group()
+    modes.add_argument('--lenient', action='store_true', help='leave out what cannot be read, and count it')
+    modes.add_argument('--strict', action='store_true', help='refuse what would be put right')
     from_store = commands.add_parser('from-store', help='a store to COCO JSON')
     from_store.add_argument('store', metavar='STORE', help='folder of a store')
     from_store.add_argument('--out', required=True, metavar='JSON', help='file to write')
@@ -55,7 +63,9 @@ def main() -> None:
                 taxonomy_of(args.taxonomy, args.annotations),
                 images=args.images,
                 out=args.out,
-                skip_broken=args.skip_broken,
+                mode='lenient' if args.lenient else 'strict' if args.strict else 'default',
+                orientation=args.orientation,
+                keep_root=args.keep_root,
                 overwrite=args.overwrite,
                 progress=True,
             )

@@ -1,0 +1,741 @@
+"""COCO files as people have them: what is unambiguous is put right and counted, the rest is refused by kind.
+
+Of a fault of which only one meaning makes sense (a box that sticks out, an id that occurs twice) the converter takes
+that meaning; ``strict`` refuses it. Of any other (a class that is no category) nothing can be taken; ``lenient`` leaves
+the entry out. Faults are counted over the whole file, and the first of each kind is shown.
+
+Sizes and orientation are those of the image files' headers, since JSON files often hold others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeGuard
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from hierseg.converters.options import ConversionSummary, Skipped
+from hierseg.errors import AnnotationError
+from hierseg.formats import run_lengths
+from hierseg.store.store import ImageRow, Instances
+from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy.formats import coco_draft
+
+# Boxes are rounded to hundredths of a pixel in many files. One that sticks out by no more is kept as it is.
+ROUNDING = 0.02
+NOTHING = (None, '', 'None', 'none', 'null')
+ORIENTATION_TAG = 0x0112
+
+Entry = Mapping[str, Any]
+Mode = Literal['default', 'strict', 'lenient']
+Orientation = Literal['stored', 'turned']
+
+
+class Faults:
+    """What is wrong with a file, by kind.
+
+    Args:
+        path: The file.
+        mode: See the module.
+        summary: Gets the counts.
+    """
+
+    def __init__(self, path: Path, mode: Mode, summary: ConversionSummary) -> None:
+        self._path = path
+        self._mode = mode
+        self._summary = summary
+        self._refused: dict[str, Skipped] = {}
+        self._first: AnnotationError | None = None
+
+    def mend(self, kind: str, place: str, what: str = '') -> None:
+        """Counts a fault that was put right."""
+        if self._mode == 'strict':
+            self._refuse(kind, place, what or kind, 'Put it right, or leave out --strict.')
+        else:
+            self._summary.mend(kind, place)
+
+    def refuse(self, kind: str, place: str, what: str, fix: str) -> None:
+        """Counts a fault whose entry is left out, which only ``lenient`` allows."""
+        if self._mode == 'lenient':
+            self._summary.skip(kind, [place])
+        else:
+            self._refuse(kind, place, what, f'{fix} Or leave such things out with --lenient.')
+
+    def _refuse(self, kind: str, place: str, what: str, fix: str) -> None:
+        refused = self._refused.setdefault(kind, Skipped())
+        refused.count += 1
+        if refused.count == 1:
+            refused.examples.append(f'{place}: {what}')
+        self._first = self._first or AnnotationError(what, where=f'{self._path}, {place}', fix=fix)
+
+    def note(self, kind: str, *places: str) -> None:
+        """Counts what is no fault, but was decided."""
+        for place in places:
+            self._summary.mend(kind, place)
+
+    def error(self, what: str, fix: str) -> AnnotationError:
+        """An error that no mode allows."""
+        return AnnotationError(what, where=str(self._path), fix=fix)
+
+    def check(self) -> None:
+        """Raises one AnnotationError for all that was refused, if anything was."""
+        if self._first is None:
+            return
+        count = sum(refused.count for refused in self._refused.values())
+        if count == 1:
+            raise self._first
+        lines = [
+            f'{refused.count:,} {kind}; the first: {refused.examples[0]}' for kind, refused in self._refused.items()
+        ]
+        raise AnnotationError(
+            '\n  '.join([f'has {count:,} faults of {len(lines)} kinds:', *lines]),
+            where=str(self._path),
+            fix='Put them right, or leave out --strict.'
+            if self._mode == 'strict'
+            else 'Put them right, or leave such things out with --lenient.',
+        )
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image and what is annotated on it.
+
+    Attributes:
+        row: Id, file name, size; turned where the file's annotations are.
+        positive: Labels listed as present; None if the image has no such list.
+        negative: Labels listed as absent; likewise.
+        annotations: Entries of the file, with ids of their own.
+    """
+
+    row: ImageRow
+    positive: Sequence[int] | None
+    negative: Sequence[int] | None
+    annotations: Sequence[tuple[str, Entry]]
+
+
+@dataclass(frozen=True)
+class CocoDocument:
+    """A COCO file.
+
+    Attributes:
+        path: Of the file.
+        taxonomy: The one that the file holds, or that of ``supercategory``, or the one given.
+        categories: Entries of the file.
+        labels: Category id, as text → label in ``taxonomy``.
+        orientation: Whether annotations lie on the pixels as stored in the image files, or turned as EXIF says.
+        images: In the order of the file.
+    """
+
+    path: Path
+    taxonomy: Taxonomy
+    categories: Sequence[Entry]
+    labels: Mapping[str, int]
+    orientation: Orientation
+    images: Sequence[CocoImage]
+
+
+def key_of(value: object) -> str | None:
+    """An id as text: 17, 17.0 and ``'17'`` are the same. None for what can be no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and value != '' else None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """True for finite numbers that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def is_quadruple(value: object) -> TypeGuard[list[float]]:
+    """True for a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The JSON of a COCO file.
+
+    Raises:
+        AnnotationError: If it cannot be read, is no JSON, repeats a key, or is another kind of document.
+    """
+
+    def refuse(what: str, fix: str) -> NoReturn:
+        raise AnnotationError(what, where=str(path), fix=fix)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            refuse(f'the key {key!r} stands twice in one object', 'Keep the one that is meant.')
+        return found
+
+    try:
+        content = path.read_bytes()
+        document = json.loads(content, object_pairs_hook=unique)
+        if rb'\ud' in content or rb'\uD' in content:
+            json.dumps(document, ensure_ascii=False).encode()
+    except OSError as error:
+        refuse(f'cannot be read ({error.strerror})', 'Check the path.')
+    except RecursionError:
+        refuse('is nested too deeply to be a COCO file', 'Give the annotations of a COCO data set (instances).')
+    except UnicodeEncodeError as error:
+        refuse(f'holds half of a character ({error.object[error.start]!r})', 'Write the file again as UTF-8.')
+    except AnnotationError:
+        raise
+    except ValueError as error:
+        refuse(f'is not JSON ({error})', 'Is the file cut off?')
+    for kind, fix in other_documents(document):
+        refuse(f'holds {kind}, not the annotations of instances', fix)
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            refuse(f'has no list {key!r}', 'Give the annotations of a COCO data set (instances).')
+    return dict(document)
+
+
+def other_documents(document: Any) -> list[tuple[str, str]]:
+    """What a document is where it is known, but no file of instances, and what takes it; empty otherwise."""
+    if isinstance(document, list):
+        entry = document[0] if document and isinstance(document[0], dict) else {}
+        if 'image_id' in entry and 'score' in entry:
+            return [('detections (COCO results)', 'Give the annotations of the data set, not results of a detector.')]
+        return []
+    annotations = document.get('annotations') if isinstance(document, dict) else None
+    entry = annotations[0] if isinstance(annotations, list) and annotations else {}
+    if isinstance(entry, dict) and 'category_id' not in entry and 'caption' in entry:
+        return [('captions', 'Give instances_*.json of the same data set.')]
+    if isinstance(entry, dict) and 'segments_info' in entry:
+        return [('panoptic segments', 'Give instances_*.json of the same data set.')]
+    return []
+
+
+def read_coco(
+    path: Path,
+    taxonomy: Taxonomy | None = None,
+    *,
+    images: Path,
+    faults: Faults,
+    orientation: Orientation | None = None,
+    keep_root: bool = False,
+    progress: bool = False,
+) -> CocoDocument:
+    """Reads a COCO file, and the headers of its images.
+
+    Args:
+        path: The JSON.
+        taxonomy: Its classes match the categories by id, or else by name.
+        images: The folder that ``file_name`` is relative to.
+        faults: Gets what was put right and what has to be refused.
+        orientation: How the annotations lie on images whose EXIF data turns them; found out if omitted.
+        keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
+        progress: Show a bar on stderr.
+
+    Raises:
+        AnnotationError: On a file or categories that cannot be read.
+        TaxonomyError: If the categories make no taxonomy.
+    """
+    document = parse(path)
+    where = str(path)
+    if not document['images']:
+        raise AnnotationError('the split is empty: there are no images', where=where)
+    document['categories'] = _categories(document, where, faults, keep_root=keep_root)
+    if taxonomy is None and 'taxonomy' in document:
+        taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
+    taxonomy = taxonomy or coco_draft(document, where=where).build()
+    labels = match_categories(document['categories'], taxonomy, where=where)
+    annotations = _by_image(document['annotations'], faults)
+    entries = _images(document['images'], faults)
+    for key in annotations.keys() - entries.keys():
+        for name, entry in annotations.pop(key):
+            what = f'image_id {entry.get("image_id")!r} is the id of no image'
+            fix = 'Each annotation belongs to an image of the same file.'
+            faults.refuse('annotations of no image', f'annotation {name}', what, fix)
+    headers = {}
+    for key, entry in tqdm(entries.items(), 'image headers', unit='image', disable=not progress):
+        header = _Header.read(entry, key, images, faults)
+        if header is not None:
+            headers[key] = header
+    chosen = orientation or _orientation(entries, headers, annotations, faults)
+    found = [
+        CocoImage(
+            ImageRow(str(entries[key].get('source_id', key)), header.file_name, *header.size(chosen)),
+            _label_list(entries[key], 'pos_category_ids', labels, key, faults),
+            _label_list(entries[key], 'neg_category_ids', labels, key, faults),
+            annotations.get(key, []),
+        )
+        for key, header in headers.items()
+    ]
+    return CocoDocument(path, taxonomy, document['categories'], labels, chosen, found)
+
+
+def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:
+    """The categories, each with an id and a name, without Roboflow's root above all."""
+    seen: set[str] = set()
+    categories = []
+    for position, entry in enumerate(document['categories']):
+        key = key_of(entry.get('id')) if isinstance(entry, dict) else None
+        if key is None:
+            shown = f'has the id {entry["id"]!r}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
+            fix = 'Ids are whole numbers or texts, each used once.'
+            raise AnnotationError(f'category number {position + 1} {shown}', where=where, fix=fix)
+        if key in seen:
+            raise AnnotationError(f'the category id {key} occurs twice', where=where, fix='Ids are used once.')
+        if not isinstance(entry.get('name'), str) or not entry['name'].strip():
+            shown = f'has the name {entry["name"]!r}' if entry.get('name') not in NOTHING else 'has no name'
+            raise AnnotationError(shown, where=f'{where}, category {key}', fix='A name is a text.')
+        seen.add(key)
+        categories.append(entry | {'id': int(key) if isinstance(entry['id'], float) else entry['id']})
+    root = _root_above_all(document)
+    if root is None or keep_root:
+        return categories
+    faults.note('categories above all others and never annotated, left out (kept by --keep-root)', root['name'])
+    return [
+        {name: value for name, value in entry.items() if (name, value) != ('supercategory', root['name'])}
+        for entry in categories
+        if key_of(entry['id']) != key_of(root['id'])
+    ]
+
+
+def _root_above_all(document: Mapping[str, Any]) -> Entry | None:
+    """Roboflow's first category: above it is ``none``, it is above all the others, and never annotated."""
+    roots = [entry for entry in document['categories'] if entry.get('supercategory') == 'none']
+    others = [entry for entry in document['categories'] if entry.get('supercategory') != 'none']
+    if len(roots) != 1 or not others or any(entry.get('supercategory') != roots[0]['name'] for entry in others):
+        return None
+    key = key_of(roots[0]['id'])
+    annotations = document['annotations']
+    used = any(isinstance(entry, dict) and key_of(entry.get('category_id')) == key for entry in annotations)
+    return None if used else roots[0]
+
+
+def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: str) -> dict[str, int]:
+    """Category id, as text → label.
+
+    All categories match by id (their ``class_id`` if they have it), or all by name; a name matches a class
+    of that name or, failing that, of that id.
+
+    Raises:
+        AnnotationError: If that fails, or if ids and names match differently.
+    """
+    by_name: dict[str, int] = {}
+    repeated = set()
+    for label, name in enumerate(taxonomy.names):
+        repeated |= {name} & by_name.keys()
+        by_name[name] = label
+    by_name = dict(taxonomy.label_of) | {name: label for name, label in by_name.items() if name not in repeated}
+    keys = [str(key_of(category['id'])) for category in categories]
+    ids = [str(category.get('class_id', key)) for key, category in zip(keys, categories, strict=True)]
+    by_ids = {key: taxonomy.label_of.get(name) for key, name in zip(keys, ids, strict=True)}
+    by_names = {key: by_name.get(category['name']) for key, category in zip(keys, categories, strict=True)}
+    whole = [
+        found for found in (by_ids, by_names) if None not in found.values() and len({*found.values()}) == len(found)
+    ]
+    if not whole:
+        best = max(by_ids, by_names, key=lambda found: sum(label is not None for label in found.values()))
+        names = {key: category['name'] for key, category in zip(keys, categories, strict=True)}
+        missing = [f'{key} ({names[key]})' for key, label in best.items() if label is None]
+        what = f'{len(missing)} of {len(categories)} categories are not in the taxonomy, such as '
+        raise AnnotationError(
+            what + ', '.join(missing[:5]) if missing else 'several categories match one class of the taxonomy',
+            where=where,
+            fix='Each category needs a class of its own, of that id or that name.',
+        )
+    if len(whole) == 2 and by_ids != by_names and not any('class_id' in category for category in categories):
+        key = next(key for key, label in by_ids.items() if by_names[key] != label)
+        raise AnnotationError(
+            f'category {key} matches one class of the taxonomy by id and another one by name',
+            where=where,
+            fix='Give classes either the ids or the names of the categories, not those of others.',
+        )
+    return {key: label for key, label in whole[0].items() if label is not None}
+
+
+def _by_image(entries: Sequence[Any], faults: Faults) -> dict[str, list[tuple[str, Entry]]]:
+    """Image id → annotations with ids of their own, in the order of the file."""
+    keys = [key_of(entry.get('id')) if isinstance(entry, dict) else None for entry in entries]
+    count = Counter(keys)
+    numbers = [int(key) for key in count if key is not None and key.isascii() and key.isdecimal()]
+    following = max(numbers, default=0) + 1
+    found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    seen: set[str] = set()
+    for position, (entry, key) in enumerate(zip(entries, keys, strict=True)):
+        place = f'annotation number {position + 1}'
+        if not isinstance(entry, dict):
+            fix = 'Annotations are objects with image_id, category_id, bbox.'
+            faults.refuse('annotations that are no objects', place, f'is {entry!r:.80}', fix)
+            continue
+        if key is None or key in seen:
+            given = entry.get('id')
+            what = (
+                f'the annotation id {key} occurs twice'
+                if key
+                else f'has the id {given!r}'
+                if 'id' in entry
+                else 'has no id'
+            )
+            faults.mend('annotations whose id is missing or taken, numbered anew', place, what)
+            key = str(following)
+            following += 1
+        seen.add(key)
+        image = key_of(entry.get('image_id'))
+        found[image if image is not None else ''].append((key, entry))
+    return found
+
+
+def _images(entries: Sequence[Any], faults: Faults) -> dict[str, Entry]:
+    """Image id → entry."""
+    found: dict[str, Entry] = {}
+    for position, entry in enumerate(entries):
+        key = key_of(entry.get('id')) if isinstance(entry, dict) else None
+        if key is None:
+            shown = f'has the id {entry["id"]!r}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
+            fix = 'Ids are whole numbers or texts, each used once.'
+            faults.refuse('images without an id', f'image number {position + 1}', shown, fix)
+        elif key not in found:
+            found[key] = entry
+        elif entry.get('file_name') == found[key].get('file_name'):
+            faults.mend('images that are listed twice, taken once', f'image {key}', f'the image id {key} occurs twice')
+        else:
+            what = f'the image id {key} occurs twice, for different files'
+            faults.refuse('images of an id that is taken', f'image {key}', what, 'Ids are used once.')
+    return found
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an image file says of itself.
+
+    Attributes:
+        file_name: Below the image folder.
+        width: Pixels, as stored.
+        height: Pixels, as stored.
+        tag: Orientation of EXIF: 1 is upright, 2 to 4 keep the size, 5 to 8 exchange width and height.
+    """
+
+    file_name: str
+    width: int
+    height: int
+    tag: int
+
+    def size(self, orientation: Orientation) -> tuple[int, int]:
+        """Width and height, as stored or turned."""
+        exchanged = orientation == 'turned' and self.tag >= 5
+        return (self.height, self.width) if exchanged else (self.width, self.height)
+
+    @classmethod
+    def read(cls, entry: Entry, key: str, folder: Path, faults: Faults) -> _Header | None:
+        """Reads the header of an image; None where there is none to be read."""
+        place = f'image {key}'
+        name, address = entry.get('file_name'), entry.get('coco_url')
+        if name in NOTHING and isinstance(address, str) and address.count('/') >= 2:
+            name = '/'.join(address.split('/')[-2:])
+            faults.note('file names taken from coco_url', place)
+        if not isinstance(name, str) or not name:
+            faults.refuse(
+                'images without a file name', place, f'file_name is {name!r}', 'It is a path in the image folder.'
+            )
+            return None
+        plain = name.replace('\\', '/')
+        candidates = [name, plain, plain.rsplit('/', 1)[-1]]
+        there = next((candidate for candidate in candidates if (folder / candidate).is_file()), None)
+        if there is None:
+            fix = 'Is --images the folder that file names are relative to?'
+            faults.refuse('images without a file, left out', place, f'there is no such image: {folder / name}', fix)
+            return None
+        if there != name:
+            faults.mend('file names with another folder than the image is in', place, f'there is no {folder / name}')
+        try:
+            with Image.open(folder / there) as file:
+                # Of a PNG, getexif() would decode the whole image where the header holds no such data.
+                tag = file.getexif().get(ORIENTATION_TAG, 1) if file.format != 'PNG' or 'exif' in file.info else 1
+                width, height = file.size
+                header = cls(there, width, height, tag if tag in range(1, 9) else 1)
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            what = f'{folder / there} cannot be read as an image ({error})'
+            faults.refuse('images that cannot be read', place, what, 'Download it again.')
+            return None
+        header.compare(entry, place, faults)
+        return header
+
+    def compare(self, entry: Entry, place: str, faults: Faults) -> None:
+        """Counts sizes of the JSON that are not the file's."""
+        given = (entry.get('width'), entry.get('height'))
+        turned = self.tag >= 5 and given == self.size('turned')
+        if given != (self.width, self.height) and not turned:
+            shown = f'width x height is {given[0]!r} x {given[1]!r}, the file has {self.width} x {self.height} pixels'
+            faults.mend("images whose size is not the file's, replaced by it", place, shown)
+
+
+def _orientation(
+    entries: Mapping[str, Entry],
+    headers: Mapping[str, _Header],
+    annotations: Mapping[str, Sequence[tuple[str, Entry]]],
+    faults: Faults,
+) -> Orientation:
+    """How annotations lie on images that EXIF turns: as all those say that fit only one way, else as stored.
+
+    One tool draws a whole file, so that images that leave no doubt decide for the others.
+    """
+    votes: dict[Orientation, list[str]] = {'stored': [], 'turned': []}
+    undecided = []
+    for key, header in headers.items():
+        stored = (header.width, header.height)
+        mine = [entry for _, entry in annotations.get(key, [])]
+        if header.tag == 1:
+            size = (entries[key].get('width'), entries[key].get('height'))
+            if size == stored[::-1] != stored and not _fits(mine, *stored):
+                what = (
+                    f'the annotations lie on an image of {size[0]} x {size[1]}, the file has {stored[0]} x {stored[1]}'
+                )
+                faults.refuse('images turned after they were annotated', f'image {key}', what, 'Turn the image back.')
+            continue
+        fitting: list[Orientation] = [way for way in votes if _fits(mine, *header.size(way))]
+        if len(fitting) != 1 and header.width != header.height:
+            given = (entries[key].get('width'), entries[key].get('height'))
+            fitting = [way for way in votes if given == header.size(way)] if header.tag >= 5 else []
+        if len(fitting) == 1:
+            votes[fitting[0]].append(key)
+        else:
+            undecided.append(key)
+    if votes['stored'] and votes['turned']:
+        what = f'image {votes["stored"][0]} is annotated as stored, image {votes["turned"][0]} as EXIF turns it'
+        raise faults.error(what, 'Say --orientation stored or --orientation turned.')
+    chosen: Orientation = 'turned' if votes['turned'] else 'stored'
+    if votes['turned']:
+        faults.note('images annotated as EXIF turns them, read so', *(f'image {key}' for key in votes['turned']))
+    elif not votes['stored']:
+        for key in undecided:
+            kind = (
+                'images that EXIF turns, with annotations that fit both ways, read as stored (or --orientation turned)'
+            )
+            faults.mend(kind, f'image {key}')
+    return chosen
+
+
+def _fits(annotations: Sequence[Entry], width: int, height: int) -> bool:
+    """True if boxes, polygons and run lengths lie within an image, but for a pixel."""
+    for entry in annotations:
+        segmentation, box = entry.get('segmentation'), entry.get('bbox')
+        if isinstance(segmentation, dict) and segmentation.get('size') not in (None, [height, width]):
+            return False
+        polygons = (
+            [polygon for polygon in segmentation if isinstance(polygon, list)] if isinstance(segmentation, list) else []
+        )
+        points = [polygon for polygon in polygons if polygon and all(map(is_number, polygon))]
+        if is_quadruple(box):
+            points.append([box[0] + box[2], box[1] + box[3]])
+        for flat in points:
+            if max(flat[0::2]) > width + 1 or max(flat[1::2], default=0) > height + 1:
+                return False
+    return True
+
+
+def _label_list(entry: Entry, name: str, labels: Mapping[str, int], key: str, faults: Faults) -> list[int] | None:
+    """Labels of a list of category ids; None where the image has no such list."""
+    if entry.get(name) is None:
+        return None
+    listed = entry[name]
+    keys = [key_of(number) or '' for number in listed] if isinstance(listed, list) else ['']
+    if not all(number in labels for number in keys):
+        what = f'{name} is {listed!r:.80}'
+        faults.refuse('lists of categories that are none', f'image {key}', what, 'It is a list of category ids.')
+    return [labels[number] for number in keys if number in labels]
+
+
+class AnnotationReader:
+    """Turns the annotations of images into instances.
+
+    Args:
+        document: The file.
+        faults: Gets what was put right and what has to be refused.
+        summary: Gets the counts of boxes and masks.
+    """
+
+    def __init__(self, document: CocoDocument, faults: Faults, summary: ConversionSummary) -> None:
+        self._labels = document.labels
+        self._faults = faults
+        self._summary = summary
+
+    def instances(self, image: CocoImage) -> Instances:
+        """The instances of an image, without annotations that were refused."""
+        found = [self._instance(name, entry, image.row) for name, entry in image.annotations]
+        self._summary.box_rows += len(found)
+        columns = list(zip(*(instance for instance in found if instance is not None), strict=True)) or [()] * 6
+        labels, boxes, masks, group_of, areas, names = columns
+        return Instances(
+            labels=np.array(labels, dtype=np.int64),
+            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            masks=list(masks),
+            has_mask=np.array([bool(counts) for counts in masks], dtype=bool),
+            group_of=np.array(group_of, dtype=bool),
+            areas=np.array(areas, dtype=np.float64),
+            annotation_ids=list(names),
+        )
+
+    def _instance(
+        self, name: str, entry: Entry, image: ImageRow
+    ) -> tuple[int, Sequence[float], bytes, bool, float, str] | None:
+        """Label, box, counts, group-of, area and id; None where the annotation is refused."""
+        place = f'annotation {name} of image {image.id}'
+        label = self._labels.get(key_of(entry.get('category_id')) or '')
+        if label is None:
+            what = f'category_id {entry.get("category_id")!r} is no category'
+            self._faults.refuse('annotations of no category', place, what, 'Add it to the categories.')
+            return None
+        counts, pixels = self._mask(entry.get('segmentation'), image, place)
+        box = self._box(entry, image, counts, place)
+        if box is None:
+            return None
+        crowd = 0 if entry.get('iscrowd') in NOTHING else entry['iscrowd']
+        if crowd not in (0, 1, '0', '1'):
+            self._faults.refuse('iscrowd other than 0 and 1', place, f'iscrowd is {crowd!r}', 'It is 0 or 1.')
+            return None
+        area = entry.get('area')
+        if area in NOTHING or (isinstance(area, float) and not math.isfinite(area)):
+            area = pixels if counts else (box[2] - box[0]) * (box[3] - box[1])
+        elif not is_number(area) or area < 0:
+            self._faults.refuse('areas that are none', place, f'area is {area!r}', 'It is a number of pixels.')
+            return None
+        return label, box, counts, bool(int(crowd)), float(area), str(entry.get('source_id', name))
+
+    def _box(self, entry: Entry, image: ImageRow, counts: bytes, place: str) -> list[float] | None:
+        """Xyxy, within the image; None where the box is refused."""
+        box = entry.get('bbox')
+        fix = 'It is [x, y, width, height] in pixels.'
+        if not is_quadruple(box) or min(box[2:]) < 0:
+            what = f'bbox {box} has a negative size' if is_quadruple(box) else f'bbox is {box!r:.80}'
+            if counts:
+                self._faults.mend('boxes that are none, taken from the mask', place, what)
+                return corners(coco_mask.toBbox({'size': [image.height, image.width], 'counts': counts}).tolist())
+            self._faults.refuse('boxes that are none', place, what, fix)
+            return None
+        x1, y1, x2, y2 = corners(box)
+        over = max(-x1 / image.width, -y1 / image.height, x2 / image.width - 1, y2 / image.height - 1)
+        if over > 1 or x1 >= image.width or y1 >= image.height or x2 <= 0 or y2 <= 0:
+            what = f'bbox {box} is outside the image of {image.width} x {image.height} pixels'
+            self._faults.refuse('boxes outside their image', place, what, fix)
+            return None
+        if max(-x1, -y1, x2 - image.width, y2 - image.height) > ROUNDING:
+            what = f'bbox {box} sticks out of the image of {image.width} x {image.height} pixels'
+            self._faults.mend('boxes that stick out of their image, clipped', place, what)
+            return [max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height))]
+        exact = entry.get('bbox_xyxy', [x1, y1, x2, y2])
+        if not is_quadruple(exact) or max(abs(a - b) for a, b in zip(exact, (x1, y1, x2, y2), strict=True)) > 1e-9:
+            what = f'bbox_xyxy {exact} contradicts bbox {box}'
+            self._faults.refuse('corners that contradict the box', place, what, 'Leave out bbox_xyxy.')
+            return None
+        return list(exact)
+
+    def _mask(self, segmentation: Any, image: ImageRow, place: str) -> tuple[bytes, int]:
+        """Compressed counts and pixels; nothing where there is no mask, or it is refused."""
+        if segmentation in (*NOTHING, [], {}):
+            return b'', 0
+        self._summary.mask_rows += 1
+        self._summary.masks_joined += 1
+        try:
+            counts, mends = encode_segmentation(segmentation, image.height, image.width)
+            area = run_lengths.check_counts(counts, image.height, image.width) if counts else 0
+        except run_lengths.MalformedMaskError as error:
+            what = f'the segmentation is malformed: {error}'
+            self._faults.refuse('segmentations that are malformed, kept as box', place, what, 'Put it right.')
+            return b'', 0
+        for kind, what in mends.items():
+            self._faults.mend(kind, place, what)
+        if not area:
+            self._summary.skip('segmentations without a pixel, kept as box', [place])
+        return (counts, area) if area else (b'', 0)
+
+
+def corners(box: Sequence[float]) -> list[float]:
+    """Xyxy of a COCO box ``[x, y, width, height]``."""
+    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+
+
+def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[bytes, dict[str, str]]:
+    """Compressed counts of a segmentation, as pycocotools' ``COCO.annToRLE`` gives them.
+
+    Args:
+        segmentation: Polygons ``[x1, y1, x2, y2, ...]`` in pixels, nested or a single one, or as pairs of
+            coordinates; or run lengths (``size`` and ``counts``), or a list of such.
+        height: Pixels, of the image.
+        width: Pixels, of the image.
+
+    Returns:
+        The counts, ``b''`` if nothing is left; and what was put right: kind → description.
+
+    Raises:
+        MalformedMaskError: If it is malformed or of another size.
+    """
+    if isinstance(segmentation, dict):
+        return _encode_runs(segmentation, height, width), {}
+    if not isinstance(segmentation, list):
+        raise run_lengths.MalformedMaskError(f'it is neither polygons nor run lengths, but {segmentation!r:.40}')
+    if all(isinstance(part, dict) for part in segmentation):
+        counts = [_encode_runs(part, height, width) for part in segmentation]
+        for some in counts:
+            run_lengths.check_counts(some, height, width)
+        merged = coco_mask.merge([{'size': [height, width], 'counts': some} for some in counts])
+        return merged['counts'], {'lists of run lengths, merged': 'the segmentation is a list of run lengths'}
+    polygons, mends = _polygons(segmentation)
+    whole = [polygon for polygon in polygons if len(polygon) > 4]
+    if len(whole) < len(polygons):
+        mends['polygons of one or two points, left out'] = 'a polygon has fewer than three points'
+    for polygon in whole:
+        # pycocotools clips, but walks along every edge: a wild coordinate would take gigabytes.
+        for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
+            if min(values) < -size or max(values) > 2 * size:
+                raise run_lengths.MalformedMaskError('a polygon reaches further outside than the image is large')
+    return (coco_mask.merge(coco_mask.frPyObjects(whole, height, width))['counts'] if whole else b''), mends
+
+
+def _polygons(segmentation: list[Any]) -> tuple[list[list[float]], dict[str, str]]:
+    """Flat polygons, and what was put right about their nesting."""
+    if all(map(is_number, segmentation)):
+        mends = {'polygons that are not nested, read as one': 'the polygon is not nested in a list'}
+        return [_whole(segmentation, 'the polygon')], mends
+    if len(segmentation) > 2 and all(map(_is_point, segmentation)):
+        mends = {'polygons of pairs of coordinates, read': 'the polygon is a list of pairs of coordinates'}
+        return [[value for point in segmentation for value in point]], mends
+    polygons, mends = [], {}
+    for number, polygon in enumerate(segmentation, 1):
+        if isinstance(polygon, list) and polygon and all(map(_is_point, polygon)):
+            mends['polygons of pairs of coordinates, read'] = f'polygon {number} is a list of pairs of coordinates'
+            polygons.append([value for point in polygon for value in point])
+        else:
+            polygons.append(_whole(polygon, f'polygon {number}'))
+    return polygons, mends
+
+
+def _whole(polygon: Any, name: str) -> list[float]:
+    if not isinstance(polygon, list) or any(isinstance(value, (list, dict)) for value in polygon):
+        raise run_lengths.MalformedMaskError(
+            f'{name} is nested wrongly: it is {polygon!r:.60}, and would be [x1, y1, x2, y2, ...]'
+        )
+    if not all(map(is_number, polygon)):
+        raise run_lengths.MalformedMaskError(f'{name} holds something that is not a number')
+    if len(polygon) % 2:
+        raise run_lengths.MalformedMaskError(f'{name} has half a point')
+    return polygon
+
+
+def _is_point(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def _encode_runs(segmentation: Mapping[str, Any], height: int, width: int) -> bytes:
+    if segmentation.get('size') != [height, width]:
+        raise run_lengths.MalformedMaskError(
+            f'the mask has the size {segmentation.get("size")}, its image [{height}, {width}] (height, width)'
+        )
+    counts = segmentation.get('counts')
+    if isinstance(counts, list):
+        return run_lengths.encode_runs(counts, height, width)
+    if isinstance(counts, str) and counts.isascii():
+        return counts.encode()
+    raise run_lengths.MalformedMaskError('the counts are neither a list nor run-length text')
