@@ -44,6 +44,8 @@ stopped() {
     } >&2
 }
 trap stopped EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # mend STATUS LOG: what helps against a failure, by what it left behind.
 mend() {
