@@ -89,7 +89,7 @@ duration() {
 
 set --  # the set-up has arguments of its own
 if [[ ${HIERSEG_SKIP_SETUP:-0} != 1 ]]; then
-    echo '== set up: minutes the first time, no time later'
+    echo '== set up: about 5 minutes the first time, no time later'
 fi
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$tools/setup.sh"
