@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,15 @@ def test_a_failing_step_is_named_with_its_log_and_the_mend(python: Path, failure
 
 def test_an_interruption_is_no_failure(python: Path) -> None:
     # Control-C goes to all processes of the terminal, here those of one session.
-    environment = {**os.environ, 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': str(python), 'TRAIN': 'echo begun; sleep 60'}
+    train = f'exec {sys.executable} -c "import time; print(3, flush=True); time.sleep(60)"'
+    environment = {**os.environ, 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': str(python), 'TRAIN': train}
     process = subprocess.Popen(
         ['bash', TOOLS / 'quickstart.sh', '--smoke'],
         cwd=python.parent, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
-    assert any(line == 'begun\n' for line in process.stdout)
+    assert any(line == '3\n' for line in process.stdout)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
