@@ -65,6 +65,7 @@ def convert_coco(
     mode: Mode = 'default',
     orientation: Orientation | None = None,
     keep_root: bool = False,
+    crowds: bool = True,
     overwrite: bool = False,
     progress: bool = False,
 ) -> ConversionSummary:
@@ -84,6 +85,7 @@ def convert_coco(
         orientation: How the annotations lie on images that EXIF data turns: on the pixels as ``stored`` in the
             file, or as a viewer shows them ``turned``. Found out if omitted.
         keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
+        crowds: False to take ``iscrowd`` as 0, since CVAT marks every brushed mask so.
         overwrite: Replace a store that is there.
         progress: Show a bar on stderr.
 
@@ -104,9 +106,10 @@ def convert_coco(
         faults=faults,
         orientation=orientation,
         keep_root=keep_root,
+        crowds=crowds,
         progress=progress,
     )
-    reader = AnnotationReader(document, faults, summary)
+    reader = AnnotationReader(document, faults, summary, crowds=crowds)
     exhaustive = ExhaustiveLabels(document.taxonomy, list(document.labels.values()))
     with StoreWriter(out, taxonomy=document.taxonomy, overwrite=overwrite) as writer:
         for image in tqdm(document.images, unit='image', disable=not progress):

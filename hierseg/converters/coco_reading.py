@@ -223,6 +223,7 @@ def read_coco(
     faults: Faults,
     orientation: Orientation | None = None,
     keep_root: bool = False,
+    crowds: bool = True,
     progress: bool = False,
 ) -> CocoDocument:
     """Reads a COCO file, and the headers of its images.
@@ -234,6 +235,7 @@ def read_coco(
         faults: Gets what was put right and what has to be refused.
         orientation: How the annotations lie on images whose EXIF data turns them; found out if omitted.
         keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
+        crowds: False if ``iscrowd`` has no meaning in this file.
         progress: Show a bar on stderr.
 
     Raises:
@@ -261,6 +263,10 @@ def read_coco(
         header = _Header.read(entry, key, images, faults)
         if header is not None:
             headers[key] = header
+    runs = [entry for mine in annotations.values() for _, entry in mine if isinstance(entry.get('segmentation'), dict)]
+    if crowds and runs and all(entry.get('iscrowd') == 1 and 'attributes' in entry for entry in runs):
+        kind = 'masks that are all marked as crowds, as CVAT marks what is brushed, kept as groups (or --no-crowds)'
+        faults.note(kind, *(f'annotation {entry.get("id")}' for entry in runs))
     chosen = orientation or _orientation(entries, headers, annotations, faults)
     found = [
         CocoImage(
@@ -294,24 +300,28 @@ def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_ro
     root = _root_above_all(document)
     if root is None or keep_root:
         return categories
-    faults.note('categories above all others and never annotated, left out (kept by --keep-root)', root['name'])
+    faults.note('categories above all others and never annotated, left out (kept by --keep-root)', root)
     return [
-        {name: value for name, value in entry.items() if (name, value) != ('supercategory', root['name'])}
+        {name: value for name, value in entry.items() if (name, value) != ('supercategory', root)}
         for entry in categories
-        if key_of(entry['id']) != key_of(root['id'])
+        if entry.get('supercategory') != 'none'
     ]
 
 
-def _root_above_all(document: Mapping[str, Any]) -> Entry | None:
-    """Roboflow's first category: above it is ``none``, it is above all the others, and never annotated."""
+def _root_above_all(document: Mapping[str, Any]) -> str | None:
+    """The name above all categories that tools write: of Roboflow's first category, or V7's ``root``.
+
+    Roboflow's stands above all the others, ``none`` above it, and it is never annotated.
+    """
     roots = [entry for entry in document['categories'] if entry.get('supercategory') == 'none']
-    others = [entry for entry in document['categories'] if entry.get('supercategory') != 'none']
-    if len(roots) != 1 or not others or any(entry.get('supercategory') != roots[0]['name'] for entry in others):
+    above = {entry.get('supercategory') for entry in document['categories'] if entry.get('supercategory') != 'none'}
+    if not roots and above == {'root'}:
+        return 'root'
+    if len(roots) != 1 or above != {roots[0]['name']}:
         return None
-    key = key_of(roots[0]['id'])
-    annotations = document['annotations']
+    key, annotations = key_of(roots[0]['id']), document['annotations']
     used = any(isinstance(entry, dict) and key_of(entry.get('category_id')) == key for entry in annotations)
-    return None if used else roots[0]
+    return None if used else str(roots[0]['name'])
 
 
 def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: str) -> dict[str, int]:
@@ -555,10 +565,14 @@ class AnnotationReader:
         document: The file.
         faults: Gets what was put right and what has to be refused.
         summary: Gets the counts of boxes and masks.
+        crowds: False to take ``iscrowd`` as 0.
     """
 
-    def __init__(self, document: CocoDocument, faults: Faults, summary: ConversionSummary) -> None:
+    def __init__(
+        self, document: CocoDocument, faults: Faults, summary: ConversionSummary, *, crowds: bool = True
+    ) -> None:
         self._labels = document.labels
+        self._crowds = crowds
         self._faults = faults
         self._summary = summary
 
@@ -602,7 +616,7 @@ class AnnotationReader:
         elif not is_number(area) or area < 0:
             self._faults.refuse('areas that are none', place, f'area is {area!r}', 'It is a number of pixels.')
             return None
-        return label, box, counts, bool(int(crowd)), float(area), str(entry.get('source_id', name))
+        return label, box, counts, self._crowds and bool(int(crowd)), float(area), str(entry.get('source_id', name))
 
     def _box(self, entry: Entry, image: ImageRow, counts: bytes, place: str) -> list[float] | None:
         """Xyxy, within the image; None where the box is refused."""

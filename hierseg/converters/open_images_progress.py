@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
+from hierseg.store.store import read_json
 from hierseg.store.writer import StoreWriter, read_part, remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
@@ -136,7 +136,7 @@ class WorkFolder:
         """Goes on with what is there, or begins; what is there without ``begun.json`` is taken for nothing."""
         file = self.path / 'begun.json'
         if file.exists():
-            found = differences(self.begun, json.loads(file.read_text(encoding='utf-8')))
+            found = differences(self.begun, read_json(file))
             if not found:
                 return
             if not self.overwrite and self._is_worth_keeping():
@@ -165,7 +165,7 @@ class WorkFolder:
         file = self.tables / 'whole.json'
         if not file.exists():
             return None
-        document = json.loads(file.read_text(encoding='utf-8'))
+        document = read_json(file)
         return document['images'], ConversionSummary.from_json(document['summary'])
 
     def keep_tables(self, num_images: int, summary: ConversionSummary) -> None:

@@ -26,15 +26,10 @@ class Passes:
     """Lists item i ⌊r_i⌋ or ⌈r_i⌉ times in each pass, shuffled, and r_i times on average.
 
     Before pass n, item i has come ⌊n · r_i + u_i⌋ times, where u_i is drawn from the seed, uniformly from 0 to 1
-    and apart from those of all other items. So in each pass
-
-    - an item is rounded up with a probability of exactly the fraction of its rate, apart from all other items:
-      stochastic rounding as in published repeat factor sampling;
-    - how often all items have come before is a sum, not the result of all passes before. The pass of a place is
-      found by bisection between a few numbers, wherever in the run it is.
-
-    From pass to pass, an item's roundings balance each other: after n passes it has come n · r_i times, give or
-    take less than one.
+    and apart from those of all other items. So an item is rounded up with a probability of exactly the fraction of its
+    rate, as in published repeat factor sampling, and from pass to pass its roundings balance each other. How often all
+    items have come before is a sum, not the result of all passes before, so that the pass of any place is found by
+    bisection between a few numbers.
 
     Args:
         rates: (I,) float64, positive, one of them at least 1; how often each item comes in a pass, on average.
@@ -47,13 +42,13 @@ class Passes:
         self._total = int(self._rates.sum())
         self._phases: IntArray = np.random.default_rng((seed, Purpose.ROUNDING)).integers(0, UNIT, size=len(rates))
 
-    def counts_before(self, number: int) -> IntArray:
+    def _counts_before(self, number: int) -> IntArray:
         """(I,) int64; how often each item has come before a pass."""
         return (number * self._rates + self._phases) // UNIT
 
     def first_place(self, number: int) -> int:
         """Where in the stream a pass begins."""
-        return int(self.counts_before(number).sum())
+        return int(self._counts_before(number).sum())
 
     def pass_at(self, place: int) -> int:
         """The number of the pass that a place of the stream is in."""
@@ -64,13 +59,9 @@ class Passes:
         return low + bisect_right(range(low, high + 1), place, key=self.first_place) - 1
 
     def listed(self, number: int) -> tuple[IntArray, IntArray]:
-        """A pass, in order.
-
-        Returns:
-            (L,) int64 each; the items, and how often each had come before, from the beginning of the stream.
-        """
-        before = self.counts_before(number)
-        counts = self.counts_before(number + 1) - before
+        """(L,) int64 each; the items of a pass in order, and how often each had come before in the whole stream."""
+        before = self._counts_before(number)
+        counts = self._counts_before(number + 1) - before
         items = np.repeat(np.arange(len(counts)), counts)
         within = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
         order = np.random.default_rng((self.seed, Purpose.ORDER, number)).permutation(len(items))
@@ -86,15 +77,14 @@ class BalancedSampler(StreamSampler):
 
     Args:
         dataset: The data set.
-        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
+        seed: As of :class:`StreamSampler`.
         rates: (I,) float64; how often each item comes in a pass, on average.
         epoch_length: Images of an epoch of all processes together, on average.
     """
 
     def __init__(self, dataset: StoreDataset, seed: int | None, *, rates: FloatArray, epoch_length: float) -> None:
         super().__init__(dataset, seed)
-        self._rates = rates
-        self._epoch_length = epoch_length
+        self._rates, self._epoch_length = rates, epoch_length
         self._passes = Passes(rates, self.seed)
         self._current: tuple[int, int, IntArray] = (self.seed, 0, np.zeros(0, dtype=np.int64))
 
@@ -135,12 +125,7 @@ class RepeatFactorSampler(BalancedSampler):
             images and by instances (IRFS).
         expanded: An instance counts for its class and all ancestors. If False, for its class alone: then images
             with a coarse label are repeated where few objects have been left that coarse.
-        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
-
-    Attributes:
-        class_frequencies: (C,) float64; what the factors come from.
-        class_factors: (C,) float64, at least 1.
-        image_factors: (n,) float64, at least 1.
+        seed: As of :class:`StreamSampler`.
 
     Raises:
         ConfigError: The threshold is out of range, or the data set is empty or not hierseg's.
@@ -157,13 +142,13 @@ class RepeatFactorSampler(BalancedSampler):
     ) -> None:
         labels = training_labels(dataset, where='RepeatFactorSampler')
         self.threshold, self.instance_aware, self.expanded = threshold, instance_aware, expanded
+        # (C,), (C,) and (n,) float64; factors are at least 1.
         self.class_frequencies = labels.frequencies(instance_aware=instance_aware, expanded=expanded)
         self.class_factors = repeat_factors(self.class_frequencies, threshold)
         self.image_factors = labels.image_factors(self.class_factors)
         super().__init__(dataset, seed, rates=self.image_factors, epoch_length=float(self.image_factors.sum()))
 
-    def expected_draws(self) -> FloatArray:
-        """(n,) float64; how often each image comes in an epoch of all processes, on average."""
+    def expected_draws(self) -> FloatArray:  # noqa: D102
         return self.image_factors.copy()
 
     def _images(self, number: int) -> IntArray:
@@ -175,9 +160,8 @@ class ClassAwareStreamSampler(BalancedSampler):
     """Draws a class for each place, then an image of it (Shen et al., "Relay Backpropagation", ECCV 2016).
 
     The stream goes in rounds of K places on average; with ``power=0`` each class that has images comes once in a
-    round. A class goes through its images in an order of its own, all of them before one comes again, shuffled
-    anew each time; this lasts through the whole run, however short epochs are. An epoch has as many places as the
-    data set has images.
+    round. Through the whole run, a class goes through its images in an order of its own, all of them before one comes
+    again, shuffled anew each time. An epoch has as many places as the data set has images.
 
     Args:
         dataset: A ``hierseg.StoreDataset``.
@@ -185,10 +169,7 @@ class ClassAwareStreamSampler(BalancedSampler):
         expanded: A class also has the images of the classes below it. If False, it has those of its own label
             alone: then a class that few objects have been left at, because most have a more precise label, is
             drawn as often as any, from few images.
-        seed: The run's seed, the same in all processes; drawn by MMEngine where it is None.
-
-    Attributes:
-        class_probabilities: (C,) float64; 0 for classes without images.
+        seed: As of :class:`StreamSampler`.
 
     Raises:
         ConfigError: The power is out of range, the data set is not hierseg's, or it has nothing to train on.
@@ -208,7 +189,7 @@ class ClassAwareStreamSampler(BalancedSampler):
         if not len(self._drawn):
             raise ConfigError('no image has an instance that trains', where=where, fix='Is the split annotated?')
         weights = counts[self._drawn].astype(np.float64) ** power
-        self.class_probabilities = np.zeros(len(counts))
+        self.class_probabilities = np.zeros(len(counts))  # (C,); 0 for classes without images
         self.class_probabilities[self._drawn] = weights / weights.sum()
         ordered = images[np.argsort(of_class, kind='stable')].astype(np.int32)
         self._members = np.split(ordered, np.cumsum(counts[self._drawn])[:-1])
@@ -216,8 +197,7 @@ class ClassAwareStreamSampler(BalancedSampler):
         rates = self.class_probabilities[self._drawn] * len(self._drawn)
         super().__init__(dataset, seed, rates=rates, epoch_length=labels.num_images)
 
-    def expected_draws(self) -> FloatArray:
-        """(n,) float64; how often each image comes in an epoch of all processes, on average."""
+    def expected_draws(self) -> FloatArray:  # noqa: D102
         draws = np.zeros(len(self.dataset))
         for label, members in zip(self._drawn.tolist(), self._members, strict=True):
             draws[members] += self.class_probabilities[label] / len(members)
@@ -239,19 +219,11 @@ class ClassAwareStreamSampler(BalancedSampler):
 def training_labels(dataset: Any, *, where: str) -> TrainingLabels:
     """The labels of the images that a data set's filter leaves, without reading one.
 
-    Args:
-        dataset: A ``hierseg.StoreDataset``, of a store or of a layer.
-        where: Who asks, for errors.
-
-    Raises:
-        ConfigError: The data set is of another type, or empty.
+    A data set that is no ``hierseg.StoreDataset``, of a store or of a layer, or is empty, is a ConfigError.
     """
     if not isinstance(dataset, StoreDataset):
-        raise ConfigError(
-            f'classes cannot be counted in a {type(dataset).__name__}',
-            where=where,
-            fix="Use dataset=dict(type='hierseg.StoreDataset', ...) without a wrapper around it.",
-        )
+        fix = "Use dataset=dict(type='hierseg.StoreDataset', ...) without a wrapper around it."
+        raise ConfigError(f'classes cannot be counted in a {type(dataset).__name__}', where=where, fix=fix)
     dataset.full_init()
     if not len(dataset):
         raise ConfigError(f'the data set of {dataset.store.path} is empty', where=where, fix='Is indices=... meant?')

@@ -37,8 +37,7 @@ class StreamSampler(Sampler[StreamIndex]):
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.rank, self.world_size = get_dist_info()
-        self.epoch = 0
-        self.start = 0
+        self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through, from its place ``start`` on."""
@@ -55,8 +54,7 @@ class StreamSampler(Sampler[StreamIndex]):
         """This process's images at its places ``first`` to ``first + count - 1`` of the stream."""
         place = first
         while place < first + count:
-            stretch = self._rest_of_pass(place)[: first + count - place]
-            for index in stretch:
+            for index in self._rest_of_pass(place)[: first + count - place]:
                 yield StreamIndex(index, (self.seed, Purpose.AUGMENTATION, place * self.world_size + self.rank))
                 place += 1
 
@@ -92,19 +90,15 @@ class StreamBatchSampler(BatchSampler):
 
     def __init__(self, sampler: StreamSampler, batch_size: int, iterations: int) -> None:
         if not isinstance(sampler, StreamSampler):
-            raise ConfigError(
-                f'batches of a stream cannot be drawn from {type(sampler).__name__}',
-                where='StreamBatchSampler',
-                fix="Use sampler=dict(type='hierseg.StreamSampler'), or one of the balanced ones.",
-            )
+            what = f'batches of a stream cannot be drawn from {type(sampler).__name__}'
+            fix = "Use sampler=dict(type='hierseg.StreamSampler'), or one of the balanced ones."
+            raise ConfigError(what, where='StreamBatchSampler', fix=fix)
         if batch_size < 1 or iterations < 1:
-            raise ConfigError(
-                f'batch_size={batch_size} and iterations={iterations} must be positive', where='StreamBatchSampler'
-            )
+            what = f'batch_size={batch_size} and iterations={iterations} must be positive'
+            raise ConfigError(what, where='StreamBatchSampler')
         super().__init__(sampler, batch_size, drop_last=True)
         self.sampler: StreamSampler
-        self.iterations = iterations
-        self.start = 0
+        self.iterations, self.start = iterations, 0
 
     def __len__(self) -> int:
         return self.iterations
@@ -124,8 +118,7 @@ class StreamBatchSampler(BatchSampler):
                 yield bucket.copy()
                 bucket.clear()
         # What is left over is nothing, or one batch: the images of an epoch are a multiple of B.
-        mixed = buckets[True] + buckets[False]
-        if mixed:
+        if mixed := buckets[True] + buckets[False]:
             yield mixed
 
 
@@ -137,14 +130,7 @@ def can_seek(loader: DataLoader[Any]) -> bool:
 def seek(loader: DataLoader[Any], *, epoch: int, batch: int, where: str) -> None:
     """Sets a loader to a batch of an epoch, from which its next iteration goes on to the end of the epoch.
 
-    Args:
-        loader: The loader.
-        epoch: Number of the epoch, as its sampler counts them.
-        batch: Batches of the epoch to leave out.
-        where: Who asks, for errors.
-
-    Raises:
-        ConfigError: It is not the first batch, and the loader's sampler has no other beginning.
+    A batch other than the first, 0, is a ConfigError where the loader's sampler has no other beginning.
     """
     batches = loader.batch_sampler
     if hasattr(batches, 'start'):
@@ -152,11 +138,8 @@ def seek(loader: DataLoader[Any], *, epoch: int, batch: int, where: str) -> None
     elif _is_plain(batches):
         batches.sampler.start = batch * batches.batch_size
     elif batch:
-        raise ConfigError(
-            f'cannot resume at batch {batch} of an epoch',
-            where=where,
-            fix="Use batch_sampler=dict(type='hierseg.StreamBatchSampler', iterations=...).",
-        )
+        fix = "Use batch_sampler=dict(type='hierseg.StreamBatchSampler', iterations=...)."
+        raise ConfigError(f'cannot resume at batch {batch} of an epoch', where=where, fix=fix)
     batches.sampler.set_epoch(epoch)
 
 

@@ -6,19 +6,19 @@ Shape letters: I instances of one image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
 import numpy.typing as npt
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import BaseDetDataset
 from mmengine.fileio import exists, join_path
-from pycocotools import mask as coco_mask
 
 from hierseg.datasets.transforms import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
+from hierseg.formats.run_lengths import compress_runs
 from hierseg.registry import DATASETS
 from hierseg.seeding import SeededSamples
 from hierseg.store import ImageRow, LayerView, Store
@@ -27,8 +27,11 @@ from hierseg.store.layers import trainable
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
 
-CHECKED_IMAGES = 8
-"""Images whose file must exist at the start; looking for all of 850,000 would take minutes."""
+CHECKED_IMAGES = 8  # whose files must exist at the start; looking for all of 850,000 would take minutes
+
+
+COLOR_TYPES = {'stored': 'color_ignore_orientation', 'turned': 'color'}
+"""How mmcv reads a color image, by the orientation of a store."""
 
 
 @DATASETS.register_module()
@@ -47,6 +50,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
       reads them. A box without a mask gets an empty one: an all-zero plane in ``gt_masks`` says *unknown*,
       through every transform, and must train no mask head. (``FilterAnnotations(by_mask=True)`` drops it.)
     - Group-of boxes, and boxes of which a side is shorter than one pixel, have ``ignore_flag`` 1.
+    - Images that EXIF data turns are read as the store's annotations lie, ``stored`` or ``turned``, whatever
+      ``color_type`` the pipeline's ``LoadImageFromFile`` has.
     - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only
       instances that are not ignored. Nothing is filtered where ``test_mode=True``.
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
@@ -96,24 +101,24 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             where = f'StoreDataset, taxonomy {taxonomy} against store {opened.path}'
             require_same_taxonomy(opened.taxonomy, read_taxonomy(taxonomy), where=where)
         if layer is None and images_per_class is not None:
-            raise ConfigError(
-                f'images_per_class={images_per_class} without a layer',
-                where='StoreDataset',
-                fix='Give layer=0 or layer=1, or leave images_per_class out.',
-            )
+            what = f'images_per_class={images_per_class} without a layer'
+            fix = 'Give layer=0 or layer=1, or leave images_per_class out.'
+            raise ConfigError(what, where='StoreDataset', fix=fix)
         self.store: Store | LayerView = (
             opened if layer is None else LayerView(opened, layer, images_per_class=images_per_class, seed=seed)
         )
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
+        # Annotations lie on the pixels as the store says, whatever the pipeline's loader would do.
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, LoadImageFromFile) and transform.color_type in COLOR_TYPES.values():
+                transform.color_type = COLOR_TYPES[opened.orientation]
         transforms = [] if self.test_mode or layer != 1 else self.pipeline.transforms
         if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
-            raise ConfigError(
-                'layer=1, and the pipeline does not paint the boxes of root classes',
-                where=f'StoreDataset of {self.store.path}',
-                fix="Put dict(type='hierseg.PaintBoxes') directly behind LoadImageFromFile.",
-            )
+            what = 'layer=1, and the pipeline does not paint the boxes of root classes'
+            fix = "Put dict(type='hierseg.PaintBoxes') directly behind LoadImageFromFile."
+            raise ConfigError(what, where=f'StoreDataset of {self.store.path}', fix=fix)
 
     def _complete_metainfo(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Adds classes and taxonomy of the store to what a configuration says."""
@@ -129,11 +134,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
 
     def _join_prefix(self) -> None:
         if 'img' not in self.data_prefix:
-            raise ConfigError(
-                f'data_prefix={self.data_prefix} names no image folder',
-                where='StoreDataset',
-                fix="Use data_prefix=dict(img='folder').",
-            )
+            what = f'data_prefix={self.data_prefix} names no image folder'
+            raise ConfigError(what, where='StoreDataset', fix="Use data_prefix=dict(img='folder').")
         super()._join_prefix()
 
     def full_init(self) -> None:
@@ -161,11 +163,9 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         if self.filter_cfg.get('filter_empty_gt', False):
             keep[np.bincount(TrainingLabels.of(self.store).images, minlength=len(keep)) == 0] = False
         if not keep.any():
-            raise ConfigError(
-                f'filter_cfg={dict(self.filter_cfg)} leaves none of {len(rows)} images',
-                where=str(self.store.path),
-                fix='Does the split have instances that are not group-of?',
-            )
+            what = f'filter_cfg={dict(self.filter_cfg)} leaves none of {len(rows)} images'
+            fix = 'Does the split have instances that are not group-of?'
+            raise ConfigError(what, where=str(self.store.path), fix=fix)
         return rows[keep[rows]]
 
     def _get_unserialized_subset(self, indices: int | Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
@@ -199,7 +199,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         ignored = ~trainable(found.boxes, found.group_of)
         size = [image.height, image.width]
         # mmdet ignores an instance whose counts are bytes; text it reads.
-        counts = [mask.decode() or _empty_mask(image.height, image.width) for mask in found.masks]
+        empty = compress_runs(np.array([image.height * image.width]))
+        counts = [(mask or empty).decode() for mask in found.masks]
         return [
             {'bbox': box, 'bbox_label': label, 'ignore_flag': flag, 'mask': {'size': size, 'counts': encoded}}
             for box, label, flag, encoded in zip(
@@ -260,8 +261,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             f'{sample["img_path"]} was read with {width} x {height} pixels, '
             f'the store says {expected[1]} x {expected[0]}',
             where=f'image {sample["img_id"]}',
-            fix='Convert with the images that you train on; where a file carries an EXIF rotation, use '
-            "LoadImageFromFile with color_type='color_ignore_orientation'.",
+            fix='Convert with the images that you train on.',
         )
 
 
@@ -269,11 +269,3 @@ def _missing(path: str, where: str) -> AnnotationError:
     return AnnotationError(
         f'{path} does not exist', where=where, fix='Check data_root and data_prefix, or fetch the image.'
     )
-
-
-@lru_cache(maxsize=1024)
-def _empty_mask(height: int, width: int) -> str:
-    """Run-length counts of a mask without a pixel."""
-    encoded = coco_mask.frPyObjects({'size': [height, width], 'counts': [height * width]}, height, width)
-    counts: str = encoded['counts'].decode()
-    return counts

@@ -68,8 +68,8 @@ class PaintBoxes(BaseTransform):
     Args:
         value: What is written to all channels of a pixel.
 
-    Required keys: ``img``, ``height``, ``width``, ``painted_boxes`` ((P, 4) xyxy pixels, from
-    ``StoreDataset`` with ``layer``). Modified keys: ``img``.
+    Required keys: ``img``, ``painted_boxes`` ((P, 4) xyxy pixels, from ``StoreDataset`` with ``layer``). Modified
+    keys: ``img``.
 
     Raises:
         ConfigError: If the sample has no ``painted_boxes``, or if its image was transformed before.
@@ -81,18 +81,12 @@ class PaintBoxes(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Paints a copy of the image."""
         if 'painted_boxes' not in results:
-            raise ConfigError(
-                'the sample has no painted_boxes',
-                where='PaintBoxes',
-                fix='Give layer=0 or layer=1 to StoreDataset, or take PaintBoxes out of the pipeline.',
-            )
+            fix = 'Give layer=0 or layer=1 to StoreDataset, or take PaintBoxes out of the pipeline.'
+            raise ConfigError('the sample has no painted_boxes', where='PaintBoxes', fix=fix)
         # mmdet's transforms record what they did to the geometry.
         if any(key in results for key in ('scale_factor', 'flip', 'homography_matrix')):
-            raise ConfigError(
-                'the image was transformed before its boxes are painted',
-                where='PaintBoxes',
-                fix='Put PaintBoxes directly behind LoadImageFromFile.',
-            )
+            fix = 'Put PaintBoxes directly behind LoadImageFromFile.'
+            raise ConfigError('the image was transformed before its boxes are painted', where='PaintBoxes', fix=fix)
         boxes = results['painted_boxes']
         if len(boxes) == 0:
             return results

@@ -19,10 +19,10 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64decode
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 from hierseg import __version__
 from hierseg.errors import DownloadError
+from hierseg.files import csv_text
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -49,11 +50,6 @@ Result = TypeVar('Result')
 HEADERS = {'User-Agent': f'hierseg/{__version__}', 'Accept-Encoding': 'identity'}
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 RESUMED_FROM_BYTES = 1 << 20  # smaller files come in one piece: a line about each would cost more than it saves
-# Those for ftp and local files are missing: no server may send us there.
-HANDLERS = (
-    *('ProxyHandler', 'HTTPHandler', 'HTTPSHandler', 'UnknownHandler'),
-    *('HTTPErrorProcessor', 'HTTPDefaultErrorHandler', 'HTTPRedirectHandler'),
-)
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,7 @@ class RetryPolicy:
 
 
 class Failure(Exception):
-    """A file that could not be had.
-
-    Attributes:
-        again: Whether it may work the next time, ``after`` the seconds that the server asks to wait.
-        anew: Whether what is there of the file cannot be gone on from.
-    """
+    """A file that could not be had; it may work ``again`` after some seconds, with what is there of it or ``anew``."""
 
     def __init__(self, why: str, *, again: bool = True, after: float = 0.0, anew: bool = False) -> None:
         super().__init__(why)
@@ -119,8 +110,8 @@ class RemoteFile:
     size: int | None
     etag: str
     modified: str
-    algorithm: str = ''
-    digest: bytes = b''
+    algorithm: str
+    digest: bytes
 
     @classmethod
     def of(cls, headers: Message) -> RemoteFile:
@@ -134,16 +125,17 @@ class RemoteFile:
         length, etag = headers.get('Content-Length'), headers.get('ETag', '')
         if length is not None and not re.fullmatch('[0-9]{1,18}', length):
             raise ValueError(f'Content-Length: {length[:20]}')
-        file = cls(None if length is None else int(length), etag, headers.get('Last-Modified', ''))
+        algorithm, digest = '', b''
         if headers.get('x-goog-stored-content-encoding', 'identity') == 'identity':
             published = dict(re.findall(r'(\w+)=([^\s,]+)', ','.join(headers.get_all('x-goog-hash', []))))
             for algorithm in [name for name in ('crc32c', 'md5') if name in published]:  # MD5 if there are both
-                file = replace(file, algorithm=algorithm, digest=b64decode(published[algorithm], validate=True))
+                digest = b64decode(published[algorithm], validate=True)
         encrypted = headers.get('x-amz-server-side-encryption', 'AES256') != 'AES256'
         encrypted |= 'x-amz-server-side-encryption-customer-algorithm' in headers
         if 'x-amz-request-id' in headers and not encrypted and re.fullmatch('"[0-9a-f]{32}"', etag):
-            file = replace(file, algorithm='md5', digest=bytes.fromhex(etag.strip('"')))
-        return file
+            algorithm, digest = 'md5', bytes.fromhex(etag.strip('"'))
+        size = None if length is None else int(length)
+        return cls(size, etag, headers.get('Last-Modified', ''), algorithm, digest)
 
     @property
     def validator(self) -> str:
@@ -196,7 +188,7 @@ class VerifiedFiles:
         """Takes note of a verified file, or of a part."""
         with self._lock, self._path.open('a', encoding='utf-8', newline='') as file:
             self._known[name] = [*self._state(name), version]
-            csv.writer(file, lineterminator='\n').writerow([name, *self._known[name]])
+            file.write(csv_text([[name, *self._known[name]]]))
 
     def _state(self, name: str) -> list[str]:
         status = (self._root / name).stat()
@@ -210,13 +202,16 @@ class Fetcher:
     appears when it is whole and verified. With ``recheck``, even what was verified before is compared with its server.
     """
 
-    def __init__(self, root: Path, *, policy: RetryPolicy, recheck: bool = False) -> None:
+    def __init__(self, root: Path, *, policy: RetryPolicy, recheck: bool = False, workers: int = 1) -> None:
         self.stop = threading.Event()  # ends all methods soon after it is set
-        self._root, self._policy, self._recheck, self._jitter = root, policy, recheck, random.Random()
+        self._root, self._policy, self._recheck, self._workers = root, policy, recheck, workers
+        self._jitter = random.Random()
         self._stores: dict[str, HTTPStore] = {}
         self._opener = urllib.request.OpenerDirector()
-        for handler in HANDLERS:
-            self._opener.add_handler(getattr(urllib.request, handler)())
+        # Those for ftp and local files are missing: no server may send us there.
+        for kind in ('Proxy', 'HTTP', 'HTTPS', 'Unknown', 'HTTPDefaultError', 'HTTPRedirect'):
+            self._opener.add_handler(getattr(urllib.request, f'{kind}Handler')())
+        self._opener.add_handler(urllib.request.HTTPErrorProcessor())
         with disk_faults(root):
             self._verified = VerifiedFiles(root)
 
@@ -245,7 +240,7 @@ class Fetcher:
 
     def ask(self, address: str, *, attempts: int | None = None) -> RemoteFile:
         """Asks a server for the description of a file; :class:`Failure` and :class:`DownloadError` as for fetching."""
-        return self._patiently(address, lambda: self._ask(address), lambda: 0, attempts or self._policy.attempts)
+        return self._patiently(address, lambda: self._ask(address), attempts or self._policy.attempts)
 
     def is_known(self, name: str) -> bool:
         """Tells whether a file is there and nobody need be asked about it."""
@@ -282,21 +277,19 @@ class Fetcher:
         if self.is_known(file.name):
             return False
         part = self._root / _part(file.name)
-        reached = lambda: part.stat().st_size if part.exists() else 0  # noqa: E731
-        return self._patiently(file.address, lambda: self._attempt(file, count), reached, self._policy.attempts)
+        return self._patiently(file.address, lambda: self._attempt(file, count), self._policy.attempts, part=part)
 
     def _patiently(
-        self, address: str, action: Callable[[], Result], reached: Callable[[], int], attempts: int
+        self, address: str, action: Callable[[], Result], attempts: int, *, part: Path | None = None
     ) -> Result:
-        """Repeats an action while it fails and may yet work; getting further than ever resets the count."""
-        failures, furthest, was_corrupt = 0, reached(), False
+        """Repeats an action while it fails and may yet work; a part that is longer than ever resets the count."""
+        failures, furthest, was_corrupt = 0, _size(part), False
         while not self.stop.is_set():
             try:
                 return action()
             except Failure as failure:
-                if reached() > furthest:
-                    failures, furthest = 0, reached()
-                failures += 1
+                failures = 1 if _size(part) > furthest else failures + 1
+                furthest = max(furthest, _size(part))
                 is_over = failures >= attempts or not failure.again or (was_corrupt and isinstance(failure, Corrupt))
                 if is_over and isinstance(failure, Unreachable):
                     raise DownloadError(
@@ -367,8 +360,8 @@ class Fetcher:
         try:
             if server not in self._stores:
                 # The limit of 30 s for a whole body must go; the one for silence stands in for it.
-                limits: ClientConfig = {'connect_timeout': limit, 'read_timeout': limit, 'timeout': timedelta(days=365)}
-                client: ClientConfig = {'allow_http': True, 'default_headers': HEADERS, **limits}
+                client: ClientConfig = {'connect_timeout': limit, 'read_timeout': limit, 'timeout': timedelta(days=365)}
+                client |= {'allow_http': True, 'default_headers': HEADERS}
                 self._stores[server] = HTTPStore(server, client_options=client, retry_config={'max_retries': 0})
             answer = obstore.get(self._stores[server], unquote(url.path[1:]), options=options)
             if (encoding := answer.attributes.get('Content-Encoding', 'identity')) != 'identity':
@@ -384,7 +377,7 @@ class Fetcher:
             why = 'sent nothing for too long' if 'TimedOut' in str(error) else f'failed ({str(error).splitlines()[0]})'
             raise Failure(f'the server {why}') from None
 
-    def fetch_all(self, files: Mapping[Download, int], outcome: Outcome, *, workers: int, show_progress: bool) -> None:
+    def fetch_all(self, files: Mapping[Download, int], outcome: Outcome, *, show_progress: bool) -> None:
         """Fetches files, of which about so many bytes are missing, in parallel; ``outcome`` is right at any moment."""
         lock, arrived = threading.Lock(), dict.fromkeys(files, 0)
 
@@ -402,25 +395,25 @@ class Fetcher:
                 why = str(failure)
             with lock:
                 bar.total = (bar.total or 0) + arrived[file] - files[file]
-                if why:
-                    outcome.failed[file] = why
                 outcome.num_fetched += was_fetched
                 outcome.num_there += not was_fetched and not why
+                if why:
+                    outcome.failed[file] = why
 
         with tqdm(total=sum(files.values()), unit='B', unit_scale=True, disable=not show_progress) as bar:
-            self.in_parallel(fetch, files, workers=workers)
+            self.in_parallel(fetch, files)
 
-    def in_parallel(self, work: Callable[[Item], None], items: Collection[Item], *, workers: int) -> None:
+    def in_parallel(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Does some work on each of the items, in their order; what one raises ends them all."""
-        left = iter(list(items))
+        left = iter([*items])  # of a list, whose iterator threads may share
 
         def run() -> None:
             while not self.stop.is_set() and (item := next(left, None)) is not None:
                 work(item)
 
-        pool = ThreadPoolExecutor(workers)
+        pool = ThreadPoolExecutor(self._workers)
         try:
-            for future in as_completed([pool.submit(run) for _ in range(workers)]):
+            for future in as_completed([pool.submit(run) for _ in range(self._workers)]):
                 future.result()
         except BaseException as error:
             self.stop.set()
@@ -446,6 +439,10 @@ def disk_faults(path: Path) -> Iterator[None]:
 def _part(name: str) -> str:
     folder, slash, file = name.rpartition('/')
     return f'{folder}{slash}.{file}.partial'
+
+
+def _size(path: Path | None) -> int:
+    return path.stat().st_size if path and path.exists() else 0
 
 
 def _refusal(status: int, reason: str, retry_after: str = '') -> Failure:

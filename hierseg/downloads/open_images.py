@@ -6,10 +6,8 @@ tables, masks and classes; https://github.com/cvdfoundation/open-images-dataset 
 
 from __future__ import annotations
 
-import csv
 import difflib
 import fcntl
-import io
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,12 +19,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 
 from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPolicy, disk_faults
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
-from hierseg.files import write_atomically
+from hierseg.files import csv_text, write_atomically
 from hierseg.formats.csv_tables import read_chunks
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.draft import AnyPath, parse_class_list, read_text
@@ -78,10 +74,8 @@ def official_files(release: str, split: str) -> tuple[dict[str, str], dict[str, 
 def class_ids(names: Sequence[str], *, hierarchy: AnyPath, classes: AnyPath) -> frozenset[str]:
     """Finds the ids of classes, given by name or id, and of all their descendants; without names of all classes.
 
-    Args:
-        names: Names or ids.
-        hierarchy: Any taxonomy file, whose classes are ids or names of the list. Part edges are ignored.
-        classes: Class descriptions (``id,name``). It may have classes that the hierarchy lacks.
+    The hierarchy is any taxonomy file, whose classes are ids or names of the list of classes (``id,name``), which may
+    have more. Part edges are ignored.
     """
     taxonomy = read_taxonomy(hierarchy, ignore_parts=True)
     class_list = parse_class_list(read_text(classes), where=str(classes))
@@ -105,11 +99,10 @@ def image_ids(tables: Iterable[Path], *, classes: Collection[str] | None) -> lis
     for path in tables:
         try:
             for chunk in read_chunks(path, ['ImageID', 'LabelName']):
-                ids, labels = chunk.texts['ImageID'], chunk.texts['LabelName']
-                chosen = (
-                    ids if classes is None else ids.filter(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
-                )
-                found.update(pc.unique(chosen).to_pylist())
+                ids = chunk.texts['ImageID']
+                if classes is not None:
+                    ids = ids.filter(pa.array(chunk.labels('LabelName', [*classes], refuse=False) >= 0))
+                found.update(ids.unique().to_pylist())
         except AnnotationError as error:
             why, fix = f'cannot be read as a table ({error})', 'Remove it, and it is fetched again.'
             raise AnnotationError(why, where=str(path), fix=fix) from None
@@ -135,14 +128,13 @@ def in_words(num_bytes: int) -> str:
 
 
 @dataclass(frozen=True)
-class PlannedFile:
-    """A table or an archive, its bytes if known, those that are there, and why it will not be had ('' if it will)."""
+class PlannedFile(Download):
+    """A table or an archive of masks, before anything is fetched."""
 
-    name: str
-    size: int | None = None
-    num_there: int = 0
+    size: int | None = None  # bytes, if known
+    num_there: int = 0  # bytes that are there
     is_whole: bool = False
-    problem: str = ''
+    problem: str = ''  # why it will not be had
 
     @property
     def num_missing(self) -> int:
@@ -161,41 +153,33 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images to have, of ``num_named`` that the tables name, archives with their masks, and about what is missing."""
+    """Images to have, of ``num_named`` that the tables name, and archives with their masks."""
 
     image_ids: tuple[str, ...]
-    archives: tuple[str, ...]
+    archives: tuple[PlannedFile, ...]
     num_named: int
-    num_bytes: int
+    num_missing: Mapping[Download, int]  # bytes to fetch, about, of the archives that are not there and of all images
 
 
 @dataclass
 class OpenImagesDownload:
     """The steps of a download, to be taken in this order: plan, tables, select, fetch.
 
-    Attributes:
-        out: The folder. In it paths are as below the official addresses, so that it can serve as a mirror itself.
-        classes: Names or ids; only images that have something of them or their descendants. Empty: no such limit.
-        hierarchy: Gives the descendants, and the classes if there are none above; None for the official one.
-        images_with: The least that an image must have: verified labels, boxes or masks (of the classes). None stands
-            for labels without classes, and for boxes with them.
-        max_images: At most so many, drawn at random by ``seed``.
-        recheck: Compare what is there with its server, even if it was verified before.
-        workers: Connections at a time.
+    In the folder paths are as below the official addresses, so that it can serve as a mirror itself.
     """
 
-    out: str | PathLike[str]
+    out: str | PathLike[str]  # the folder
     split: str
     release: str = RELEASES[0]
-    classes: Sequence[str] = ()
-    hierarchy: str | PathLike[str] | None = None
-    images_with: str | None = None
-    max_images: int | None = None
+    classes: Sequence[str] = ()  # names or ids; only images that have something of them or their descendants
+    hierarchy: str | PathLike[str] | None = None  # gives the descendants, and the classes if none; None: the official
+    images_with: str | None = None  # the least an image must have; None: labels without classes, boxes with them
+    max_images: int | None = None  # drawn at random by ``seed``
     seed: int = 0
-    recheck: bool = False
+    recheck: bool = False  # compare what is there with its server, even if it was verified before
     base_url: str = BASE_URL
     images_url: str = IMAGES_URL
-    workers: int = 16
+    workers: int = 16  # connections at a time
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     show_progress: bool = False
 
@@ -211,7 +195,7 @@ class OpenImagesDownload:
                 raise ConfigError(f'{url!r} is no address of a mirror', fix='It begins with https:// or http://.')
         self._out = Path(self.out)
         self._tables, self._archives = official_files(self.release, self.split)
-        self._fetcher = Fetcher(self._out, policy=self.policy, recheck=self.recheck)
+        self._fetcher = Fetcher(self._out, policy=self.policy, recheck=self.recheck, workers=self.workers)
         self.failures_path = self._out / 'not_fetched.csv'  # file, address, why; if anything could not be had
 
     @contextmanager
@@ -232,33 +216,30 @@ class OpenImagesDownload:
         planned: dict[str, PlannedFile] = {}
 
         def look(name: str) -> None:
+            address = f'{self.base_url.rstrip("/")}/{name}'
             try:
-                remote = self._fetcher.ask(self._official(name).address)
+                remote = self._fetcher.ask(address)
             except Failure as failure:
-                planned[name] = PlannedFile(name, problem=str(failure))
+                planned[name] = PlannedFile(name, address, problem=str(failure))
             else:
-                is_whole = self._fetcher.is_whole(name, remote)
-                planned[name] = PlannedFile(name, remote.size, self._fetcher.num_there(name, remote), is_whole)
+                state = self._fetcher.num_there(name, remote), self._fetcher.is_whole(name, remote)
+                planned[name] = PlannedFile(name, address, remote.size, *state)
 
         for url in (self.base_url, self.images_url):
             with suppress(Failure):  # any answer will do
                 self._fetcher.ask(url, attempts=1)
         names = (*self._tables.values(), *self._archives.values())
-        self._fetcher.in_parallel(look, names, workers=self.workers)
-        tables = tuple(planned[name] for name in self._tables.values())
+        self._fetcher.in_parallel(look, names)
+        tables, archives = (tuple(planned[name] for name in kind.values()) for kind in (self._tables, self._archives))
         for table in tables:
             if table.problem:
-                raise DownloadError(
-                    f'the table cannot be had ({table.problem})',
-                    where=self._official(table.name).address,
-                    fix='A mirror keeps the official paths; is --base-url right?',
-                )
-        most = min(self.max_images or NUM_IMAGES[self.split], NUM_IMAGES[self.split])
-        return Plan(tables, tuple(planned[name] for name in self._archives.values()), most)
+                fix = 'A mirror keeps the official paths; is --base-url right?'
+                raise DownloadError(f'the table cannot be had ({table.problem})', where=table.address, fix=fix)
+        return Plan(tables, archives, min(self.max_images or NUM_IMAGES[self.split], NUM_IMAGES[self.split]))
 
     def tables(self, plan: Plan, outcome: Outcome) -> None:
         """Fetches the tables, without which nothing goes on."""
-        missing = {self._official(table.name): table.num_missing for table in plan.tables if not table.is_whole}
+        missing: dict[Download, int] = {table: table.num_missing for table in plan.tables if not table.is_whole}
         self._fetch(missing, outcome, what='the tables')
         for file, why in outcome.failed.items():
             raise DownloadError(f'cannot be fetched ({why})', where=file.address)
@@ -278,47 +259,32 @@ class OpenImagesDownload:
             raise AnnotationError('no image has anything of these classes', where=where, fix='Ask for other classes.')
         chosen = named if self.max_images is None else sample(named, self.max_images, seed=self.seed)
         masked = set(image_ids([tables['masks']], classes=None)).intersection(chosen)
-        archives = tuple(self._archives[digit] for digit in sorted({image_id[0] for image_id in masked}))
-        num_bytes = sum(self._needed(chosen, archives, plan).values())
-        return Selection(tuple(chosen), archives, len(named), num_bytes)
-
-    def fetch(self, selection: Selection, plan: Plan, outcome: Outcome) -> None:
-        """Fetches images and archives, and lists those that cannot be had in ``failures_path``."""
-        try:
-            self._fetch(self._needed(selection.image_ids, selection.archives, plan), outcome, what='images and masks')
-        finally:
-            with disk_faults(self.failures_path):
-                if not outcome.failed:
-                    self.failures_path.unlink(missing_ok=True)
-                else:
-                    text = io.StringIO()
-                    rows = sorted((file.name, file.address, why) for file, why in outcome.failed.items())
-                    csv.writer(text, lineterminator='\n').writerows([('file', 'address', 'why'), *rows])
-                    write_atomically(text.getvalue().encode(), self.failures_path)
-
-    def _needed(self, ids: Sequence[str], archives: Collection[str], plan: Plan) -> dict[Download, int]:
-        """Bytes that are missing, about, of the archives that are not there and of all images."""
-        needed = {
-            self._official(archive.name): archive.num_missing
-            for archive in plan.archives
-            if archive.name in archives and not archive.is_whole
-        }
-        for image_id in ids:
+        digits = {image_id[0] for image_id in masked}
+        archives = tuple(file for digit, file in zip(self._archives, plan.archives, strict=True) if digit in digits)
+        missing: dict[Download, int] = {file: file.num_missing for file in archives if not file.is_whole}
+        for image_id in chosen:
             name = f'{self.split}/{image_id}.jpg'
             image = Download(name, f'{self.images_url.rstrip("/")}/{name}')
-            needed[image] = 0 if self._fetcher.is_known(name) else IMAGE_BYTES
-        return needed
+            missing[image] = 0 if self._fetcher.is_known(name) else IMAGE_BYTES
+        return Selection(tuple(chosen), archives, len(named), missing)
+
+    def fetch(self, selection: Selection, outcome: Outcome) -> None:
+        """Fetches images and archives, and lists those that cannot be had in ``failures_path``."""
+        try:
+            self._fetch(selection.num_missing, outcome, what='images and masks')
+        finally:
+            rows = sorted((file.name, file.address, why) for file, why in outcome.failed.items())
+            with disk_faults(self.failures_path):
+                if rows:
+                    write_atomically(csv_text([('file', 'address', 'why'), *rows]).encode(), self.failures_path)
+                else:
+                    self.failures_path.unlink(missing_ok=True)
 
     def _fetch(self, files: Mapping[Download, int], outcome: Outcome, *, what: str) -> None:
-        folder = self._out.absolute()
-        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-        if sum(files.values()) > free:
-            raise DownloadError(
-                f'{what} take {in_words(sum(files.values()))} more, and {in_words(free)} are free',
-                where=str(self._out),
-                fix='Make room, name another folder, or ask for less (--classes, --images-with masks, --max-images).',
-            )
-        self._fetcher.fetch_all(files, outcome, workers=self.workers, show_progress=self.show_progress)
-
-    def _official(self, name: str) -> Download:
-        return Download(name, f'{self.base_url.rstrip("/")}/{name}')
+        folder, missing = self._out.absolute(), sum(files.values())
+        free = shutil.disk_usage(next(filter(Path.exists, (folder, *folder.parents)))).free
+        if missing > free:
+            why = f'{what} take {in_words(missing)} more, and {in_words(free)} are free'
+            fix = 'Make room, name another folder, or ask for less (--classes, --images-with masks, --max-images).'
+            raise DownloadError(why, where=str(self._out), fix=fix)
+        self._fetcher.fetch_all(files, outcome, show_progress=self.show_progress)

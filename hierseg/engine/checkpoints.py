@@ -5,11 +5,9 @@ Names are those of tensors in a model without distributed wrappers, such as ``ro
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from hierseg.engine.layerwise import trained_parts, unwrapped
 from hierseg.errors import ConfigError
-from hierseg.files import write_atomically
+from hierseg.files import csv_text, write_atomically
 from hierseg.models.two_layer_ensemble import LAYERS, TwoLayerEnsemble
 from hierseg.registry import HOOKS
 
@@ -31,8 +29,7 @@ Shape = tuple[int, ...]
 
 BACKEND = 'hierseg.atomic'
 TABLE = 'load_from.csv'
-SHOWN = 3
-"""An error names this many tensors."""
+SHOWN = 3  # tensors that an error names
 
 
 class TensorStatus(str, Enum):
@@ -45,18 +42,10 @@ class TensorStatus(str, Enum):
 
 
 class TensorFit(NamedTuple):
-    """One tensor of the model, of the checkpoint, or of both.
+    """One tensor of the model, of the checkpoint, or of both; names are empty where it is not there."""
 
-    Attributes:
-        name: In the model; empty if it is not there.
-        source: In the checkpoint; empty if it is not there.
-        shape: In the model.
-        source_shape: In the checkpoint.
-        status: Its use.
-    """
-
-    name: str
-    source: str
+    name: str  # in the model
+    source: str  # in the checkpoint
     shape: Shape
     source_shape: Shape
     status: TensorStatus
@@ -70,8 +59,7 @@ class TensorFit(NamedTuple):
 def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
     """The tensors of a checkpoint by name, whether it has more than tensors or not, or was saved in a wrapper.
 
-    Raises:
-        ConfigError: It has none.
+    A checkpoint without any is a ConfigError.
     """
     whole = checkpoint if isinstance(checkpoint, dict) else {}
     found = whole.get('state_dict', whole)
@@ -88,29 +76,22 @@ def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
 def fit_tensors(
     model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor], *, parts: Sequence[str] = ()
 ) -> list[TensorFit]:
-    """Matches tensors by name and shape.
+    """Matches tensors by name and shape: the model's in its order, then what is left of the checkpoint's in its order.
 
-    Args:
-        model: Tensors of the model by name.
-        checkpoint: Tensors of the checkpoint by name.
-        parts: Parts of the model that are models of their own, such as ``layer0``. If the checkpoint names none of
-            them, it is of one such model, and every part takes its tensors.
-
-    Returns:
-        The model's tensors in its order, then what is left of the checkpoint's in its order.
+    Parts of the model, such as ``layer0``, are models of their own. If the checkpoint names none of them, it is of one
+    such model, and every part takes its tensors.
     """
     whole = not parts or any(name.startswith(tuple(f'{part}.' for part in parts)) for name in checkpoint)
     fits = []
     for name, tensor in model.items():
         part, _, rest = name.partition('.')
-        source = rest if part in parts and not whole else name
-        shape = tuple(tensor.shape)
-        if source not in checkpoint:
+        source, shape = rest if part in parts and not whole else name, tuple(tensor.shape)
+        if source in checkpoint:
+            source_shape = tuple(checkpoint[source].shape)
+            status = TensorStatus.TAKEN if source_shape == shape else TensorStatus.OTHER_SHAPE
+            fits.append(TensorFit(name, source, shape, source_shape, status))
+        else:
             fits.append(TensorFit(name, '', shape, (), TensorStatus.MISSING))
-            continue
-        source_shape = tuple(checkpoint[source].shape)
-        status = TensorStatus.TAKEN if source_shape == shape else TensorStatus.OTHER_SHAPE
-        fits.append(TensorFit(name, source, shape, source_shape, status))
     used = {fit.source for fit in fits}
     unused = [name for name in checkpoint if name not in used]
     return fits + [TensorFit('', name, (), tuple(checkpoint[name].shape), TensorStatus.UNUSED) for name in unused]
@@ -119,40 +100,29 @@ def fit_tensors(
 def fitted(
     model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor], fits: Sequence[TensorFit]
 ) -> OrderedDict[str, Tensor]:
-    """The model's tensors by name: those of the checkpoint where they are taken, else its own.
-
-    Module versions that PyTorch keeps beside the tensors go with them.
-    """
+    """The model's tensors by name, those of the checkpoint where they are taken, and the versions of their modules."""
     state: OrderedDict[str, Any] = OrderedDict()
     versions = getattr(checkpoint, '_metadata', {})
     metadata = OrderedDict(getattr(model, '_metadata', {}))
     for fit in fits:
-        if fit.status is TensorStatus.UNUSED:
-            continue
-        state[fit.name] = checkpoint[fit.source] if fit.status is TensorStatus.TAKEN else model[fit.name]
-        module, source = fit.name.rpartition('.')[0], fit.source.rpartition('.')[0]
-        if fit.status is TensorStatus.TAKEN and source in versions:
-            metadata[module] = versions[source]
+        is_taken, source = fit.status is TensorStatus.TAKEN, fit.source.rpartition('.')[0]
+        if fit.name:
+            state[fit.name] = checkpoint[fit.source] if is_taken else model[fit.name]
+        if is_taken and source in versions:
+            metadata[fit.name.rpartition('.')[0]] = versions[source]
     state._metadata = metadata  # type: ignore[attr-defined]  # where PyTorch and MMEngine look for it
     return state
 
 
 def require_all(fits: Sequence[TensorFit], *, where: str) -> None:
-    """Requires that every tensor of the model is taken.
-
-    Raises:
-        ConfigError: It is not; the first ones are named.
-    """
+    """Raises a ConfigError that names the first tensors of the model that are not taken, if there are any."""
     # Checkpoints of early PyTorch do not have the counters; batch normalisation does not need them to test.
     own = [fit for fit in fits if fit.name and 'num_batches_tracked' not in fit.name]
     bad = [fit for fit in own if fit.status is not TensorStatus.TAKEN]
     if bad:
         some = '; '.join(map(str, bad[:SHOWN])) + ('; …' if len(bad) > SHOWN else '')
-        raise ConfigError(
-            f'the checkpoint is of another model: {len(bad)} tensors do not fit ({some})',
-            where=where,
-            fix='Use the config that it was trained with.',
-        )
+        what = f'the checkpoint is of another model: {len(bad)} tensors do not fit ({some})'
+        raise ConfigError(what, where=where, fix='Use the config that it was trained with.')
 
 
 def fit_summary(fits: Sequence[TensorFit], *, parts: Sequence[str] = ()) -> str:
@@ -174,12 +144,8 @@ def fit_summary(fits: Sequence[TensorFit], *, parts: Sequence[str] = ()) -> str:
 
 def as_csv(fits: Sequence[TensorFit]) -> str:
     """All tensors as a table."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['tensor', 'in_checkpoint', 'shape', 'shape_in_checkpoint', 'status'])
-    for fit in fits:
-        writer.writerow([fit.name, fit.source, _text(fit.shape), _text(fit.source_shape), fit.status.value])
-    return text.getvalue()
+    rows = [(fit.name, fit.source, _text(fit.shape), _text(fit.source_shape), fit.status.value) for fit in fits]
+    return csv_text([('tensor', 'in_checkpoint', 'shape', 'shape_in_checkpoint', 'status'), *rows])
 
 
 def _module(name: str, parts: Sequence[str]) -> str:
@@ -195,11 +161,10 @@ def _text(shape: Shape) -> str:
 
 
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, written atomically."""
+    """MMEngine's local files, written whole or not at all."""
 
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file whole or not at all."""
-        write_atomically(obj, Path(filepath))
+    def put(self, obj: bytes, filepath: str | Path) -> None:  # noqa: D102
+        write_atomically(obj, filepath)
 
 
 register_backend(BACKEND, AtomicLocalBackend)
@@ -211,10 +176,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     MMEngine removes the oldest checkpoint, then writes the new one and then its name into ``last_checkpoint``:
     a run that is killed meanwhile can be left with half a file, an empty name, or nothing. Here the new one is
-    written atomically first, then its name, and then the oldest is removed.
-
-    Args:
-        **kwargs: As for ``CheckpointHook``. A remote ``out_dir`` is written as MMEngine does.
+    written atomically first, then its name, and then the oldest is removed. Arguments are those of ``CheckpointHook``;
+    a remote ``out_dir`` is written as MMEngine does.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -222,9 +185,9 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(**{'backend_args': {'backend': BACKEND} if local else None, **kwargs})
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        kept = [*self.keep_ckpt_ids] if self.max_keep_ckpts > 0 else []
+        kept = []
         if self.max_keep_ckpts > 0:
-            kept = [*(other for other in kept if other != step), step]
+            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
             # With the oldest, so that it is removed at the next start if this run does not come to it.
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         self.last_ckpt = self._path(step)

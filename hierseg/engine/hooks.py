@@ -24,13 +24,9 @@ WHERE = 'ValidationLossHook'
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Refuses to train where a head has another number of classes than its data set.
+    """Refuses, with a ConfigError, to train where a head has another number of classes than its data set.
 
-    It is MMDetection's ``NumClassCheckHook`` for all layers of a ``LayerwiseTrainLoop``, before the first is
-    trained, and with a clear error.
-
-    Raises:
-        ConfigError: Numbers differ.
+    It is MMDetection's ``NumClassCheckHook`` for all layers of a ``LayerwiseTrainLoop``, before the first is trained.
     """
 
     priority = 'VERY_HIGH'
@@ -45,15 +41,11 @@ class ClassCountHook(Hook):
             checked = {f'{name}.mask_head' for name in modules if isinstance(modules[name], HierarchicalRoIHead)}
             for name, module in modules.items():
                 count = getattr(module, 'num_classes', None)
-                # Proposals have one class.
-                is_other = name.endswith('rpn_head') or name in checked
-                if classes is None or count is None or is_other or count == len(classes):
+                if classes is None or count in (None, len(classes)) or name in checked:
                     continue
-                raise ConfigError(
-                    f'model.{prefix}{name} is for {count} classes, and its data set has {len(classes)}',
-                    where='ClassCountHook',
-                    fix=f'Set num_classes={len(classes)}.',
-                )
+                if not name.endswith('rpn_head'):  # proposals have one class
+                    what = f'model.{prefix}{name} is for {count} classes, and its data set has {len(classes)}'
+                    raise ConfigError(what, where='ClassCountHook', fix=f'Set num_classes={len(classes)}.')
 
 
 @HOOKS.register_module()
@@ -63,11 +55,9 @@ class ValidationLossHook(Hook):
     The loss is the sum that training minimises, of the model in evaluation mode: as in the framework of the
     seed report, layers such as dropout and batch normalisation work as at test time, while targets are sampled
     as in training. Each epoch takes other images, the next ones of a shuffled stream, so the curve fluctuates.
-    Weights, buffers, modes and random generators are afterwards as before. With several processes, each takes
-    its own images and the mean is over all.
-
-    Logged as ``val/loss``, or ``val/layer0/loss`` for the layer in training of a ``LayerwiseTrainLoop``, at the
-    number of training iterations done.
+    Weights, buffers, modes and random generators are afterwards as before. With several processes, each takes its own
+    images and the mean is over all. Logged as ``val/loss``, or ``val/layer0/loss`` for the layer in training of a
+    ``LayerwiseTrainLoop``, at the number of training iterations done.
 
     Args:
         dataloader: A dataloader config without samplers; for a ``LayerwiseTrainLoop`` one for each layer, with
@@ -97,11 +87,8 @@ class ValidationLossHook(Hook):
         if 'dataset' not in config:
             raise ConfigError(f'dataloader has no dataset{name and f" for {name}"}', where=WHERE)
         if config['dataset'].get('test_mode', False):
-            raise ConfigError(
-                'a data set in test mode has no filter and may have no annotations',
-                where=WHERE,
-                fix='Set test_mode=False.',
-            )
+            what = 'a data set in test mode has no filter and may have no annotations'
+            raise ConfigError(what, where=WHERE, fix='Set test_mode=False.')
         samplers = {
             'sampler': {'type': 'hierseg.StreamSampler'},
             'batch_sampler': {'type': 'hierseg.StreamBatchSampler', 'iterations': self.num_batches},
@@ -111,18 +98,14 @@ class ValidationLossHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Measures and logs."""
         name, model, _, epoch, *_ = part_in_training(runner)
-        entropy = (runner.seed, Purpose.VALIDATION, get_rank(), epoch)
         loader = self.dataloaders[name]
         loader.batch_sampler.sampler.set_epoch(epoch)
-        with seeded(*entropy), unchanged(model):
+        with seeded(runner.seed, Purpose.VALIDATION, get_rank(), epoch), unchanged(model):
             loss = mean_loss(model, loader)
         key = f'val/{name}/loss' if name else 'val/loss'
         runner.logger.info(f'{key}: {loss:.4f} after epoch {epoch + 1}, over {self.num_batches} batches')
-        runner.visualizer.add_scalars(
-            {key: loss, 'epoch': runner.epoch + 1, 'iter': runner.iter},
-            step=runner.iter,
-            file_path=f'{runner.timestamp}.json',
-        )
+        scalars = {key: loss, 'epoch': runner.epoch + 1, 'iter': runner.iter}
+        runner.visualizer.add_scalars(scalars, step=runner.iter, file_path=f'{runner.timestamp}.json')
 
 
 @torch.no_grad()

@@ -26,23 +26,14 @@ WHERE = 'LayerwiseTrainLoop'
 
 
 class Part(NamedTuple):
-    """Part of a model that is trained by itself, or the whole model, and how far its training is.
+    """Part of a model that is trained by itself, or the whole model, and how far its training is."""
 
-    Attributes:
-        name: The model's attribute; empty for the whole model.
-        model: The part without a distributed wrapper.
-        dataloader: What it is trained on.
-        epoch: Epochs done of the part.
-        iteration: Iterations done of the part.
-        in_training: The run is at this part, or ended with it; true of one part.
-    """
-
-    name: str
-    model: nn.Module
+    name: str  # the model's attribute; empty for the whole model
+    model: nn.Module  # without a distributed wrapper
     dataloader: DataLoader[Any]
-    epoch: int
-    iteration: int
-    in_training: bool
+    epoch: int  # epochs done of the part
+    iteration: int  # iterations done of the part
+    in_training: bool  # the run is at this part, or ended with it; true of one part
 
 
 def trained_parts(runner: Runner) -> list[Part]:
@@ -80,7 +71,7 @@ class Layer(NamedTuple):
 
     @property
     def max_iterations(self) -> int:
-        """Iterations of all epochs of the layer."""
+        """Iterations of all its epochs."""
         return self.max_epochs * self.iterations_per_epoch
 
 
@@ -105,10 +96,6 @@ class LayerwiseTrainLoop(BaseLoop):
         dataloader: A dataloader config for each layer; other keys are shared by all layers.
         max_epochs: Epochs of each layer, in the order of training.
 
-    Attributes:
-        max_epochs: Epochs of all layers.
-        max_iters: Iterations of all layers.
-
     Raises:
         ConfigError: Layers are missing in one of the settings, batch sizes differ, a layer would not be
             trained, or the hook is missing.
@@ -118,13 +105,12 @@ class LayerwiseTrainLoop(BaseLoop):
         self._runner = runner
         self.dataloaders = self._build_dataloaders(dataloader, max_epochs)
         self.layers: list[Layer] = []
-        first_epoch = first_iteration = 0
+        self.max_epochs = self.max_iters = 0  # of all layers
         for name, epochs in max_epochs.items():
-            layer = Layer(name, epochs, len(self.dataloaders[name]), first_epoch, first_iteration)
+            layer = Layer(name, epochs, len(self.dataloaders[name]), self.max_epochs, self.max_iters)
             self.layers.append(layer)
-            first_epoch += epochs
-            first_iteration += layer.max_iterations
-        self.max_epochs, self.max_iters = first_epoch, first_iteration
+            self.max_epochs += epochs
+            self.max_iters += layer.max_iterations
         self._epoch = self._iter = 0  # set by the runner when it resumes
         runner.param_schedulers = self._bind_schedulers(runner.param_schedulers)
 
@@ -139,18 +125,12 @@ class LayerwiseTrainLoop(BaseLoop):
         shared = {key: value for key, value in config.items() if key not in max_epochs}
         settings = {name: {**shared, **config[name]} for name in max_epochs}
         sizes = {setting.get('batch_size') for setting in settings.values()}
-        if len(sizes) > 1 or sizes != {config.get('batch_size')}:
+        if sizes != {config.get('batch_size')}:
             # By it the runner scales the learning rates of all layers (--auto-scale-lr).
-            raise ConfigError(
-                f'batch sizes of the layers are {sizes}',
-                where=WHERE,
-                fix='Set batch_size once, beside the layers in train_dataloader.',
-            )
-        different = self.runner._randomness_cfg.get('diff_rank_seed', False)
-        return {
-            name: self.runner.build_dataloader(setting, seed=self.runner.seed, diff_rank_seed=different)
-            for name, setting in settings.items()
-        }
+            fix = 'Set batch_size once, beside the layers in train_dataloader.'
+            raise ConfigError(f'batch sizes of the layers are {sizes}', where=WHERE, fix=fix)
+        seeds = {'seed': self.runner.seed, 'diff_rank_seed': self.runner._randomness_cfg.get('diff_rank_seed', False)}
+        return {name: self.runner.build_dataloader(setting, **seeds) for name, setting in settings.items()}
 
     def _bind_schedulers(self, config: Any) -> dict[str, list[Any]] | None:
         """Scheduler configs with the length of their own layer, before the runner fills in the loop's."""
@@ -164,10 +144,9 @@ class LayerwiseTrainLoop(BaseLoop):
             given = config[layer.name]
             bound[layer.name] = deepcopy(list(given) if isinstance(given, Sequence) else [given])
             for scheduler in bound[layer.name]:
+                end = layer.max_epochs if scheduler.get('by_epoch', True) else layer.max_iterations
+                scheduler.setdefault('end', end)
                 scheduler['epoch_length'] = layer.iterations_per_epoch
-                scheduler.setdefault(
-                    'end', layer.max_epochs if scheduler.get('by_epoch', True) else layer.max_iterations
-                )
         return bound
 
     @property
@@ -221,8 +200,7 @@ class LayerwiseTrainLoop(BaseLoop):
 
     def run(self) -> nn.Module:
         """Trains what is left of all layers."""
-        self._check_model_and_hooks()
-        self._check_position()
+        self._check()
         self.runner.call_hook('before_train')
         while self._epoch < self.max_epochs:
             layer = self.layer
@@ -236,29 +214,22 @@ class LayerwiseTrainLoop(BaseLoop):
         self.runner.call_hook('after_train')
         return self.runner.model
 
-    def _check_model_and_hooks(self) -> None:
-        names = [layer.name for layer in self.layers]
-        for name in names:
-            if not isinstance(getattr(unwrapped(self.runner.model), name, None), nn.Module):
-                raise ConfigError(f'the model has no part {name}', where=WHERE)
-            if name not in self.runner.optim_wrapper:
-                raise ConfigError(f'optim_wrapper has no {name}', where=WHERE)
+    def _check(self) -> None:
+        for layer in self.layers:
+            if layer.name not in self.runner.optim_wrapper:
+                raise ConfigError(f'optim_wrapper has no {layer.name}', where=WHERE)
         if any(type(hook) is ParamSchedulerHook for hook in self.runner.hooks):
             raise ConfigError(
                 'ParamSchedulerHook would step the schedulers of all layers at once',
                 where=WHERE,
                 fix="Use default_hooks=dict(param_scheduler=dict(type='hierseg.LayerwiseHook')).",
             )
-
-    def _check_position(self) -> None:
-        """Epochs and iterations that a checkpoint brought must be one place in this run."""
+        # Epochs and iterations that a checkpoint brought must be one place in this run.
         if not 0 <= self._batches_done <= self.layer.iterations_per_epoch or self._iter > self.max_iters:
-            lengths = ', '.join(
-                f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers
-            )
+            lengths = [f'{layer.name}: {layer.max_epochs} × {layer.iterations_per_epoch}' for layer in self.layers]
             raise ConfigError(
                 f'the checkpoint is of {self._epoch} epochs and {self._iter} iterations, '
-                f'which do not meet where epochs × iterations are {lengths}',
+                f'which do not meet where epochs × iterations are {", ".join(lengths)}',
                 where=WHERE,
                 fix='Resume with the epochs and iterations of each layer that it was trained with.',
             )
@@ -275,9 +246,8 @@ class LayerwiseTrainLoop(BaseLoop):
         for key in [*hub.log_scalars]:
             if key.startswith(done) or (key == 'train/loss' and self.layer_iter == 0):
                 del hub.log_scalars[key], hub._resumed_keys[key]
-        self.runner.optim_wrapper[layer.name].initialize_count_status(
-            self._wrapped(layer), self.layer_iter, layer.max_iterations
-        )
+        optimiser = self.runner.optim_wrapper[layer.name]
+        optimiser.initialize_count_status(self._wrapped(layer), self.layer_iter, layer.max_iterations)
 
     def _wrapped(self, layer: Layer) -> nn.Module:
         """A layer's part of the model, in its distributed wrapper if there is one."""
@@ -302,15 +272,9 @@ class LayerwiseTrainLoop(BaseLoop):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerwiseOptimWrapperConstructor:
-    """Builds an optimiser wrapper for each layer of a model.
+    """Builds an optimiser wrapper for each layer, an attribute of the model, of the config by its name.
 
-    Args:
-        optim_wrapper_cfg: The config of an optimiser wrapper by the name of the layer, which is an attribute of
-            the model.
-        paramwise_cfg: Not for all layers together; each layer's config may have its own.
-
-    Raises:
-        ConfigError: ``paramwise_cfg`` is given.
+    A ``paramwise_cfg`` of all layers together, or a layer that the model lacks, is a ConfigError.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
@@ -320,13 +284,13 @@ class LayerwiseOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """The optimiser wrappers by layer."""
-        model = unwrapped(model)
-        for name in self.configs:
-            if not isinstance(getattr(model, name, None), nn.Module):
+        wrappers = {}
+        for name, config in self.configs.items():
+            part = getattr(unwrapped(model), name, None)
+            if not isinstance(part, nn.Module):
                 raise ConfigError(f'the model has no part {name}', where='optim_wrapper')
-        return OptimWrapperDict(
-            **{name: build_optim_wrapper(getattr(model, name), config) for name, config in self.configs.items()}
-        )
+            wrappers[name] = build_optim_wrapper(part, config)
+        return OptimWrapperDict(**wrappers)
 
 
 @HOOKS.register_module()
@@ -338,11 +302,7 @@ class LayerwiseHook(ParamSchedulerHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Requires a loop that trains layers.
-
-        Raises:
-            ConfigError: It trains the model as a whole.
-        """
+        """Refuses a loop that trains the model as a whole."""
         if not part_in_training(runner).name:
             raise ConfigError('LayerwiseHook needs a LayerwiseTrainLoop', where='default_hooks')
 
@@ -367,8 +327,7 @@ class LayerwiseHook(ParamSchedulerHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Makes a checkpoint of the whole model, of what the runner takes from the layer in training."""
-        loop, meta = runner.train_loop, checkpoint['meta']
-        weights = checkpoint['state_dict']
+        loop, meta, weights = runner.train_loop, checkpoint['meta'], checkpoint['state_dict']
         for name in [*weights]:
             layer, _, rest = name.partition('.module.')
             if layer in loop.dataloaders:

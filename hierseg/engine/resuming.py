@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import all_reduce, get_rank, is_distributed
@@ -14,8 +15,7 @@ from hierseg.engine.layerwise import part_in_training, trained_parts
 from hierseg.registry import HOOKS
 from hierseg.seeding import Purpose, seed_all, seeded
 
-BATCHES_DONE = 'batches_of_epoch'
-"""Key in the message hub, and so in checkpoints: batches done of the epoch in training."""
+BATCHES_DONE = 'batches_of_epoch'  # key in the message hub, and so in checkpoints: of the epoch in training
 
 
 @HOOKS.register_module()
@@ -53,11 +53,7 @@ class ExactResumeHook(Hook):
         seed_all(runner.seed, Purpose.WEIGHTS)
 
     def before_train(self, runner: Runner) -> None:
-        """Gives samplers the seed, which may have come with the checkpoint, and sets the data to the next batch.
-
-        Raises:
-            ConfigError: The checkpoint is from within an epoch, and its batch sampler begins at the first only.
-        """
+        """Gives samplers the seed, which may have come with the checkpoint, and sets the data to the next batch."""
         for part in trained_parts(runner):
             sampler = getattr(part.dataloader.batch_sampler, 'sampler', part.dataloader.sampler)
             if hasattr(sampler, 'seed'):
@@ -103,34 +99,24 @@ class EndlessBatches:
 
     MMEngine's own loads, and throws away, all earlier batches when a run is resumed with workers, and pauses for
     two seconds after every epoch. The batches are the same.
-
-    Args:
-        loader: A loader for which :func:`can_seek` is true.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
-        self._iterator: Any = None
-        self._epoch = self._batch = 0
+        self.skip_iter(0)
 
     def skip_iter(self, num_iters: int) -> None:
         """Goes to where that many batches have been taken from the beginning."""
-        self._epoch, self._batch = divmod(num_iters, len(self._loader))
-        self._iterator = None
+        self._batches = self._from(*divmod(num_iters, len(self._loader)))
+
+    def _from(self, epoch: int, batch: int) -> Iterator[Any]:
+        while True:
+            seek(self._loader, epoch=epoch, batch=batch, where='EndlessBatches')
+            yield from self._loader
+            epoch, batch = epoch + 1, 0
 
     def __iter__(self) -> EndlessBatches:
         return self
 
     def __next__(self) -> Any:
-        if self._iterator is None:
-            self._begin()
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            self._epoch, self._batch = self._epoch + 1, 0
-            self._begin()
-            return next(self._iterator)
-
-    def _begin(self) -> None:
-        seek(self._loader, epoch=self._epoch, batch=self._batch, where='EndlessBatches')
-        self._iterator = iter(self._loader)
+        return next(self._batches)

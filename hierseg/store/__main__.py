@@ -36,8 +36,9 @@ MALFORMED, BLANK, ELSEWHERE = (
 )  # fmt: skip
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options of the command."""
+@exits_cleanly()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m hierseg.store',
         description='Tells what is in a store, and checks that it is whole.',
@@ -59,13 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         'always allowed (default: %(default)s)',
     )
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
-    return parser.parse_args(arguments)
-
-
-@exits_cleanly()
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status."""
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     report = check_store(
         Store.open(options.store),
         masks=None if options.all else options.masks,
@@ -216,9 +211,8 @@ def _damaged_ranges(
     yield from _found(file, 'rows of no image', owners == 0)
     yield from _found(file, 'rows of several images', owners > 1)
     backwards = np.diff(first, prepend=0) < 0
-    yield from _found(
-        'images', f'images whose rows of {file}.arrow begin before those of the image above', backwards, name
-    )
+    what = f'images whose rows of {file}.arrow begin before those of the image above'
+    yield from _found('images', what, backwards, name)
     ends = np.cumsum([0, *(batch.num_rows for batch in table.to_batches())])
     spans = np.zeros(len(first), dtype=bool)
     batches = np.searchsorted(ends, first[sound], side='right')
@@ -273,8 +267,7 @@ def mask_fault(counts: bytes, box: FloatArray, size: tuple[int, int], *, toleran
         counts: Compressed run lengths.
         box: (4,) float64; the annotated box, xyxy, pixels.
         size: Height and width of the image, pixels.
-        tolerance: How far a side of the mask's tight box may be from that side of ``box``, as a share of its width
-            or height; 2 pixels are always allowed.
+        tolerance: As of :func:`check_store`.
 
     Example:
         >>> square = coco_mask.encode(np.ones((8, 8), dtype=np.uint8, order='F'))['counts']

@@ -72,7 +72,7 @@ class TrainingLabels:
         return cls(images[trains], labels[trains], len(count), store.taxonomy)
 
     def distinct(self, *, expanded: bool = True) -> tuple[IntArray, IntArray]:
-        """(P,) int64 each; every class of every image once, by image, then by label."""
+        """Images and labels, (P,) int64 each: every class of every image once, by image, then by label."""
         classes = self.taxonomy.num_classes
         images, labels = np.divmod(np.unique(self.images * classes + self.labels), classes)
         if not expanded:
@@ -95,14 +95,11 @@ class TrainingLabels:
         return ClassCounts(np.bincount(labels, minlength=classes), instances)
 
     def counts_of_draws(self, draws: FloatArray, *, expanded: bool = True) -> tuple[FloatArray, FloatArray]:
-        """Images and instances of each class that a sampler shows.
+        """Images and instances of each class, (C,) float64, that a sampler shows on average.
 
         Args:
             draws: (N,) float64; how often each image is drawn, on average.
             expanded: As for the class.
-
-        Returns:
-            (C,) float64 each; images and instances drawn, on average.
         """
         images, labels = self.distinct(expanded=expanded)
         classes = self.taxonomy.num_classes
@@ -111,15 +108,12 @@ class TrainingLabels:
         return drawn, self.taxonomy.arrays.sums_below(instances) if expanded else instances
 
     def frequencies(self, *, instance_aware: bool = False, expanded: bool = True) -> FloatArray:
-        """Frequencies of classes: f of the published formulas.
+        """(C,) float64; frequencies of classes, from 0 to 1: f of the published formulas.
 
         Args:
             instance_aware: False for the share of images with the class (RFS); True for the geometric mean of
                 that share and the share of instances that are of the class (IRFS).
             expanded: As for the class.
-
-        Returns:
-            (C,) float64 from 0 to 1.
         """
         counts = self.counts(expanded=expanded)
         of_images = counts.images / max(self.num_images, 1)
@@ -129,15 +123,9 @@ class TrainingLabels:
         return frequencies
 
     def image_factors(self, class_factors: FloatArray) -> FloatArray:
-        """The greatest factor of the classes of each image; 1 where it has none.
+        """(N,) float64; the greatest of the factors, (C,) float64 from 1, of the classes of each image; 1 for none.
 
         Ancestors need not be looked at: no class is rarer than one below it, so no ancestor has a greater factor.
-
-        Args:
-            class_factors: (C,) float64, at least 1.
-
-        Returns:
-            (N,) float64.
         """
         factors = np.ones(self.num_images)
         np.maximum.at(factors, self.images, class_factors[self.labels])
@@ -145,12 +133,7 @@ class TrainingLabels:
 
 
 def count_classes(store: Store | LayerView, *, expanded: bool = True) -> ClassCounts:
-    """Counts a store in whole columns, without reading a mask.
-
-    Args:
-        store: The store, or a view of it.
-        expanded: An instance counts for its class and all ancestors; else for its class alone.
-    """
+    """Counts a store or a view of it, see :class:`TrainingLabels`."""
     return TrainingLabels.of(store).counts(expanded=expanded)
 
 

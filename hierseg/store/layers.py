@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hierseg.errors import ConfigError, StoreError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.store.store import ImageRow, Instances, Store
-from hierseg.taxonomy import Taxonomy, TaxonomyArrays
+from hierseg.taxonomy import Taxonomy
 
 SHORTEST_SIDE = 1.0
 """Pixels; a box with a shorter side trains nothing."""
@@ -27,7 +27,7 @@ PAIRS_AT_ONCE = 1 << 21
 
 
 class LayerView:
-    """A store with the classes of one layer, and the reading interface of a store.
+    """A store with the classes of one layer, and the reading interface of a :class:`Store`.
 
     **Layer 0** has the root classes. Each deeper instance becomes its root class by preferred parents: a
     Teddy bear is a Toy, not a Carnivore. Nothing is dropped or painted.
@@ -44,12 +44,11 @@ class LayerView:
     it (no Person, so no Man), and nothing about the classes above it. Where both meet, the
     positive one stays.
 
-    **Cap.** With ``images_per_class``, the view has only images with an instance that trains
-    (:func:`trainable`), chosen by :func:`capped_images`: of each class that many images, or all if it has fewer.
-    They are the same images for a seed wherever they stand in the store. A kept image keeps all its instances.
+    **Cap.** With ``images_per_class``, the view has only images with an instance that trains (:func:`trainable`),
+    chosen by :func:`capped_images`. They are the same images for a seed wherever they stand in the store. A kept image
+    keeps all its instances.
 
-    Without a cap nothing is read when a view is made; with one, a few columns are. A view can be pickled and
-    used after fork as well as spawn, like its store.
+    Without a cap nothing is read when a view is made; with one, a few columns are.
 
     Args:
         store: The store.
@@ -111,11 +110,7 @@ class LayerView:
         return np.arange(len(self.store)) if self._rows is None else self._rows
 
     def store_row(self, row: int) -> int:
-        """The row in the store of a row of the view.
-
-        Raises:
-            StoreError: If the view has no such row.
-        """
+        """The row in the store of a row of the view; StoreError if there is none."""
         if not 0 <= row < len(self):
             raise StoreError(f'image row {row} of {len(self)} images does not exist', where=repr(self))
         return row if self._rows is None else int(self._rows[row])
@@ -149,19 +144,16 @@ class LayerView:
         return found.boxes[candidates & ~spared(found.boxes, image, candidates, targets)]
 
     def verified(self, row: int) -> tuple[IntArray, IntArray]:
-        """Labels of the layer verified as present and as absent on the image in a row, ascending, int64 each."""
+        """As of the store, with labels of the layer."""
         present, absent = self.store.verified(self.store_row(row))
         positive = np.unique(self.classes.layer_labels[present])
         positive = positive[positive >= 0]
-        negative = self.classes.implied_absent(absent)
+        below = [self.store.taxonomy.arrays.below(label) for label in absent]
+        negative = np.flatnonzero(np.isin(self.labels_of_layer, np.concatenate([absent[:0], *below])))
         return positive, np.setdiff1d(negative, positive, assume_unique=True)
 
     def row_of(self, image_id: str) -> int:
-        """The row of an image.
-
-        Raises:
-            StoreError: If the store has no such image, or the cap left it out.
-        """
+        """The row of an image; StoreError if the store has no such image, or the cap left it out."""
         store_row = self.store.row_of(image_id)
         if self._rows is None:
             return store_row
@@ -176,8 +168,8 @@ class LayerView:
 
     @cached_property
     def num_instances_per_image(self) -> IntArray:
-        """(N,) int64, found without touching a mask."""
-        before = np.concatenate([[0], np.cumsum(self._in_layer)])
+        """(N,) int64."""
+        before = np.concatenate([[0], np.cumsum(self._shown)])
         first = self.store.first_instances
         counts: IntArray = before[first + self.store.num_instances_per_image] - before[first]
         return counts[self.rows]
@@ -190,19 +182,14 @@ class LayerView:
     @cached_property
     def labels(self) -> IntArray:
         """(M,) int64; labels of all instances of the view, image after image."""
-        labels: IntArray = self.instance_column('label').astype(np.int64)
-        return labels
+        return self.instance_column('label').astype(np.int64)
 
     def all_boxes(self) -> FloatArray:
         """(M, 4) float64; boxes of all instances of the view, xyxy, pixels; a copy."""
         return self.store.all_boxes()[self._shown]
 
     def image_column(self, name: str) -> npt.NDArray[Any]:
-        """(N,) one fixed-width column of all images of the view, such as ``width``; a copy.
-
-        Raises:
-            StoreError: If it says where in the store an image's rows are.
-        """
+        """As of the store; not the columns that count rows of the store, for which StoreError is raised."""
         if name.startswith(('first_', 'last_')):
             raise StoreError(
                 f'{name} counts rows of the store', where=repr(self), fix='Use first_instances of the view.'
@@ -216,19 +203,13 @@ class LayerView:
             column = self.classes.layer_labels[column].astype(column.dtype)
         return column[self._shown]
 
-    @property
-    def _in_layer(self) -> BoolArray:
-        """For all instances of the store: whether their class belongs to the layer."""
-        in_layer: BoolArray = self.classes.layer_labels[self.store.instance_column('label')] >= 0
-        return in_layer
-
     @cached_property
     def _shown(self) -> BoolArray:
         """For all instances of the store: whether they are in the view."""
         kept = np.zeros(len(self.store), dtype=bool)
         kept[self.rows] = True
-        shown: BoolArray = self._in_layer & np.repeat(kept, self.store.num_instances_per_image)
-        return shown
+        in_layer: BoolArray = self.classes.layer_labels[self.store.instance_column('label')] >= 0
+        return in_layer & np.repeat(kept, self.store.num_instances_per_image)
 
     def _capped(self, images_per_class: int) -> IntArray:
         labels = self.classes.layer_labels[self.store.instance_column('label')]
@@ -253,22 +234,16 @@ class LayerClasses:
         labels: (K,) int64; their labels in the full taxonomy.
         layer_labels: (C,) int64; labels in the layer of all classes, -1 for those that are dropped.
         painted: (C,) bool; classes of which boxes are painted grey.
-        arrays: The full taxonomy.
     """
 
     taxonomy: Taxonomy
     labels: IntArray
     layer_labels: IntArray
     painted: BoolArray
-    arrays: TaxonomyArrays
 
     @classmethod
     def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
-        """The classes of layer 0 (root classes) or 1 (all deeper ones).
-
-        Raises:
-            ConfigError: If ``layer`` is neither, or if the taxonomy has no class in that layer.
-        """
+        """The classes of layer 0 (root classes) or 1 (all deeper ones); ConfigError if there is no such layer."""
         if layer not in (0, 1):
             raise ConfigError(f'layer={layer!r}', fix='Layers are 0, the root classes, and 1, all deeper classes.')
         labels = np.array(taxonomy.deeper_classes if layer else taxonomy.root_classes, dtype=np.int64)
@@ -289,17 +264,7 @@ class LayerClasses:
             labels=labels,
             layer_labels=positions if layer else positions[arrays.preferred_roots],
             painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),
-            arrays=arrays,
         )
-
-    def implied_absent(self, absent: IntArray) -> IntArray:
-        """Labels of the layer that classes verified as absent tell to be absent, themselves and all below, ascending.
-
-        Args:
-            absent: (N,) int64; labels of the full taxonomy.
-        """
-        below = np.concatenate([self.labels[:0], *map(self.arrays.below, absent)])
-        return np.flatnonzero(np.isin(self.labels, below))
 
 
 def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
@@ -340,10 +305,7 @@ def covers(boxes: FloatArray, targets: FloatArray) -> BoolArray:
 
 
 def spared(boxes: FloatArray, images: IntArray, candidates: BoolArray, targets: BoolArray) -> BoolArray:
-    """Boxes that are not painted, since they would hide an instance of the layer.
-
-    An object that is labelled with a root class alone (Person) may be an instance of a class of layer 1 (Man).
-    Dropping its label there would teach "no object", so it is hidden, unless that would hide a labelled object, too.
+    """Boxes that are not painted, since they would hide an instance of the layer, see :class:`LayerView`.
 
     Args:
         boxes: (B, 4) float64; xyxy, pixels, of any number of images.
@@ -370,17 +332,9 @@ def spared(boxes: FloatArray, images: IntArray, candidates: BoolArray, targets: 
 
 
 def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
-    """Shuffles images by a keyed hash of their ids.
+    """(N,) int64; positions of images in random order: by a hash of their ids, (N,) unique texts, keyed with the seed.
 
-    The order of two images depends on the seed and on their ids, and on nothing else: neither on where they
-    stand nor on which other images there are.
-
-    Args:
-        image_ids: (N,) unique texts.
-        seed: At least 0, below 2**64.
-
-    Returns:
-        (N,) int64; positions of the images in random order.
+    The order of two images depends on nothing else: neither on where they stand nor on which others there are.
     """
     import pandas as pd  # where it is needed: no other reader of stores does, and it takes 20 MB of each process
 
@@ -391,12 +345,9 @@ def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
 def capped_images(images: IntArray, labels: IntArray, order: IntArray, *, images_per_class: int) -> IntArray:
     """Chooses images so that every class keeps ``images_per_class`` of its own, or all if it has fewer.
 
-    Of the images that hold a class, its first ``images_per_class`` in ``order`` are kept, and the union over
-    classes is the result. The same images are kept by going through ``order`` once and taking each
-    image that holds a class of which fewer than ``images_per_class`` images were taken so far. A frequent class
-    therefore has more images than that in the end: those that a rarer class brought along.
-
-    A larger number keeps all images that a smaller one keeps.
+    Of the images that hold a class, its first ``images_per_class`` in ``order`` are kept, and the union over classes
+    is the result. A frequent class therefore has more images than that in the end: those that a rarer class brought
+    along. A larger number keeps all images that a smaller one keeps.
 
     Args:
         images: (T,) int64; the image of each instance, below N.

@@ -190,7 +190,7 @@ class Store:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        header = _read_json(self.path, 'store.json')
+        header = read_json(self.path / 'store.json')
         if header.get('format') != FORMAT or header.get('version') != VERSION:
             found = f'{header.get("format")!r} version {header.get("version")!r}'
             raise StoreError(
@@ -201,8 +201,9 @@ class Store:
         self.summary: dict[str, Any] = header.get('summary', {})
         self.num_masks: int = header.get('masks', 0)
         self.orientation: str = header.get('orientation', 'stored')
-        document = _read_json(self.path, 'taxonomy.json')
-        self.taxonomy = Taxonomy.from_json(document, where=str(self.path / 'taxonomy.json'))
+        self.taxonomy = Taxonomy.from_json(
+            read_json(self.path / 'taxonomy.json'), where=str(self.path / 'taxonomy.json')
+        )
         self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}
         self._images, self._instances, self._verified = self._tables.values()
         for name, table in self._tables.items():
@@ -215,11 +216,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Store:
-        """Opens a store in milliseconds, whatever its size.
-
-        Raises:
-            StoreError: If it is missing, incomplete or of another version.
-        """
+        """Opens a store in milliseconds, whatever its size; StoreError if it is damaged or of another version."""
         return cls(path)
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
@@ -287,11 +284,7 @@ class Store:
         return np.frombuffer(pc.sort_indices(self._ids).buffers()[1], dtype=np.uint64, count=len(self))
 
     def row_of(self, image_id: str) -> int:
-        """The row of an image.
-
-        Raises:
-            StoreError: If the store has no such image.
-        """
+        """The row of an image; StoreError if there is no such image."""
         order = self._rows_by_id
         at = bisect_left(range(len(order)), image_id, key=lambda i: str(self._ids[int(order[i])].as_py()))
         if at < len(order) and self._ids[int(order[at])].as_py() == image_id:
@@ -338,14 +331,14 @@ class Store:
         return self._verified.column(name)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of a store or of an unfinished one; StoreError if there is none."""
     try:
         document = json.loads(path.read_text(encoding='utf-8'))
     except OSError:
         raise StoreError(
-            f'no {name} here, so this is no store',
-            where=str(folder),
+            f'no {path.name} here, so this is no store',
+            where=str(path.parent),
             fix='Write one with tools/dataset_converters, or correct the path.',
         ) from None
     except ValueError as error:

@@ -115,13 +115,7 @@ def _table(columns: Sequence[Any], schema: pa.Schema) -> pa.Table:
 
 
 def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
-    """Writes a file that ends with a digest of what is before; it takes its name when it is whole.
-
-    Args:
-        part: The tables.
-        notes: Anything that JSON can hold, to be read back with them.
-        path: In a folder that exists.
-    """
+    """Writes a file that takes its name when it is whole: tables, notes that JSON can hold, a digest of both."""
     sink = pa.BufferOutputStream()
     for name, schema in PART_SCHEMAS.items():
         metadata = {_NOTES: json.dumps(notes).encode()} if name == 'images' else None
@@ -134,11 +128,7 @@ def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
 
 
 def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
-    """Reads what :func:`write_part` wrote.
-
-    Raises:
-        StoreError: If the file is missing, cut off or damaged.
-    """
+    """Reads what :func:`write_part` wrote; StoreError if it is missing, cut off or damaged."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -171,7 +161,7 @@ class _TableWriter:
         self._pending_rows = self._pending_bytes = 0
 
     def extend(self, table: pa.Table, num_rows: IntArray, num_bytes: IntArray) -> None:
-        """Adds groups of rows, each of which stays together in one batch.
+        """Adds G groups of rows, each of which stays together in one batch.
 
         Args:
             table: The rows.
@@ -197,8 +187,12 @@ class _TableWriter:
 
     def _flush(self) -> None:
         if self._pending_rows:
-            table = pa.concat_tables(self._tables)
-            self._file.write_batch(pa.record_batch([_packed(column) for column in table.columns], schema=self.schema))
+            columns = [
+                # The last bits of a bool that was put together would depend on the pieces.
+                pa.array(column.to_numpy()) if pa.types.is_boolean(column.type) else column.combine_chunks()
+                for column in pa.concat_tables(self._tables).columns
+            ]
+            self._file.write_batch(pa.record_batch(columns, schema=self.schema))
         self._tables = []
         self._pending_rows = self._pending_bytes = 0
 
@@ -209,19 +203,11 @@ class _TableWriter:
         self._file.close()
 
 
-def _packed(column: pa.ChunkedArray) -> pa.Array:
-    """One array; its bytes do not depend on what it was put together from, which the last bits of a bool could."""
-    if pa.types.is_boolean(column.type):
-        return pa.array(column.to_numpy())
-    return column.combine_chunks()
-
-
 class StoreWriter:
     """Writes a store image by image in bounded memory; a context manager.
 
-    The folder appears under its name only when the block ends without an error. Until then everything
-    lies in a hidden folder beside it, which goes away on any exception; what a killed run left there is
-    removed by the next run for the same path.
+    The folder appears under its name only when the block ends without an error. Until then everything lies in a hidden
+    folder beside it, which goes away on any exception; what a killed run left there, the next run removes.
 
     Args:
         path: The folder to make.
@@ -288,12 +274,11 @@ class StoreWriter:
             self._lock = None
 
     def add(self, image: ImageRow, instances: Instances, positive: npt.ArrayLike, negative: npt.ArrayLike) -> None:
-        """Adds an image, which is written later, with others.
+        """Adds an image, which is written later, with others: its arrays must not change until the block ends.
 
         Args:
             image: Its id must be new to this store.
-            instances: Labels within the taxonomy, boxes with x1 <= x2 and y1 <= y2. Its arrays must not change
-                until the block ends.
+            instances: Labels within the taxonomy, boxes with x1 <= x2 and y1 <= y2.
             positive: Labels verified as present; kept ascending, each once.
             negative: Labels verified as absent; likewise.
 
@@ -312,11 +297,8 @@ class StoreWriter:
     def extend(self, part: StorePart) -> None:
         """Adds consecutive images at once; the files are those that :meth:`add` would make of them.
 
-        Args:
-            part: Its image ids ascend, and come after all ids before.
-
         Raises:
-            StoreError: If they do not, or if the tables contradict each other.
+            StoreError: If image ids do not ascend, from all before on, or if the tables contradict each other.
         """
         ids = part.images.column('id').to_pylist()
         if not ids:
@@ -398,15 +380,10 @@ class StoreWriter:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuses an output folder that must not be replaced, before any work is done.
-
-    Args:
-        path: The folder.
-        overwrite: Whether what is there may be replaced, if it is a store.
+    """Refuses, before any work is done, an output that must not be replaced.
 
     Raises:
-        StoreError: If ``path`` is a file, a folder with something else in it, or a store while
-            ``overwrite`` is off.
+        StoreError: If ``path`` is a file, a folder with something else than a store, or a store without ``overwrite``.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -426,11 +403,7 @@ def new_partial(path: Path) -> Path:
 
 
 def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:
-    """Gives a finished folder its name; what had the name goes away after that.
-
-    Raises:
-        StoreError: As :func:`check_target`.
-    """
+    """Gives a finished folder its name; what had the name goes away after that. Errors are of :func:`check_target`."""
     check_target(path, overwrite=overwrite)
     if not (path / STORE_FILE).is_file():
         new.rename(path)

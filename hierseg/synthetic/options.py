@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hierseg.errors import AnnotationError, ConfigError
+from hierseg.errors import ConfigError
 from hierseg.formats import FloatArray
+from hierseg.formats.csv_tables import read_table
 from hierseg.taxonomy import Taxonomy
 
-MIN_SIZE = 64
-MAX_SIZE = 4096
+MIN_SIZE, MAX_SIZE = 64, 4096
 SPLIT_NAMES = ('train', 'validation')
 
 
@@ -51,9 +49,7 @@ class AnnotationRates:
             raise ConfigError(f'{self.negatives} negative labels per image', fix='Ask for 0 or more.')
 
 
-VALIDATION_RATES = AnnotationRates(
-    coarse=0.0, unannotated=0.0, group_of=0.05, box_only=0.1, resized_mask=0.0, negatives=None
-)
+VALIDATION_RATES = AnnotationRates(coarse=0.0, unannotated=0.0, box_only=0.1, resized_mask=0.0, negatives=None)
 """Validation splits are annotated at the finest class and verified exhaustively, as an evaluation needs."""
 
 
@@ -62,14 +58,11 @@ class SplitOptions:
     """One split of a data set.
 
     Attributes:
-        name: 'train' or 'validation'.
-        num_images: Images in it.
         tail_ratio: Objects of the most frequent class per object of the rarest one. With given counts
             it is the most that the counts' own ratio may be; None leaves them as they are.
-        rates: How it is annotated.
     """
 
-    name: str
+    name: str  # one of SPLIT_NAMES
     num_images: int
     tail_ratio: float | None
     rates: AnnotationRates
@@ -77,29 +70,21 @@ class SplitOptions:
     def __post_init__(self) -> None:
         if self.name not in SPLIT_NAMES:
             raise ConfigError(f'split {self.name!r}', fix=f'It is one of {", ".join(SPLIT_NAMES)}.')
+        where = f'{self.name} split'
         if self.num_images < 1:
-            raise ConfigError(f'{self.num_images} images', where=f'{self.name} split', fix='Ask for at least 1.')
+            raise ConfigError(f'{self.num_images} images', where=where, fix='Ask for at least 1.')
         if self.tail_ratio is not None and not self.tail_ratio >= 1:
-            raise ConfigError(
-                f'head to tail {self.tail_ratio} : 1', where=f'{self.name} split', fix='The ratio is 1 or more.'
-            )
+            raise ConfigError(f'head to tail {self.tail_ratio} : 1', where=where, fix='The ratio is 1 or more.')
 
 
 @dataclass(frozen=True)
 class SynthesisOptions:
-    """A whole data set.
+    """A whole data set."""
 
-    Attributes:
-        splits: The splits, at least one, no two of one name.
-        seed: Everything random follows from it; 0 to 2³² − 1.
-        size: Longest side of the images in pixels; the objects scale with it.
-        objects_per_image: Mean number of objects in an image, at least 1.
-    """
-
-    splits: tuple[SplitOptions, ...]
-    seed: int = 0
-    size: int = 160
-    objects_per_image: float = 3.5
+    splits: tuple[SplitOptions, ...]  # at least one, no two of one name
+    seed: int = 0  # everything random follows from it; 0 to 2³² − 1
+    size: int = 160  # longest side of the images in pixels; the objects scale with it
+    objects_per_image: float = 3.5  # mean number, at least 1
 
     def __post_init__(self) -> None:
         names = [split.name for split in self.splits]
@@ -108,9 +93,8 @@ class SynthesisOptions:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f'seed {self.seed}', fix='It is a number from 0 to 4294967295.')
         if not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise ConfigError(
-                f'images of {self.size} pixels', fix=f'The longest side is {MIN_SIZE} to {MAX_SIZE} pixels.'
-            )
+            fix = f'The longest side is {MIN_SIZE} to {MAX_SIZE} pixels.'
+            raise ConfigError(f'images of {self.size} pixels', fix=fix)
         if not 1 <= self.objects_per_image <= 10:
             raise ConfigError(f'{self.objects_per_image} objects per image', fix='The mean is 1 to 10.')
 
@@ -121,60 +105,30 @@ def read_counts(path: Path, taxonomy: Taxonomy) -> FloatArray:
     Classes that the file leaves out have 0.
 
     Raises:
-        AnnotationError: If the file is missing, lacks a column, repeats a class or has no number.
-        TaxonomyError: If the taxonomy has no such class.
+        AnnotationError: If the file is missing, lacks a column, has an unknown class or one twice, or no number.
     """
+    table = read_table(path, ['class', 'count'])
+    labels, numbers = table.labels('class', taxonomy.ids), table.numbers('count')
+    table.refuse(numbers < 0, lambda row: f'count is {numbers[row]:g}', fix='It must be 0 or more.')
+    is_repeated = np.ones(len(labels), dtype=bool)
+    is_repeated[np.unique(labels, return_index=True)[1]] = False
+    table.refuse(is_repeated, lambda row: f'class {taxonomy.ids[labels[row]]} occurs twice', fix='Give it one row.')
+    table.check()
     counts = np.zeros(taxonomy.num_classes)
-    seen: set[int] = set()
-    try:
-        file = path.open(newline='', encoding='utf-8-sig')
-    except OSError as error:
-        raise AnnotationError(f'cannot be read ({error.strerror})', where=str(path)) from None
-    with file:
-        reader = csv.DictReader(file)
-        missing = sorted({'class', 'count'} - set(reader.fieldnames or ()))
-        if missing:
-            raise AnnotationError(f'no column {missing[0]!r}', where=str(path), fix='The header is "class,count".')
-        for row in reader:
-            where = f'{path}, line {reader.line_num}'
-            label = taxonomy.label(row['class'], where=where)
-            if label in seen:
-                raise AnnotationError(f'class {row["class"]} occurs twice', where=where, fix='Give it one row.')
-            seen.add(label)
-            try:
-                counts[label] = float(row['count'] or '')
-            except ValueError:
-                counts[label] = math.nan
-            if not 0 <= counts[label] < math.inf:
-                raise AnnotationError(f'the count is {row["count"]!r}', where=where, fix='It is a number, 0 or more.')
+    counts[labels] = numbers
     return counts
 
 
 # Name → parents, the preferred one first; parents come before their children.
 _PARENTS: dict[str, tuple[str, ...]] = {
-    'Person': (),
-    'Man': ('Person',),
-    'Woman': ('Person',),
-    'Child': ('Person',),
-    'Vehicle': (),
-    'Car': ('Vehicle',),
-    'Taxi': ('Car',),
-    'Van': ('Car',),
-    'Bicycle': ('Vehicle',),
-    'Boat': ('Vehicle',),
-    'Toy': (),
-    'Doll': ('Toy',),
-    'Animal': (),
-    'Bird': ('Animal',),
-    'Bear': ('Animal',),
-    'Brown bear': ('Bear',),
-    'Polar bear': ('Bear',),
+    'Person': (), 'Man': ('Person',), 'Woman': ('Person',), 'Child': ('Person',),
+    'Vehicle': (), 'Car': ('Vehicle',), 'Taxi': ('Car',), 'Van': ('Car',),
+    'Bicycle': ('Vehicle',), 'Boat': ('Vehicle',),
+    'Toy': (), 'Doll': ('Toy',),
+    'Animal': (), 'Bird': ('Animal',), 'Bear': ('Animal',), 'Brown bear': ('Bear',), 'Polar bear': ('Bear',),
     'Teddy bear': ('Toy', 'Bear'),
-    'Tree': (),
-    'Lamp': (),
-    'Guitar': (),
-    'Drum': (),
-}
+    'Tree': (), 'Lamp': (), 'Guitar': (), 'Drum': (),
+}  # fmt: skip
 
 
 def default_taxonomy() -> Taxonomy:

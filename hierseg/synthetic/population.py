@@ -12,36 +12,27 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+from numpy.random import Generator
 
-from hierseg.errors import ConfigError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.synthetic.options import AnnotationRates
 from hierseg.taxonomy import Taxonomy
 
 RARE = 10
 """Classes of fewer objects are always verified: annotators go and look for them."""
-
 MAX_OBJECTS = 12
 NOT_ANNOTATED = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The objects of a split, image by image.
+    """The objects of a split, image by image."""
 
-    Attributes:
-        first_objects: (N + 1,) int64; image n has the objects first_objects[n] to first_objects[n + 1] − 1.
-        labels: (M,) int64; what each object is: a class without children.
-        annotated_labels: (M,) int64; the class that it is annotated as, NOT_ANNOTATED where it is not.
-        group_of: (M,) bool; the object is a cluster under one box.
-        has_mask: (M,) bool; false for group-of and box-only objects.
-    """
-
-    first_objects: IntArray
-    labels: IntArray
-    annotated_labels: IntArray
-    group_of: BoolArray
-    has_mask: BoolArray
+    first_objects: IntArray  # (N + 1,) int64; image n has the objects first_objects[n] to first_objects[n + 1] − 1
+    labels: IntArray  # (M,) int64; what each object is: a class without children
+    annotated_labels: IntArray  # (M,) int64; what it is annotated as, NOT_ANNOTATED where it is not
+    group_of: BoolArray  # (M,) bool; the object is a cluster under one box
+    has_mask: BoolArray  # (M,) bool; false for group-of and box-only objects
 
 
 def long_tail_shares(taxonomy: Taxonomy, tail_ratio: float) -> FloatArray:
@@ -53,28 +44,23 @@ def long_tail_shares(taxonomy: Taxonomy, tail_ratio: float) -> FloatArray:
     order = sorted(taxonomy.leaves, key=lambda leaf: hashlib.blake2b(taxonomy.ids[leaf].encode()).digest())
     shares = np.zeros(taxonomy.num_classes)
     shares[order] = tail_ratio ** -np.linspace(0, 1, len(order))
-    normalised: FloatArray = shares / shares.sum()
-    return normalised
+    return _normalised(shares)
 
 
 def leaf_shares(taxonomy: Taxonomy, shares: FloatArray) -> FloatArray:
     """Shares (C,) with those of internal classes handed down to their leaves, in proportion to the leaves' own."""
-    is_leaf = np.isin(np.arange(taxonomy.num_classes), taxonomy.leaves)
+    is_leaf = taxonomy.arrays.is_leaf
     result = np.where(is_leaf, shares, 0.0)
     for label in np.flatnonzero(~is_leaf & (shares > 0)).tolist():
         result += shares[label] * _leaf_distribution(taxonomy, label, shares)
-    normalised: FloatArray = result / result.sum()
-    return normalised
+    return _normalised(result)
 
 
 def _leaf_distribution(taxonomy: Taxonomy, label: int, shares: FloatArray) -> FloatArray:
     """Probabilities (C,) of the leaves below an internal class."""
-    below = taxonomy.arrays.ancestor_mask[:, label].copy()
-    below &= np.isin(np.arange(taxonomy.num_classes), taxonomy.leaves)
+    below = taxonomy.arrays.ancestor_mask[:, label] & taxonomy.arrays.is_leaf
     weights = np.where(below, shares, 0.0)
-    weights = weights if weights.sum() > 0 else below.astype(np.float64)
-    distribution: FloatArray = weights / weights.sum()
-    return distribution
+    return _normalised(weights if weights.sum() > 0 else below.astype(np.float64))
 
 
 def limited_shares(shares: FloatArray, tail_ratio: float) -> FloatArray:
@@ -85,8 +71,11 @@ def limited_shares(shares: FloatArray, tail_ratio: float) -> FloatArray:
         return shares
     compressed = np.zeros_like(shares)
     compressed[positive] = shares[positive] ** (np.log(tail_ratio) / np.log(ratio))
-    normalised: FloatArray = compressed / compressed.sum()
-    return normalised
+    return _normalised(compressed)
+
+
+def _normalised(weights: FloatArray) -> FloatArray:
+    return weights / float(weights.sum())
 
 
 def apportioned(shares: FloatArray, total: int) -> IntArray:
@@ -94,11 +83,9 @@ def apportioned(shares: FloatArray, total: int) -> IntArray:
 
     Every class with a share gets at least one if there are enough for all.
     """
-    counts: IntArray = np.zeros(len(shares), dtype=np.int64)
-    positive = np.flatnonzero(shares > 0)
-    if total >= len(positive):
-        counts[positive] = 1
-        total -= len(positive)
+    positive = shares > 0
+    counts: IntArray = np.where(total >= positive.sum(), positive, 0).astype(np.int64)
+    total -= int(counts.sum())
     # The rest goes to whoever is furthest below its due.
     due = np.maximum(shares * (total + counts.sum()) - counts, 0)
     due *= total / due.sum() if due.sum() > 0 else 0
@@ -115,28 +102,23 @@ def plan_population(
     num_images: int,
     objects_per_image: float,
     rates: AnnotationRates,
-    generator: np.random.Generator,
+    generator: Generator,
 ) -> Population:
     """Plans the objects of a split and their annotation.
 
     Args:
         taxonomy: The classes.
         shares: (C,) float64; how the *annotated* classes are distributed. An internal class with a
-            share gets objects of leaves below it that are annotated only as the internal class.
+            share gets objects of leaves below it that are annotated only as the internal class. Not all 0.
         num_images: N.
         objects_per_image: Mean number of objects in an image.
         rates: How the split is annotated.
         generator: Where chance comes from.
-
-    Raises:
-        ConfigError: If no class has a share.
     """
-    if not shares.sum() > 0:
-        raise ConfigError('no class has any object', fix='Give at least one class a count above 0.')
     sizes = np.minimum(1 + generator.poisson(objects_per_image - 1, num_images), MAX_OBJECTS)
     first_objects = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     images = np.repeat(np.arange(num_images), sizes)
-    counts = apportioned(shares / shares.sum(), len(images))
+    counts = apportioned(_normalised(shares), len(images))
     annotated = generator.permutation(np.repeat(np.arange(taxonomy.num_classes), counts))
     labels = _true_labels(taxonomy, shares, annotated, first_objects, generator)
     _annotate_coarsely(taxonomy, labels, annotated, images, rates.coarse, generator)
@@ -148,7 +130,7 @@ def plan_population(
 
 
 def _true_labels(
-    taxonomy: Taxonomy, shares: FloatArray, annotated: IntArray, first_objects: IntArray, generator: np.random.Generator
+    taxonomy: Taxonomy, shares: FloatArray, annotated: IntArray, first_objects: IntArray, generator: Generator
 ) -> IntArray:
     """True classes of the objects (M,): a leaf below the class that they are annotated as.
 
@@ -156,40 +138,32 @@ def _true_labels(
     all its objects annotated.
     """
     labels = annotated.copy()
-    is_internal = ~np.isin(annotated, taxonomy.leaves)
-    distributions = {
-        label: _leaf_distribution(taxonomy, label, shares) for label in np.unique(annotated[is_internal]).tolist()
-    }
-    images = np.searchsorted(first_objects, np.flatnonzero(is_internal), side='right') - 1
-    for index, image in zip(np.flatnonzero(is_internal).tolist(), images.tolist(), strict=True):
-        distribution = distributions[int(annotated[index])]
-        others = distribution.copy()
+    internal = np.flatnonzero(~np.isin(annotated, taxonomy.leaves))
+    chances = {label: _leaf_distribution(taxonomy, label, shares) for label in np.unique(annotated[internal]).tolist()}
+    images = np.searchsorted(first_objects, internal, side='right') - 1
+    for index, image in zip(internal.tolist(), images.tolist(), strict=True):
+        among = chances[int(annotated[index])]
+        others = among.copy()
         others[annotated[first_objects[image] : first_objects[image + 1]]] = 0
-        chances = others if others.sum() > 0 else distribution
-        labels[index] = np.searchsorted(np.cumsum(chances), generator.random() * chances.sum(), side='right')
+        among = others if others.sum() > 0 else among
+        labels[index] = np.searchsorted(np.cumsum(among), generator.random() * among.sum(), side='right')
     return labels
 
 
-def _chosen(keys: IntArray, rate: float, generator: np.random.Generator) -> BoolArray:
+def _chosen(keys: IntArray, rate: float, generator: Generator) -> BoolArray:
     """Marks (M,) a share of the items of every key, one item of each at least left unmarked (unless all are to go)."""
-    items = len(keys)
-    order = np.lexsort((generator.random(items), keys))
+    order = np.lexsort((generator.random(len(keys)), keys))
     _, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
     quotas = np.floor(rate * counts + generator.random(len(counts))).astype(np.int64)
     quotas = np.minimum(quotas, counts - (rate < 1))
-    ranks = np.arange(items) - np.repeat(starts, counts)
-    chosen = np.zeros(items, dtype=bool)
+    ranks = np.arange(len(keys)) - np.repeat(starts, counts)
+    chosen = np.zeros(len(keys), dtype=bool)
     chosen[order] = ranks < np.repeat(quotas, counts)
     return chosen
 
 
 def _annotate_coarsely(
-    taxonomy: Taxonomy,
-    labels: IntArray,
-    annotated: IntArray,
-    images: IntArray,
-    rate: float,
-    generator: np.random.Generator,
+    taxonomy: Taxonomy, labels: IntArray, annotated: IntArray, images: IntArray, rate: float, generator: Generator
 ) -> None:
     """Moves annotated labels (M,) of some (image, deeper class) pairs to an ancestor, in place."""
     is_deeper = (annotated == labels) & np.isin(labels, taxonomy.deeper_classes)
@@ -204,12 +178,7 @@ def _annotate_coarsely(
 
 
 def _leave_unannotated(
-    taxonomy: Taxonomy,
-    labels: IntArray,
-    annotated: IntArray,
-    images: IntArray,
-    rate: float,
-    generator: np.random.Generator,
+    taxonomy: Taxonomy, labels: IntArray, annotated: IntArray, images: IntArray, rate: float, generator: Generator
 ) -> None:
     """Takes the annotation from all objects (M,) of some (image, family) pairs, in place."""
     family_of = np.zeros(taxonomy.num_classes, dtype=np.int64)
@@ -223,12 +192,7 @@ def _leave_unannotated(
 
 
 def verified_labels(
-    taxonomy: Taxonomy,
-    labels: IntArray,
-    annotated: IntArray,
-    *,
-    negatives: int | None,
-    generator: np.random.Generator,
+    taxonomy: Taxonomy, labels: IntArray, annotated: IntArray, *, negatives: int | None, generator: Generator
 ) -> tuple[IntArray, IntArray]:
     """Verified present and verified absent classes of one image, each ascending.
 
@@ -240,11 +204,10 @@ def verified_labels(
             None verifies every class, internal ones too.
         generator: Where chance comes from.
     """
-    ancestor_mask = taxonomy.arrays.ancestor_mask
-    is_present = ancestor_mask[labels].any(axis=0)
-    if negatives is None:
-        return np.flatnonzero(is_present), np.flatnonzero(~is_present)
+    is_present = taxonomy.arrays.ancestor_mask[labels].any(axis=0)
     absent = np.flatnonzero(~is_present)
+    if negatives is None:
+        return np.flatnonzero(is_present), absent
     # A class that shares a root class with something in the picture is the likelier mistake.
     root_mask = taxonomy.arrays.root_mask
     is_relative = (root_mask[absent] & root_mask[labels].any(axis=0)).any(axis=1)

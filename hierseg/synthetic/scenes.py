@@ -20,15 +20,16 @@ Shape letters: H and W image size in pixels, I objects of an image, A angles, P 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 
-from hierseg.formats import BoolArray, FloatArray
+from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.taxonomy import Taxonomy
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -51,17 +52,11 @@ _SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A painted image.
+    """A painted image."""
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        owners: (H, W) int16; index of the object seen at each pixel, −1 for background.
-        is_painted: (I,) bool; false for an object that found no place.
-    """
-
-    image: UInt8Array
-    owners: Int16Array
-    is_painted: BoolArray
+    image: UInt8Array  # (H, W, 3), BGR
+    owners: Int16Array  # (H, W); index of the object seen at each pixel, −1 for background
+    is_painted: BoolArray  # (I,); false for an object that found no place
 
 
 class ScenePainter:
@@ -74,12 +69,11 @@ class ScenePainter:
 
     def __init__(self, taxonomy: Taxonomy, *, size: int) -> None:
         self.size = size
-        self._traits = class_traits(taxonomy)
         self._background = BackgroundPainter()
-        self._texture_pixels = int(np.clip(0.6 * size, 64, 192))
-        self._look = lru_cache(maxsize=None)(lambda label: Look(self._traits[label], self._texture_pixels))
+        texture_pixels = int(np.clip(0.6 * size, 64, 192))
+        self._looks = [Look(traits, texture_pixels) for traits in class_traits(taxonomy)]  # painted when first seen
 
-    def paint(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> Scene:
+    def paint(self, labels: Sequence[int], group_of: Sequence[bool], generator: Generator) -> Scene:
         """Paints one image with an object of each label; ``group_of`` makes it a cluster of small ones.
 
         Large objects come first, so small ones lie on top of them; none is hidden by more than
@@ -94,14 +88,13 @@ class ScenePainter:
         light /= max(float(np.hypot(*light)), 1e-6)
         extents = self._extents(labels, group_of, generator)
         for index in np.argsort(-extents, kind='stable').tolist():
-            look = self._look(labels[index])
-            make = partial(_group if group_of[index] else _single, look)
-            for part in _placed(make, float(extents[index]), owners, areas, generator):
+            look, extent = self._looks[labels[index]], float(extents[index])
+            for part in _placed(look, extent, owners, areas, generator, is_group=group_of[index]):
                 self._paint_part(image, owners, index, look, part, light, generator)
             areas[index] = np.count_nonzero(owners == index)
         return Scene(self._background.finish(image, generator), owners, areas > 0)
 
-    def _extents(self, labels: Sequence[int], group_of: Sequence[bool], generator: np.random.Generator) -> FloatArray:
+    def _extents(self, labels: Sequence[int], group_of: Sequence[bool], generator: Generator) -> FloatArray:
         """Half of the longest side of each object in pixels, (I,); smaller where the image is crowded."""
         crowding = min(1.0, 2.2 / max(1, len(labels)) ** 0.5)
         shares = np.exp(generator.uniform(np.log(0.2), np.log(0.58 * crowding), len(labels)))
@@ -115,7 +108,7 @@ class ScenePainter:
         look: Look,
         part: _Part,
         light: FloatArray,
-        generator: np.random.Generator,
+        generator: Generator,
     ) -> None:
         """Paints one body with its shadow into image (H, W, 3) and owners (H, W)."""
         height, width = owners.shape
@@ -124,9 +117,8 @@ class ScenePainter:
             return
         size = (alpha.shape[1], alpha.shape[0])
         _cast_shadow(image, x, y, alpha, light)
-        to_texture = np.array(
-            [[2 * EXTENT / look.pixels, 0, -EXTENT], [0, 2 * EXTENT / look.pixels, -EXTENT], [0, 0, 1]]
-        )
+        step = 2 * EXTENT / look.pixels
+        to_texture = np.array([[step, 0, -EXTENT], [0, step, -EXTENT], [0, 0, 1]])
         matrix = part.transform @ to_texture - np.array([[0, 0, x], [0, 0, y]])
         colours, slopes = (
             cv2.warpAffine(surface, matrix, size, borderMode=cv2.BORDER_REPLICATE)
@@ -147,25 +139,15 @@ class ScenePainter:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One body of an object: single objects have one, groups several.
+    """One body of an object: single objects have one, groups several."""
 
-    Attributes:
-        transform: (2, 3) float64; from the outline's frame (radius 1) to image pixels.
-        outline: (P, 2) float64; corners in image pixels.
-        hole: (P, 2) float64, likewise; None where there is none.
-    """
-
-    transform: FloatArray
-    outline: FloatArray
-    hole: FloatArray | None
+    transform: FloatArray  # (2, 3); from the outline's frame (radius 1) to image pixels
+    outline: FloatArray  # (P, 2); corners in image pixels
+    hole: FloatArray | None  # (P, 2), likewise; None where there is none
 
 
 def _placed(
-    make: Callable[[FloatArray, float, np.random.Generator], list[_Part]],
-    extent: float,
-    owners: Int16Array,
-    areas: npt.NDArray[np.int64],
-    generator: np.random.Generator,
+    look: Look, extent: float, owners: Int16Array, areas: IntArray, generator: Generator, *, is_group: bool
 ) -> list[_Part]:
     """Parts of an object, made at a free enough place; none where no such place was found."""
     height, width = owners.shape
@@ -173,9 +155,8 @@ def _placed(
     for _ in range(_ATTEMPTS):
         margin = 0.55 * extent
         centre = margin + generator.random(2) * np.maximum([width - 2 * margin, height - 2 * margin], 1)
-        parts = make(centre, extent, generator)
-        covered = np.zeros_like(visible)
-        own = 0
+        parts = (_group if is_group else _single)(look, centre, extent, generator)
+        covered, own = np.zeros_like(visible), 0
         for part in parts:
             x, y, alpha = _silhouette(part, width, height)
             inside = owners[y : y + alpha.shape[0], x : x + alpha.shape[1]][alpha > 127]
@@ -187,7 +168,7 @@ def _placed(
     return []
 
 
-def _single(look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> list[_Part]:
+def _single(look: Look, centre: FloatArray, extent: float, generator: Generator) -> list[_Part]:
     """One body, turned, stretched and dented a little, each time differently."""
     turn, flip = generator.normal(0, 0.2), generator.choice([-1.0, 1.0])
     stretch = np.exp(generator.normal(0, 0.1))
@@ -197,17 +178,13 @@ def _single(look: Look, centre: FloatArray, extent: float, generator: np.random.
         generator.normal(0, 0.025) * np.cos(waves * ANGLES + generator.uniform(0, 2 * np.pi)) for waves in (2, 3, 4)
     )
     outline = (look.traits.outline * (1 + dents))[:, None] * DIRECTIONS
-    hole = look.traits.hole * look.traits.outline[:, None] * DIRECTIONS if look.traits.hole > 0.1 else None
-    return [
-        _Part(
-            transform=np.column_stack([linear, centre]),
-            outline=outline @ linear.T + centre,
-            hole=None if hole is None else hole @ linear.T + centre,
-        )
-    ]
+    hole = None
+    if look.traits.hole > 0.1:
+        hole = look.traits.hole * look.traits.outline[:, None] * DIRECTIONS @ linear.T + centre
+    return [_Part(np.column_stack([linear, centre]), outline @ linear.T + centre, hole)]
 
 
-def _group(look: Look, centre: FloatArray, extent: float, generator: np.random.Generator) -> list[_Part]:
+def _group(look: Look, centre: FloatArray, extent: float, generator: Generator) -> list[_Part]:
     """Six to nine small bodies close together, laid out like the seeds of a sunflower."""
     count = int(generator.integers(6, 10))
     index = np.arange(count)
@@ -258,18 +235,17 @@ class BackgroundPainter:
         grain = generator.normal(128, 3.5, (2 * TILE_PIXELS, 2 * TILE_PIXELS, 3))
         self._sensor_noise = np.clip(grain, 0, 255).astype(np.uint8)
 
-    def noise(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+    def noise(self, width: int, height: int, generator: Generator) -> UInt8Array:
         """(H, W) uint8 of smooth noise around 128."""
         tile = self._tiles[int(generator.integers(len(self._tiles)))]
         side = int(generator.integers(TILE_PIXELS // 3, TILE_PIXELS))
-        rows, columns = (
-            (side, max(2, side * width // height)) if width < height else (max(2, side * height // width), side)
-        )
+        rows = side if width < height else max(2, side * height // width)
+        columns = max(2, side * width // height) if width < height else side
         top = int(generator.integers(TILE_PIXELS - rows + 1))
         left = int(generator.integers(TILE_PIXELS - columns + 1))
         return cv2.resize(tile[top : top + rows, left : left + columns], (width, height)).astype(np.uint8, copy=False)
 
-    def _surface(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+    def _surface(self, width: int, height: int, generator: Generator) -> UInt8Array:
         """(H, W, 3) uint8 of one material: noise between two muted colours."""
         hue, saturation, value = generator.random(), generator.uniform(0.03, 0.38), generator.uniform(0.25, 0.9)
         spread = generator.uniform(0.08, 0.3)
@@ -277,11 +253,10 @@ class BackgroundPainter:
             colorsys.hsv_to_rgb((hue + shift) % 1, saturation, float(np.clip(value + sign * spread, 0.05, 1)))[::-1]
             for sign, shift in ((-1, 0.0), (1, float(generator.uniform(-0.08, 0.08))))
         ]
-        ramp = np.linspace(ends[0], ends[1], 256) * 255
-        colour_map = ramp.astype(np.uint8)[:, None, :]
+        colour_map = (np.linspace(ends[0], ends[1], 256) * 255).astype(np.uint8)[:, None, :]
         return cv2.applyColorMap(self.noise(width, height, generator), colour_map).astype(np.uint8, copy=False)
 
-    def paint(self, width: int, height: int, generator: np.random.Generator) -> UInt8Array:
+    def paint(self, width: int, height: int, generator: Generator) -> UInt8Array:
         """(H, W, 3) uint8, BGR: a wall, mostly with a floor, and up to three flat things in between."""
         image = self._surface(width, height, generator)
         if generator.random() < 0.75:
@@ -296,14 +271,14 @@ class BackgroundPainter:
             self._lay(image, centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1), generator)
         return image
 
-    def _lay(self, image: UInt8Array, corners: npt.NDArray[np.float64], generator: np.random.Generator) -> None:
+    def _lay(self, image: UInt8Array, corners: npt.NDArray[np.float64], generator: Generator) -> None:
         height, width = image.shape[:2]
         region = np.zeros((height, width), dtype=np.uint8)
         cv2.fillPoly(region, [np.round(corners * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
         weight = region.astype(np.float32) / 255
         image[:] = cv2.blendLinear(self._surface(width, height, generator), image, weight, 1 - weight)
 
-    def finish(self, image: UInt8Array, generator: np.random.Generator) -> UInt8Array:
+    def finish(self, image: UInt8Array, generator: Generator) -> UInt8Array:
         """(H, W, 3) uint8 under uneven light of some tint, slightly blurred at times, with sensor noise."""
         height, width = image.shape[:2]
         slope_x, slope_y = generator.normal(0, 0.13, 2)
@@ -317,12 +292,11 @@ class BackgroundPainter:
         top = int(generator.integers(noise.shape[0] - rows + 1))
         left = int(generator.integers(noise.shape[1] - columns + 1))
         grain = noise[top : top + rows, left : left + columns]
-        if (rows, columns) != (height, width):
-            grain = np.tile(grain, (-(-height // rows), -(-width // columns), 1))[:height, :width]
-        return cv2.addWeighted(image, 1.0, np.ascontiguousarray(grain), 1.0, -128.0).astype(np.uint8, copy=False)
+        grain = np.pad(grain, ((0, height - rows), (0, width - columns), (0, 0)), mode='wrap')
+        return cv2.addWeighted(image, 1.0, grain, 1.0, -128.0).astype(np.uint8, copy=False)
 
 
-def _fractal_tile(generator: np.random.Generator) -> UInt8Array:
+def _fractal_tile(generator: Generator) -> UInt8Array:
     """One tile (256, 256) uint8 of noise over several octaves, some of it drawn out like grain of wood."""
     grain = 1 if generator.random() < 0.6 else int(generator.integers(3, 9))
     persistence = generator.uniform(0.4, 0.75)
@@ -396,54 +370,37 @@ def _union(*parts: FloatArray) -> FloatArray:
     return radii
 
 
-def _heart() -> FloatArray:
-    return _union(_circle(-0.38, -0.3, 0.55), _circle(0.38, -0.3, 0.55), _convex([(-0.9, -0.1), (0.9, -0.1), (0, 1)]))
+def normalised(radii: FloatArray) -> FloatArray:
+    """Radii (A,) scaled to a longest one of 1."""
+    return radii / float(radii.max())
 
 
-def _fish() -> FloatArray:
-    body, tail = [(0.2, -0.55), (1, 0), (0.2, 0.55), (-0.1, 0)], [(-1, -0.5), (0.5, 0), (-1, 0.5)]
-    return _union(_convex(body), _convex(tail))
-
-
-def _mushroom() -> FloatArray:
-    return _union(_convex([(-1, 0.1), (-0.6, -0.75), (0.6, -0.75), (1, 0.1)]), _box(0.3, 0.3, 0.3, 1))
-
-
-# Ordered so that neighbours differ much: root classes take them in turn. (outline, radius of the hole)
-FAMILIES: tuple[tuple[Callable[[], FloatArray], float], ...] = (
-    (lambda: _circle(0, 0, 1), 0.0),
-    (lambda: _star(5, 0.5), 0.0),
-    (lambda: _union(_box(0.62, 0.25, 0.62, 1), _box(0.22, 1, 0.22, 1)), 0.0),  # bottle
-    (lambda: _box(1, 0.62, 1, 0.62), 0.0),
-    (lambda: _waves(5, 0.2), 0.0),  # flower
-    (lambda: _regular(3), 0.0),
-    (lambda: _circle(0, 0, 1), 0.5),  # ring
-    (lambda: _union(_box(1, 0.3, 1, 0.3), _box(0.3, 1, 0.3, 1)), 0.0),  # cross
-    (lambda: _union(_circle(0, 0.3, 0.7), _convex([(0, -1), (0.64, 0.1), (0, 0.6), (-0.64, 0.1)])), 0.0),  # drop
-    (lambda: _waves(9, 0.13, sharpness=0.3), 0.25),  # gear
-    (lambda: _union(_box(1, 0.85, 1, 0.25), _box(0.28, 0.3, 0.28, 1)), 0.0),  # table
-    (lambda: 1 + 0.45 * np.cos(2 * ANGLES), 0.0),  # peanut
-    (lambda: _convex([(-0.75, -0.25), (0, -1), (0.75, -0.25), (0.75, 0.9), (-0.75, 0.9)]), 0.0),  # house
-    (_heart, 0.0),
-    (_fish, 0.0),
-    (lambda: _box(0.9, 0.9, 0.9, 0.9), 0.45),  # frame
-    (_mushroom, 0.0),
+_HEART = _union(_circle(-0.38, -0.3, 0.55), _circle(0.38, -0.3, 0.55), _convex([(-0.9, -0.1), (0.9, -0.1), (0, 1)]))
+_FISH = _union(_convex([(0.2, -0.55), (1, 0), (0.2, 0.55), (-0.1, 0)]), _convex([(-1, -0.5), (0.5, 0), (-1, 0.5)]))
+_CAP = _convex([(-1, 0.1), (-0.6, -0.75), (0.6, -0.75), (1, 0.1)])
+# Outlines and radii of their holes, 0 for none; root classes take them in turn, so neighbours differ much.
+FAMILIES: tuple[tuple[FloatArray, float], ...] = (
+    (_circle(0, 0, 1), 0.0),
+    (_star(5, 0.5), 0.0),
+    (_union(_box(0.62, 0.25, 0.62, 1), _box(0.22, 1, 0.22, 1)), 0.0),  # bottle
+    (_box(1, 0.62, 1, 0.62), 0.0),
+    (_waves(5, 0.2), 0.0),  # flower
+    (_regular(3), 0.0),
+    (_circle(0, 0, 1), 0.5),  # ring
+    (_union(_box(1, 0.3, 1, 0.3), _box(0.3, 1, 0.3, 1)), 0.0),  # cross
+    (_union(_circle(0, 0.3, 0.7), _convex([(0, -1), (0.64, 0.1), (0, 0.6), (-0.64, 0.1)])), 0.0),  # drop
+    (_waves(9, 0.13, sharpness=0.3), 0.25),  # gear
+    (_union(_box(1, 0.85, 1, 0.25), _box(0.28, 0.3, 0.28, 1)), 0.0),  # table
+    (1 + 0.45 * np.cos(2 * ANGLES), 0.0),  # peanut
+    (_convex([(-0.75, -0.25), (0, -1), (0.75, -0.25), (0.75, 0.9), (-0.75, 0.9)]), 0.0),  # house
+    (_HEART, 0.0),
+    (_FISH, 0.0),
+    (_box(0.9, 0.9, 0.9, 0.9), 0.45),  # frame
+    (_union(_CAP, _box(0.3, 0.3, 0.3, 1)), 0.0),  # mushroom
 )
 # Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
 # len(FAMILIES) ranks apart, and that many steps come to the golden ratio.
 _HUE_STEP = (10 + 0.61803) / len(FAMILIES)
-
-
-def normalised(radii: FloatArray) -> FloatArray:
-    """Radii (A,) scaled to a longest one of 1."""
-    scaled: FloatArray = radii / radii.max()
-    return scaled
-
-
-def family_outline(index: int) -> tuple[FloatArray, float]:
-    """Outline (A,) and radius of the hole (0 for none) of a silhouette family, taken in turn."""
-    outline, hole = FAMILIES[index % len(FAMILIES)]
-    return normalised(outline()), hole
 
 
 def rippled(radii: FloatArray, *, waves: int, amplitude: float) -> FloatArray:
@@ -460,28 +417,16 @@ def stretched(radii: FloatArray, factor: float) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Traits:
-    """Looks before they are painted.
+    """Looks before they are painted; colours are hue, saturation and value, each in [0, 1]."""
 
-    Attributes:
-        outline: (A,) float64; radii, the longest 1.
-        hole: Radius of the hole in the middle; 0 for none.
-        body: Hue, saturation and value of the body, each in [0, 1].
-        accent: The same of the pattern.
-        pattern: Which pattern, 0 to NUM_PATTERNS − 1.
-        frequency: Periods of the pattern across the object.
-        angle: Direction of the pattern, radians.
-        marking: Which marking, −1 for none, 0 to NUM_MARKINGS − 1.
-        marking_colour: Hue, saturation and value of the marking.
-    """
-
-    outline: FloatArray
-    hole: float
+    outline: FloatArray  # (A,); radii, the longest 1
+    hole: float  # radius of the hole in the middle; 0 for none
     body: Hsv
-    accent: Hsv
-    pattern: int
-    frequency: float
-    angle: float
-    marking: int
+    accent: Hsv  # of the pattern
+    pattern: int  # 0 to NUM_PATTERNS − 1
+    frequency: float  # periods of the pattern across the object
+    angle: float  # direction of the pattern, radians
+    marking: int  # −1 for none, 0 to NUM_MARKINGS − 1
     marking_colour: Hsv
 
 
@@ -505,12 +450,12 @@ def class_traits(taxonomy: Taxonomy) -> tuple[Traits, ...]:
 
 def root_traits(rank: int) -> Traits:
     """Traits of the root class of that rank."""
-    outline, hole = family_outline(rank)
+    outline, hole = FAMILIES[rank % len(FAMILIES)]
     hue = _sequence(rank, _HUE_STEP, start=0.02)
     body = (hue, 0.5 + 0.45 * _sequence(rank, 0.75488), 0.55 + 0.4 * _sequence(rank, 0.56984))
     accent_value = 0.25 if body[2] > 0.75 else 0.98
     return Traits(
-        outline=stretched(outline, 0.8 + 0.45 * _sequence(rank, 0.81917)),
+        outline=stretched(normalised(outline), 0.8 + 0.45 * _sequence(rank, 0.81917)),
         hole=hole,
         body=body,
         accent=((hue + 0.3 + 0.4 * _sequence(rank, 0.67104)) % 1.0, 0.65, accent_value),
@@ -530,14 +475,13 @@ def child_traits(parent: Traits, rank: int, *, depth: int) -> Traits:
     marking = parent.marking
     if depth > 1 or rank >= NUM_PATTERNS:
         marking = (parent.marking + 1 + rank + rank // NUM_PATTERNS) % NUM_MARKINGS
+    hue, saturation, value = parent.body
+    hue = (hue + scale * 0.12 * (_sequence(rank, 0.61803, start=0.0) - 0.5)) % 1.0
+    value = float(np.clip(value + scale * 0.3 * (_sequence(rank, 0.56984, start=0.2) - 0.5), 0.25, 1.0))
     return replace(
         parent,
         outline=outline,
-        body=_shifted(
-            parent.body,
-            hue=scale * 0.12 * (_sequence(rank, 0.61803, start=0.0) - 0.5),
-            value=scale * 0.3 * (_sequence(rank, 0.56984, start=0.2) - 0.5),
-        ),
+        body=(hue, saturation, value),
         pattern=(parent.pattern + 1 + rank) % NUM_PATTERNS if depth == 1 else parent.pattern,
         frequency=parent.frequency * float(np.exp(0.5 * (_sequence(rank, 0.67104) - 0.5))),
         angle=parent.angle + np.pi * _sequence(rank, 0.38197, start=0.0),
@@ -561,10 +505,6 @@ def blended_traits(first: Traits, second: Traits) -> Traits:
 def _sequence(rank: int, step: float, *, start: float = 0.5) -> float:
     """Term ``rank`` of the additive recurrence start + rank·step modulo 1, evenly spread in [0, 1)."""
     return (start + rank * step) % 1.0
-
-
-def _shifted(colour: Hsv, *, hue: float = 0.0, value: float = 0.0) -> Hsv:
-    return (colour[0] + hue) % 1.0, colour[1], float(np.clip(colour[2] + value, 0.25, 1.0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Generator
 from tqdm import tqdm
 
 from hierseg.errors import AnnotationError, ConfigError
@@ -107,7 +109,7 @@ def synthesize(
                 num_images=split.num_images,
                 objects_per_image=options.objects_per_image,
                 rates=split.rates,
-                generator=np.random.default_rng(np.random.SeedSequence((options.seed, index, 0))),
+                generator=np.random.default_rng((options.seed, index, 0)),
             )
             encoder = ImageEncoder(taxonomy, population, options, index, partial)
             summaries[split.name] = _write_split(encoder, workers=workers, show_progress=show_progress)
@@ -137,27 +139,16 @@ def split_shares(split: SplitOptions, taxonomy: Taxonomy, counts: FloatArray | N
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Numbers of what a split has.
-
-    Attributes:
-        images: Images.
-        objects: Objects in the pictures, annotated or not.
-        boxes: Annotated objects.
-        masks: Those with a mask.
-        groups: Those that are group-of.
-        coarse: Those annotated at an ancestor of what they are.
-        positives: Verified-present labels.
-        negatives: Verified-absent labels.
-    """
+    """Numbers of what a split has."""
 
     images: int = 0
-    objects: int = 0
-    boxes: int = 0
-    masks: int = 0
-    groups: int = 0
-    coarse: int = 0
-    positives: int = 0
-    negatives: int = 0
+    objects: int = 0  # in the pictures, annotated or not
+    boxes: int = 0  # annotated objects
+    masks: int = 0  # those with a mask
+    groups: int = 0  # those that are group-of
+    coarse: int = 0  # those annotated at an ancestor of what they are
+    positives: int = 0  # verified-present labels
+    negatives: int = 0  # verified-absent labels
 
     def __add__(self, other: SplitSummary) -> SplitSummary:
         return SplitSummary(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
@@ -175,44 +166,35 @@ def image_id(seed: int, split: int, index: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageEncoder:
-    """Makes any image of a split, files and rows, from its index alone.
-
-    Attributes:
-        taxonomy: The classes.
-        population: The objects of all images of the split.
-        options: Of the data set.
-        index: The split's place among those of the data set.
-        out: Folder of the data set; ``<name of the split>`` and ``<name of the split>-masks`` exist in it.
-    """
+    """Makes any image of a split, files and rows, from its index alone."""
 
     taxonomy: Taxonomy
     population: Population
     options: SynthesisOptions
-    index: int
-    out: Path
+    index: int  # the split's place among those of the data set
+    out: Path  # ``<name of the split>`` and ``<name of the split>-masks`` exist in it
 
     @property
     def split(self) -> SplitOptions:
         """The split."""
         return self.options.splits[self.index]
 
-    def painter(self) -> ScenePainter:
-        """Makes a painter of the split's images."""
+    @cached_property
+    def _painter(self) -> ScenePainter:
         return ScenePainter(self.taxonomy, size=self.options.size)
 
-    def encode(self, index: int, painter: ScenePainter) -> tuple[Tables, SplitSummary]:
+    def encode(self, index: int) -> tuple[Tables, SplitSummary]:
         """Writes an image and its masks; returns its rows and counts.
 
         Raises:
             AnnotationError: If a file cannot be written.
         """
         seed, ids, tables = self.options.seed, self.taxonomy.ids, {table: list[Row]() for table in CSV_COLUMNS}
-        generator = np.random.default_rng(np.random.SeedSequence((seed, self.index, index + 1)))
-        population = self.population
+        generator, population = np.random.default_rng((seed, self.index, index + 1)), self.population
         own = slice(int(population.first_objects[index]), int(population.first_objects[index + 1]))
         labels, annotated = population.labels[own], population.annotated_labels[own]
         group_of, has_mask = population.group_of[own], population.has_mask[own]
-        scene = painter.paint(labels.tolist(), group_of.tolist(), generator)
+        scene = self._painter.paint(labels.tolist(), group_of.tolist(), generator)
         name = image_id(seed, self.index, index)
         _write(self.out / self.split.name / f'{name}.jpg', scene.image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
         positive, negative = verified_labels(
@@ -227,7 +209,9 @@ class ImageEncoder:
         is_annotated = scene.is_painted & (annotated != NOT_ANNOTATED)
         for item in np.flatnonzero(is_annotated).tolist():
             mask, is_group = scene.owners == item, int(group_of[item])
-            sides = _tight_sides(mask)
+            left, top, columns, rows = cv2.boundingRect(mask.view(np.uint8))
+            (height, width), right, bottom = mask.shape, left + columns, top + rows
+            sides = left / width, right / width, top / height, bottom / height
             tables['bbox'].append((name, ids[annotated[item]], *(f'{side:.6f}' for side in sides), is_group))
             if has_mask[item]:
                 self._encode_mask(tables, mask, sides, generator)
@@ -243,9 +227,7 @@ class ImageEncoder:
         )
         return tables, summary
 
-    def _encode_mask(
-        self, tables: Tables, mask: BoolArray, sides: tuple[float, ...], generator: np.random.Generator
-    ) -> None:
+    def _encode_mask(self, tables: Tables, mask: BoolArray, sides: tuple[float, ...], generator: Generator) -> None:
         """Writes the PNG of a mask (H, W), the visible part of the object in the last row of boxes; adds its rows."""
         (height, width), is_validation = mask.shape, self.split.name == 'validation'
         image, class_id, x_min, x_max, y_min, y_max, is_group = tables['bbox'][-1]
@@ -257,7 +239,7 @@ class ImageEncoder:
         tables['masks'].append((path, image, class_id, box_id, *decimals, *quality))
         picture = mask.astype(np.uint8) * 255
         if generator.random() < self.split.rates.resized_mask:
-            smaller = (max(1, round(RESIZED_MASK_SCALE * width)), max(1, round(RESIZED_MASK_SCALE * height)))
+            smaller = max(1, round(RESIZED_MASK_SCALE * width)), max(1, round(RESIZED_MASK_SCALE * height))
             picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
         _write(self.out / f'{self.split.name}-masks' / path, picture, _PNG_FLAGS)
         if is_validation:
@@ -267,14 +249,7 @@ class ImageEncoder:
             tables['masks-rle'].append((image, class_id, width, height, *box, is_group, text))
 
 
-def _tight_sides(mask: BoolArray) -> tuple[float, float, float, float]:
-    """Left, right, top and bottom of a mask (H, W) as shares of its size; right and bottom behind its last pixel."""
-    height, width = mask.shape
-    columns, rows = np.flatnonzero(mask.any(axis=0)).tolist(), np.flatnonzero(mask.any(axis=1)).tolist()
-    return columns[0] / width, (columns[-1] + 1) / width, rows[0] / height, (rows[-1] + 1) / height
-
-
-def _annotator_trace(sides: tuple[float, ...], generator: np.random.Generator) -> tuple[str, str]:
+def _annotator_trace(sides: tuple[float, ...], generator: Generator) -> tuple[str, str]:
     """PredictedIoU and Clicks ("x y inside;…", normalised) as an annotator would leave them."""
     left, right, top, bottom = sides
     clicks = [
@@ -302,9 +277,8 @@ def _write_split(encoder: ImageEncoder, *, workers: int, show_progress: bool) ->
                 writers[table] = csv.writer(stack.enter_context(path.open('w', newline='')), lineterminator='\n')
                 writers[table].writerow(columns)
         images = stack.enter_context(_painted(encoder, split.num_images, workers))
-        for tables, counts in tqdm(
-            images, desc=split.name, total=split.num_images, unit='image', disable=not show_progress
-        ):
+        bar = tqdm(images, desc=split.name, total=split.num_images, unit='image', disable=not show_progress)
+        for tables, counts in bar:
             for table, writer in writers.items():
                 writer.writerows(tables[table])
             summary += counts
@@ -317,33 +291,30 @@ def _painted(encoder: ImageEncoder, num_images: int, workers: int) -> Iterator[I
     if workers == 1:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
-        painter = encoder.painter()
         try:
-            yield (encoder.encode(index, painter) for index in range(num_images))
+            yield map(encoder.encode, range(num_images))
         finally:
             cv2.setNumThreads(threads)
         return
     # Spawned rather than forked: OpenCV's threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=(encoder,)
-    )
+    context = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder,))
     try:
-        chunks = (range(start, min(start + _CHUNK, num_images)) for start in range(0, num_images, _CHUNK))
-        yield (rows for chunk in pool.map(_encode_chunk, chunks) for rows in chunk)
+        yield pool.map(_encode, range(num_images), chunksize=_CHUNK)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_worker: dict[str, Any] = {}
+_worker: list[ImageEncoder] = []
 
 
 def _start_worker(encoder: ImageEncoder) -> None:
     cv2.setNumThreads(1)
-    _worker['encoder'], _worker['painter'] = encoder, encoder.painter()
+    _worker.append(encoder)
 
 
-def _encode_chunk(indices: range) -> list[tuple[Tables, SplitSummary]]:
-    return [_worker['encoder'].encode(index, _worker['painter']) for index in indices]
+def _encode(index: int) -> tuple[Tables, SplitSummary]:
+    return _worker[0].encode(index)
 
 
 def _write_taxonomy(out: Path, taxonomy: Taxonomy) -> None:
@@ -353,10 +324,8 @@ def _write_taxonomy(out: Path, taxonomy: Taxonomy) -> None:
         children = [node(child) for child in taxonomy.children[label]]
         return {'LabelName': taxonomy.ids[label], **({'Subcategory': children} if children else {})}
 
-    _write_json(
-        out / HIERARCHY_FILE,
-        {'LabelName': VIRTUAL_ROOT, 'Subcategory': [node(label) for label in taxonomy.root_classes]},
-    )
+    roots = [node(label) for label in taxonomy.root_classes]
+    _write_json(out / HIERARCHY_FILE, {'LabelName': VIRTUAL_ROOT, 'Subcategory': roots})
     with (out / CLASSES_FILE).open('w', newline='', encoding='utf-8') as file:
         csv.writer(file, lineterminator='\n').writerows(zip(taxonomy.ids, taxonomy.names, strict=True))
 

@@ -250,15 +250,19 @@ class TestErrors:
         with pytest.raises(AnnotationError, match='read with 30 x 40 pixels, the store says 40 x 30'):
             build(pipeline=pipeline)[0]
 
-    def test_an_exif_rotation_is_named_and_can_be_ignored(self, build, pets):
+    @pytest.mark.parametrize('color_type', ['color', 'color_ignore_orientation'])
+    def test_images_that_exif_turns_are_read_as_the_store_says(self, build, pets, color_type):
         path = pets.images / '0000000000000000.jpg'
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
         Image.open(path).save(path, exif=exif)
-        with pytest.raises(AnnotationError, match=r"EXIF rotation, use .*color_type='color_ignore_orientation'"):
-            build(pipeline=TRAIN_PIPELINE)[0]
-        load = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
-        assert build(pipeline=[load, *TRAIN_PIPELINE[1:]])[0]['inputs'].shape == (3, 60, 80)
+        pipeline = [dict(type='LoadImageFromFile', color_type=color_type), *TRAIN_PIPELINE[1:]]
+        assert build(pipeline=pipeline)[0]['inputs'].shape == (3, 60, 80)
+        header = json.loads((pets.store / 'store.json').read_text())
+        (pets.store / 'store.json').write_text(json.dumps({**header, 'orientation': 'turned'}))
+        # The store's size is still that of the stored pixels, which tells that now the turned ones were read.
+        with pytest.raises(AnnotationError, match='read with 30 x 40 pixels, the store says 40 x 30'):
+            build(pipeline=pipeline)[0]
 
     def test_a_faulty_transform_keeps_its_own_error(self, build):
         def divide(results):

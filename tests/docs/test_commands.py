@@ -121,7 +121,10 @@ RULES = {
     'python tools/misc/merge_layers.py': Rule(),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64', '--num-classes', '300')),
     'python tools/benchmarks/conversion.py': Rule(
-        more=('--size', '64', '48', '--masks', '2', '--images', '10', '--workers', '1', '--repeats', '1')
+        more=(
+            *('--size', '64', '48', '--masks', '2', '--images', '10', '--table-images', '10'),
+            *('--workers', '1', '--repeats', '1'),
+        )
     ),
     'python tools/benchmarks/store.py': Rule(
         parse_only='starts processes; runs in tests/tools/test_store_benchmark.py'

@@ -34,7 +34,7 @@ def download(mirror, tmp_path):
         with steps.locked():
             steps.tables(plan, outcome)
             selection = steps.select(plan)
-            steps.fetch(selection, plan, outcome)
+            steps.fetch(selection, outcome)
         return selection, outcome
 
     return run
@@ -173,7 +173,7 @@ class TestMissing:
             with steps.locked():
                 steps.tables(plan, outcome)
         with pytest.raises(DownloadError, match='the server cannot be reached'):
-            steps.fetch(steps.select(plan), plan, outcome)
+            steps.fetch(steps.select(plan), outcome)
         assert outcome.num_fetched == len(TABLES) + 2  # and the archives, from the other server
 
 

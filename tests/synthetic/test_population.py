@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hierseg.errors import ConfigError
 from hierseg.formats import FloatArray
 from hierseg.synthetic.options import VALIDATION_RATES, AnnotationRates, default_taxonomy
 from hierseg.synthetic.population import (
@@ -182,11 +181,6 @@ def test_more_classes_than_objects() -> None:
     many = Taxonomy.from_edges([f'c{index}' for index in range(300)], [])
     population = plan(images=5, taxonomy=many, rates=AnnotationRates())
     assert len(population.labels) == population.first_objects[-1] < 300
-
-
-def test_no_share_at_all_is_an_error() -> None:
-    with pytest.raises(ConfigError, match='no class has any object'):
-        plan(shares=np.zeros(TAXONOMY.num_classes))
 
 
 @settings(deadline=None)

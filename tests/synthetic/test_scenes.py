@@ -18,7 +18,7 @@ from hierseg.synthetic.scenes import (
     Look,
     ScenePainter,
     class_traits,
-    family_outline,
+    normalised,
     rippled,
     stretched,
 )
@@ -215,7 +215,8 @@ def test_thirty_children_and_five_levels_look_different() -> None:
 
 @pytest.mark.parametrize('index', range(len(FAMILIES)))
 def test_every_family_is_a_positive_outline_of_radius_one(index: int) -> None:
-    outline, hole = family_outline(index)
+    radii, hole = FAMILIES[index]
+    outline = normalised(radii)
     assert outline.shape == ANGLES.shape
     assert outline.max() == pytest.approx(1)
     assert outline.min() > 0.1
@@ -223,7 +224,7 @@ def test_every_family_is_a_positive_outline_of_radius_one(index: int) -> None:
 
 
 def test_families_differ_from_each_other() -> None:
-    outlines = [(*family_outline(index)[0], family_outline(index)[1]) for index in range(len(FAMILIES))]
+    outlines = [(*normalised(radii), hole) for radii, hole in FAMILIES]
     for first in range(len(outlines)):
         for second in range(first):
             assert np.abs(np.subtract(outlines[first], outlines[second])).max() > 0.1
@@ -232,20 +233,20 @@ def test_families_differ_from_each_other() -> None:
 def test_a_square_outline_has_its_corners_at_45_degrees() -> None:
     # The frame, family 15, is a square of half side s: radius s to the right and s·√2 to the corner,
     # which is scaled to 1. So the radius to the right is 1/√2.
-    outline, _ = family_outline(15)
+    outline = normalised(FAMILIES[15][0])
     assert outline[0] == pytest.approx(np.sqrt(0.5))
     assert outline[len(ANGLES) // 8] == pytest.approx(1)
 
 
 def test_stretching_a_circle_by_four_makes_it_four_times_as_wide_as_high() -> None:
-    circle, _ = family_outline(0)
+    circle, _ = FAMILIES[0]
     wide = stretched(circle, 4.0)
     quarter = len(ANGLES) // 4
     assert wide[0] / wide[quarter] == pytest.approx(4, rel=0.02)
 
 
 def test_ripples_put_bumps_around_the_outline() -> None:
-    circle, _ = family_outline(0)
+    circle, _ = FAMILIES[0]
     bumpy = rippled(circle, waves=3, amplitude=0.2)
     # The largest to the smallest radius is (1 + 0.2) : (1 − 0.2).
     assert bumpy.max() / bumpy.min() == pytest.approx(1.5, rel=0.01)

@@ -345,6 +345,12 @@ def test_validation_hands_counts_of_internal_classes_to_their_leaves_and_flatten
     assert shares[1:] / shares[3] == pytest.approx(np.sqrt([90, 10, 1]))
 
 
+@pytest.mark.parametrize('name', ['train', 'validation'])
+def test_counts_of_nothing_are_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match='no class has any object'):
+        split_shares(SplitOptions(name, 1, None, VALIDATION_RATES), TAXONOMY, np.zeros(TAXONOMY.num_classes))
+
+
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'synthesize.py'
 
 

@@ -1,4 +1,4 @@
-"""Times the conversion of Open Images: mask PNGs to run lengths on one core, and the converter with its workers.
+"""Times the conversion of Open Images: mask PNGs to run lengths, the tables alone, and the converter with its workers.
 
 Masks are made up: one bit or eight bits a pixel, of the size of the released photographs, with an object of irregular
 outline each.
@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hierseg.converters.open_images import OpenImagesFiles, convert_open_images
+from hierseg.converters.open_images import IMAGES_PER_BATCH, IMAGES_PER_TASK, convert_open_images
 from hierseg.converters.open_images_masks import read_mask
+from hierseg.converters.open_images_tables import TableReader, batches_of, read_piece
+from hierseg.converters.open_images_tables import write_tables as sort_tables
+from hierseg.converters.options import BOX_TOLERANCE, ConversionSummary, OpenImagesFiles
 from hierseg.errors import exits_cleanly
 from hierseg.files import describe_machine, write_json
 from hierseg.formats import run_lengths
@@ -41,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--size', type=int, nargs=2, default=(1024, 768), metavar=('W', 'H'), help='of the masks')
     parser.add_argument('--masks', type=int, default=40, help='different ones; default: %(default)s')
     parser.add_argument('--images', type=int, default=5000, help='for the converter; default: %(default)s')
+    parser.add_argument('--table-images', type=int, default=100_000, help='for the tables alone; default: %(default)s')
     parser.add_argument('--masks-per-image', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], metavar='W', help='default: 1 2')
     parser.add_argument(
@@ -49,7 +53,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
     args = parser.parse_args()
-    if min(*args.size, args.masks, args.images, args.masks_per_image, *args.workers, args.repeats) < 1:
+    if (
+        min(*args.size, args.masks, args.images, args.table_images, args.masks_per_image, *args.workers, args.repeats)
+        < 1
+    ):
         parser.error('all numbers but the seed must be at least 1')
     return args
 
@@ -113,6 +120,38 @@ def time_masks(masks: Sequence[np.ndarray], repeats: int) -> dict[str, dict[str,
     return found
 
 
+def write_tables(folder: Path, ids: Sequence[str], masks_per_image: int) -> OpenImagesFiles:
+    """The official tables; the images are to lie beside them."""
+    corners = [[number / 100, 0.9, 0.1, 0.9] for number in range(masks_per_image)]
+    rows = [(image_id, number) for image_id in ids for number in range(masks_per_image)]
+    tables: dict[str, tuple[list[str], Iterable[list[Any]]]] = {
+        'boxes': (
+            ['ImageID', 'LabelName', *CORNERS, 'IsGroupOf'],
+            ([image_id, '/m/0', *corners[number], 0] for image_id, number in rows),
+        ),
+        'labels': (['ImageID', 'LabelName', 'Confidence'], ([image_id, '/m/0', 1] for image_id in ids)),
+        'mask_rows': (
+            ['MaskPath', 'ImageID', 'LabelName', 'BoxID', *(f'Box{name}' for name in CORNERS)],
+            (
+                [mask_name(image_id, number), image_id, '/m/0', f'{number:08x}', *corners[number]]
+                for image_id, number in rows
+            ),
+        ),
+    }
+    for name, (header, values) in tables.items():
+        with (folder / f'{name}.csv').open('w', newline='') as file:
+            csv.writer(file).writerows([header, *values])
+    return OpenImagesFiles(*(folder / f'{name}.csv' for name in tables), folder / 'images')
+
+
+def mask_name(image_id: str, number: int) -> str:
+    return f'{image_id}_m0_{number:08x}.png'
+
+
+def image_ids(count: int, seed: int) -> list[str]:
+    return [f'{number:016x}' for number in np.random.default_rng(seed).integers(0, 1 << 63, count)]
+
+
 def write_files(folder: Path, masks: Sequence[np.ndarray], args: argparse.Namespace) -> OpenImagesFiles:
     """The official files; the masks lie in a folder and, packed, beside it."""
     for name in ('images', 'masks'):
@@ -120,27 +159,31 @@ def write_files(folder: Path, masks: Sequence[np.ndarray], args: argparse.Namesp
     photo = io.BytesIO()
     Image.new('RGB', tuple(args.size)).save(photo, 'JPEG')
     contents = cycle([encode(mask, '1') for mask in masks])
-    paths = {name: folder / f'{name}.csv' for name in ('boxes', 'labels', 'mask_rows')}
-    files = {name: path.open('w', newline='') for name, path in paths.items()}
-    tables = {name: csv.writer(file) for name, file in files.items()}
-    tables['boxes'].writerow(['ImageID', 'LabelName', *CORNERS, 'IsGroupOf'])
-    tables['labels'].writerow(['ImageID', 'LabelName', 'Confidence'])
-    tables['mask_rows'].writerow(['MaskPath', 'ImageID', 'LabelName', 'BoxID', *(f'Box{name}' for name in CORNERS)])
-    ids = np.random.default_rng(args.seed).integers(0, 1 << 63, args.images)
+    ids = image_ids(args.images, args.seed)
     with zipfile.ZipFile(folder / 'masks.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
-        for image_id in tqdm([f'{number:016x}' for number in ids], desc='writing files', unit='image'):
+        for image_id in tqdm(ids, desc='writing files', unit='image'):
             (folder / 'images' / f'{image_id}.jpg').write_bytes(photo.getvalue())
-            tables['labels'].writerow([image_id, '/m/0', 1])
             for number in range(args.masks_per_image):
-                box, name = [number / 100, 0.9, 0.1, 0.9], f'{image_id}_m0_{number:08x}.png'
-                tables['boxes'].writerow([image_id, '/m/0', *box, 0])
-                tables['mask_rows'].writerow([name, image_id, '/m/0', f'{number:08x}', *box])
-                content = next(contents)
+                name, content = mask_name(image_id, number), next(contents)
                 (folder / 'masks' / name).write_bytes(content)
                 archive.writestr(name, content)
-    for file in files.values():
-        file.close()
-    return OpenImagesFiles(*paths.values(), folder / 'images')
+    return write_tables(folder, ids, args.masks_per_image)
+
+
+def time_tables(args: argparse.Namespace) -> dict[str, float]:
+    """Processor seconds of the tables alone: to sort them by image, and to read them back piece by piece."""
+    sizes = {'images_per_batch': IMAGES_PER_BATCH, 'images_per_piece': IMAGES_PER_TASK}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_tables(folder, image_ids(args.table_images, args.seed), args.masks_per_image)
+        reader = TableReader(TAXONOMY, ConversionSummary())
+        start = time.process_time()
+        sort_tables(folder / 'sorted', reader, files.tables, tolerance=BOX_TOLERANCE, **sizes)
+        done = time.process_time()
+        for first, last in batches_of(args.table_images, IMAGES_PER_BATCH):
+            for piece in range(len(batches_of(last - first, IMAGES_PER_TASK))):
+                read_piece(folder / 'sorted', first, piece)
+        return {'sorting': done - start, 'reading back': time.process_time() - done}
 
 
 def time_converter(masks: Sequence[np.ndarray], args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -174,6 +217,8 @@ def print_markdown(document: dict[str, Any]) -> None:
         print(f'| {step} | ' + ' | '.join(f'{found[step]:,.0f}' for found in times.values()) + ' |')
     ratios = [found['PNG to run lengths'] / found['cv2.imdecode alone'] for found in times.values()]
     print('| × cv2.imdecode alone | ' + ' | '.join(f'{ratio:.2f}' for ratio in ratios) + ' |')
+    seconds = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in document['tables'].items())
+    print(f'\nTables of {document["table_images"]:,} images, processor time: {seconds}')
     print('\n| masks from | workers | s | processor s | images/s | masks/s |\n|---|---|---|---|---|---|')
     for run in document['converter']:
         rate = document['images'] / run['seconds']
@@ -196,6 +241,7 @@ def main() -> None:
         **{name: value for name, value in vars(args).items() if name != 'out'},
         'machine': machine,
         'microseconds': time_masks(masks, args.repeats),
+        'tables': time_tables(args),
         'converter': time_converter(masks, args),
     }
     print_markdown(document)

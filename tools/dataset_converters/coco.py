@@ -37,6 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     to_store.add_argument(
         '--keep-root', action='store_true', help='keep a class above all others that is never annotated (Roboflow)'
     )
+    to_store.add_argument(
+        '--no-crowds', action='store_true', help='take iscrowd as 0: CVAT marks every brushed mask as a crowd'
+    )
     modes = to_store.add_mutually_exclusive_group()
     modes.add_argument('--lenient', action='store_true', help='leave out what cannot be read, and count it')
     modes.add_argument('--strict', action='store_true', help='refuse what would be put right')
@@ -66,6 +69,7 @@ def main() -> None:
                 mode='lenient' if args.lenient else 'strict' if args.strict else 'default',
                 orientation=args.orientation,
                 keep_root=args.keep_root,
+                crowds=not args.no_crowds,
                 overwrite=args.overwrite,
                 progress=True,
             )

@@ -96,7 +96,7 @@ def plan_in_words(plan: Plan) -> str:
 def selection_in_words(selection: Selection) -> str:
     images = f'{len(selection.image_ids):,} of {selection.num_named:,} images'
     archives = f'{len(selection.archives)} archives of masks'
-    return f'{images}, {archives}: about {in_words(selection.num_bytes)} to fetch'
+    return f'{images}, {archives}: about {in_words(sum(selection.num_missing.values()))} to fetch'
 
 
 def run(args: argparse.Namespace, outcome: Outcome) -> None:
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace, outcome: Outcome) -> None:
         download.tables(plan, outcome)
         selection = download.select(plan)
         print(selection_in_words(selection), flush=True)
-        download.fetch(selection, plan, outcome)
+        download.fetch(selection, outcome)
     print(f'{outcome.num_fetched:,} files fetched ({in_words(outcome.num_bytes)}), {outcome.num_there:,} were there')
     if outcome.failed:
         print(f'{len(outcome.failed):,} could not be fetched: {download.failures_path}', file=sys.stderr)

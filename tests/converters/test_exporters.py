@@ -1,0 +1,348 @@
+"""COCO files in the forms in which annotation tools and data sets write them.
+
+One image of 12 x 8 pixels with a cat (a square as polygon, or as run lengths) in each tool's own keys, ids and habits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from hierseg.converters.coco import convert_coco
+from hierseg.store import Store
+
+SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
+BOX = [2.0, 1.0, 4.0, 4.0]
+COUNTS = coco_mask.merge(coco_mask.frPyObjects([SQUARE], 8, 12))['counts']
+RUNS = [17, 4, 4, 4, 4, 4, 4, 4, 51]  # of the square, column by column
+
+CVAT = {
+    'licenses': [{'name': '', 'id': 0, 'url': ''}],
+    'info': {'contributor': '', 'date_created': '', 'description': '', 'url': '', 'version': '', 'year': ''},
+    'categories': [
+        {'id': 1, 'name': 'cat', 'supercategory': ''},
+        {'id': 2, 'name': 'dog', 'supercategory': ''},
+    ],
+    'images': [
+        {
+            'id': 1,
+            'width': 12,
+            'height': 8,
+            'file_name': '4.jpg',
+            'license': 0,
+            'flickr_url': '',
+            'coco_url': '',
+            'date_captured': 0,
+        }
+    ],
+    'annotations': [
+        {
+            'id': 1,
+            'image_id': 1,
+            'category_id': 1,
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'bbox': BOX,
+            'iscrowd': 0,
+            'attributes': {'occluded': False},
+        }
+    ],
+}
+LABEL_STUDIO = {
+    'images': [{'width': 12, 'height': 8, 'id': 0, 'file_name': 'images/4.jpg'}],
+    'categories': [{'id': 0, 'name': 'cat'}, {'id': 1, 'name': 'dog'}],
+    'annotations': [
+        {
+            'id': 0,
+            'image_id': 0,
+            'category_id': 0,
+            'segmentation': [SQUARE],
+            'bbox': BOX,
+            'ignore': 0,
+            'iscrowd': 0,
+            'area': 16.0,
+        }
+    ],
+    'info': {'year': 2024, 'version': '1.0', 'contributor': 'Label Studio', 'url': '', 'date_created': ''},
+}
+LABELME = {
+    'info': {'description': None, 'url': None, 'version': None, 'year': 2024, 'contributor': None},
+    'licenses': [{'url': None, 'id': 0, 'name': None}],
+    'images': [
+        {
+            'license': 0,
+            'url': None,
+            'file_name': 'JPEGImages/4.jpg',
+            'height': 8,
+            'width': 12,
+            'date_captured': None,
+            'id': 0,
+        }
+    ],
+    'type': 'instances',
+    'annotations': [
+        {
+            'id': 0,
+            'image_id': 0,
+            'category_id': 1,
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'bbox': BOX,
+            'iscrowd': 0,
+        }
+    ],
+    'categories': [
+        {'supercategory': None, 'id': 0, 'name': '_background_'},
+        {'supercategory': None, 'id': 1, 'name': 'cat'},
+    ],
+}
+ROBOFLOW = {
+    'info': {'year': '2024', 'version': '1', 'description': 'Exported from roboflow.com', 'date_created': ''},
+    'licenses': [{'id': 1, 'url': 'https://creativecommons.org/licenses/by/4.0/', 'name': 'CC BY 4.0'}],
+    'categories': [
+        {'id': 0, 'name': 'animals', 'supercategory': 'none'},
+        {'id': 1, 'name': 'cat', 'supercategory': 'animals'},
+        {'id': 2, 'name': 'dog', 'supercategory': 'animals'},
+    ],
+    'images': [{'id': 0, 'license': 1, 'file_name': '4.jpg', 'height': 8, 'width': 12, 'date_captured': ''}],
+    'annotations': [
+        {
+            'id': 0,
+            'image_id': 0,
+            'category_id': 1,
+            'bbox': [2, 1, 4, 4],
+            'area': 16,
+            'segmentation': [SQUARE],
+            'iscrowd': 0,
+        }
+    ],
+}
+SUPERVISELY = {
+    'info': {'description': '', 'url': 'None', 'version': '1.0', 'year': 2024, 'contributor': 'Supervisely'},
+    'licenses': [{'url': 'None', 'id': 0, 'name': 'None'}],
+    'images': [
+        {
+            'license': 'None',
+            'file_name': '4.jpg',
+            'url': 'None',
+            'height': 8,
+            'width': 12,
+            'date_captured': '',
+            'id': 1,
+        }
+    ],
+    'annotations': [
+        {
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'iscrowd': 0,
+            'image_id': 1,
+            'bbox': BOX,
+            'category_id': 1,
+            'id': 1,
+        }
+    ],
+    'categories': [
+        {'supercategory': 'cat', 'id': 1, 'name': 'cat'},
+        {'supercategory': 'dog', 'id': 2, 'name': 'dog'},
+    ],
+}
+V7 = {
+    'info': {'description': 'Exported from Darwin', 'url': 'n/a', 'version': 'n/a', 'year': 2024},
+    'licenses': [{'url': 'n/a', 'id': 0, 'name': 'placeholder license'}],
+    'images': [
+        {
+            'license': 0,
+            'file_name': '4.jpg',
+            'coco_url': 'n/a',
+            'height': 8,
+            'width': 12,
+            'date_captured': '',
+            'flickr_url': 'n/a',
+            'darwin_url': None,
+            'id': 3421846044,
+            'tag_ids': [],
+        }
+    ],
+    'annotations': [
+        {
+            'id': 1,
+            'image_id': 3421846044,
+            'category_id': 2656903254,
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'bbox': BOX,
+            'iscrowd': 0,
+            'extra': {},
+        }
+    ],
+    'categories': [
+        {'id': 2656903254, 'name': 'cat', 'supercategory': 'root'},
+        {'id': 1814391226, 'name': 'dog', 'supercategory': 'root'},
+    ],
+    'tag_categories': [],
+}
+FIFTYONE = {
+    'info': {'year': '', 'version': '', 'description': 'Exported from FiftyOne', 'contributor': '', 'url': ''},
+    'licenses': [],
+    'categories': [
+        {'id': 0, 'name': 'cat', 'supercategory': None},
+        {'id': 1, 'name': 'dog', 'supercategory': None},
+    ],
+    'images': [{'id': 1, 'file_name': '4.jpg', 'height': 8, 'width': 12, 'license': None, 'coco_url': None}],
+    'annotations': [
+        {
+            'id': 1,
+            'image_id': 1,
+            'category_id': 0,
+            'bbox': BOX,
+            'segmentation': {'counts': RUNS, 'size': [8, 12]},
+            'area': 16.0,
+            'iscrowd': 0,
+        }
+    ],
+}
+LVIS = {
+    'info': {'description': 'LVIS v1.0', 'url': '', 'version': 'v1.0', 'year': '2020'},
+    'licenses': [{'id': 1, 'name': '', 'url': ''}],
+    'images': [
+        {
+            'date_captured': '2013-11-14 16:28:13',
+            'neg_category_ids': [2],
+            'id': 4,
+            'license': 1,
+            'height': 8,
+            'width': 12,
+            'flickr_url': '',
+            'coco_url': 'http://images.cocodataset.org/train2017/4.jpg',
+            'not_exhaustive_category_ids': [],
+        }
+    ],
+    'annotations': [{'area': 16.0, 'id': 1, 'segmentation': [SQUARE], 'image_id': 4, 'bbox': BOX, 'category_id': 1}],
+    'categories': [
+        {'name': name, 'id': number, 'synset': f'{name}.n.01', 'synonyms': [name], 'def': '', 'frequency': 'c'}
+        for number, name in ((1, 'cat'), (2, 'dog'))
+    ],
+}
+TACO = {
+    'info': {'year': 2019, 'version': None, 'description': 'TACO', 'contributor': None, 'url': None},
+    'images': [
+        {
+            'id': 0,
+            'width': 12,
+            'height': 8,
+            'file_name': 'batch_1/4.jpg',
+            'license': None,
+            'flickr_url': '',
+            'coco_url': None,
+            'date_captured': None,
+        }
+    ],
+    'annotations': [
+        {
+            'id': 1,
+            'image_id': 0,
+            'category_id': 0,
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'bbox': BOX,
+            'iscrowd': 0,
+        },
+        {
+            'id': 1,
+            'image_id': 0,
+            'category_id': 1,
+            'segmentation': [SQUARE],
+            'area': 16.0,
+            'bbox': [2.0, -1.3, 4.0, 6.3],
+            'iscrowd': 0,
+        },
+    ],
+    'scene_annotations': [{'image_id': 0, 'background_ids': [1]}],
+    'licenses': [],
+    'categories': [
+        {'supercategory': 'cat', 'id': 0, 'name': 'cat'},
+        {'supercategory': 'cat', 'id': 1, 'name': 'kitten'},
+    ],
+    'scene_categories': [{'id': 0, 'name': 'Clean'}],
+}
+TOOLS: dict[str, dict[str, Any]] = {
+    'CVAT': CVAT,
+    'Label Studio': LABEL_STUDIO,
+    'labelme': LABELME,
+    'Roboflow': ROBOFLOW,
+    'Supervisely': SUPERVISELY,
+    'V7': V7,
+    'FiftyOne': FIFTYONE,
+    'LVIS': LVIS,
+    'TACO': TACO,
+}
+# Names of the classes, whether any class has a parent, and the kinds that the summary counts.
+EXPECTED = {
+    'CVAT': (('cat', 'dog'), False, []),
+    'Label Studio': (('cat', 'dog'), False, []),
+    'labelme': (('_background_', 'cat'), False, []),
+    'Roboflow': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
+    'Supervisely': (('cat', 'dog'), False, []),
+    'V7': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
+    'FiftyOne': (('cat', 'dog'), False, []),
+    'LVIS': (('cat', 'dog'), False, ['file names taken from coco_url']),
+    'TACO': (
+        ('cat', 'kitten'),
+        True,
+        [
+            'annotations whose id is missing or taken, numbered anew',
+            'boxes that stick out of their image, clipped',
+        ],
+    ),
+}
+
+
+def convert(document: Any, folder: Path, **options: Any) -> tuple[Store, Any]:
+    """Converts a document; its image lies where the file says."""
+    entry = document['images'][0]
+    name = entry.get('file_name') or '/'.join(entry['coco_url'].split('/')[-2:])
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (12, 8)).save(folder / name)
+    (folder / 'coco.json').write_text(json.dumps(document))
+    summary = convert_coco(folder / 'coco.json', images=folder, out=folder / 'store', **options)
+    return Store.open(folder / 'store'), summary
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_files_of_tools_are_read(tmp_path, tool):
+    names, has_parents, kinds = EXPECTED[tool]
+    store, summary = convert(TOOLS[tool], tmp_path)
+    assert store.taxonomy.names == names
+    assert any(store.taxonomy.parents) == has_parents
+    for found, kind in zip(sorted(summary.mended), kinds, strict=True):
+        assert found.startswith(kind)
+    instances = store.instances(0)
+    assert store.taxonomy.names[instances.labels[0]] == 'cat'
+    assert instances.boxes[0].tolist() == [2, 1, 6, 5]
+    assert instances.masks[0] == COUNTS
+    assert not instances.group_of.any()
+
+
+def test_the_negative_labels_of_lvis_are_taken(tmp_path):
+    store, _ = convert(LVIS, tmp_path)
+    assert [labels.tolist() for labels in store.verified(0)] == [[0], [1]]
+
+
+BRUSHED = 'masks that are all marked as crowds'
+
+
+def test_masks_that_cvat_marks_as_crowds_are_counted_and_can_be_taken_as_objects(tmp_path):
+    document = json.loads(json.dumps(CVAT))
+    document['annotations'][0] |= {'segmentation': {'counts': RUNS, 'size': [8, 12]}, 'iscrowd': 1}
+    store, summary = convert(document, tmp_path)
+    assert store.instances(0).group_of.tolist() == [True]
+    assert [kind.startswith(BRUSHED) for kind in summary.mended] == [True]
+    store, summary = convert(document, tmp_path, crowds=False, overwrite=True)
+    assert store.instances(0).group_of.tolist() == [False]
+    assert summary.mended == {}
