@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
-# No command is found in an empty PATH, so that bash hands every one to this function, with all expansions done.
-RECORD = 'command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }\nexec 3>&1 >/dev/null\nset -eu\n'
+# No command is found in an empty PATH, so that bash hands every one to this function, with all expansions done. What an
+# environment's script would do is bash's own to do, and not wanted here.
+RECORD = """command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }
+source() { command_not_found_handle source "$@"; }
+exec 3>&1 >/dev/null
+set -eu
+"""
 
 
 @dataclass(frozen=True)

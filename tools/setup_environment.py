@@ -203,7 +203,7 @@ def install_torch(gpu: bool) -> None:
         if found_by_pip('torch', '--retries', '0', '--timeout', '5', '--index-url', CPU_INDEX):
             arguments = ['--extra-index-url', CPU_INDEX]
         else:
-            say('the CPU build of torch is out of reach: installing the one with CUDA, some gigabytes')
+            say('the CPU build of torch is out of reach: installing the one with CUDA, a download of 2.7 GB')
     install('torch', *arguments, 'torch')
 
 
@@ -345,6 +345,7 @@ def set_up(*, test: bool) -> None:
     say(f'installing into {ENVIRONMENT}; the log is {LOG}')
     LOG.write_text('')
     gpu = gpu_wanted()
+    say(f'this takes about 5 minutes{", and longer to download 2.7 GB of CUDA libraries" if gpu else ""}')
     install('pip and build tools', 'pip>=23.1', 'setuptools', 'wheel', *['ninja'] * compiling_wanted())
     if compiling_wanted() and found_by_pip('onedl-mmcv', '--only-binary', 'onedl-mmcv') is None:
         check_build_tools(gpu)

@@ -76,7 +76,13 @@ class Rule:
 # By the first words.
 RULES = {
     'bash tools/quickstart.sh': Rule(skip='runs in tests/tools/test_train_and_test.py'),
+    'bash tools/setup.sh': Rule(skip='runs before this; tests/tools/test_setup.py'),
+    'source .venv/bin/activate': Rule(skip='makes a shell ready'),
     'bash tools/run_tests.sh': Rule(skip='is what runs this'),
+    'python -m pytest': Rule(skip='is what runs this'),
+    'pip install': Rule(skip='needs a network'),
+    'jupyter execute': Rule(skip='runs in tests/docs/test_notebook.py'),
+    'pre-commit install': Rule(skip='changes the clone'),
     # Several processes run in tests/tools/test_train_and_test.py; here one does what each of them is told to.
     'bash tools/dist_train.sh': Rule(),
     'bash tools/dist_test.sh': Rule(),

@@ -70,11 +70,12 @@ def test_what_bash_would_start_is_found(tmp_path: Path) -> None:
             --flag
     done
     export HERE=$PWD
+    source here/activate
     MORE=1 bash b.sh 'one word' "$HERE"
     """
     found = [command.words for command in commands(Block('page.md:1', 'bash', text), tmp_path)]
     convert = [('python', 'tools/a.py', '--out', f'store/{split}', '--flag') for split in ('train', 'validation')]
-    assert found == [*convert, ('bash', 'b.sh', 'one word', str(tmp_path))]
+    assert found == [*convert, ('source', 'here/activate'), ('bash', 'b.sh', 'one word', str(tmp_path))]
 
 
 def test_a_wrong_block_is_told(tmp_path: Path) -> None:

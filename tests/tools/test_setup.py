@@ -68,7 +68,7 @@ class TestWhichPython:
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
     def test_makes_an_environment_from_the_first_python_that_fits(self, project: Path) -> None:
-        executable(project / 'bin' / 'python3', 'exit 1')  # as 3.9 or 3.13 answers
+        executable(project / 'bin' / 'python3', 'exit 1')  # as 3.9 or 3.14 answers
         executable(project / 'bin' / 'python3.11', f'exec {sys.executable} "$@"')
         answer = self.run(project)
         assert f'runs in {project / ".venv"}' in answer.stdout, answer.stderr

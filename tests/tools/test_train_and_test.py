@@ -74,7 +74,7 @@ class TestQuickstart:
             for key in ('mAP', 'mAP_layer0', 'mAP_layer1'):
                 assert system['scores'][key]['value'] == pytest.approx(scores[f'segm/{key}'])
         assert (work / 'comparison/table.md').read_text() in printed
-        assert f'the comparison: {work / "comparison/index.html"}' in printed
+        assert printed.endswith(f'the comparison: {work / "comparison/index.html"}\n')
 
     @pytest.mark.parametrize('system', SYSTEMS)
     def test_leaves_pictures_and_curves(self, quickstart: Path, system: str) -> None:
@@ -90,13 +90,13 @@ class TestQuickstart:
 
     def test_skips_what_is_done(self, quickstart: Path) -> None:
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert printed.count(': done before') == printed.count('== ') == 9
+        assert printed.count(': done before') == printed.count('/9 ') == 9
 
     def test_redoes_what_depends_on_a_lost_result(self, quickstart: Path) -> None:
         (quickstart / 'work_dirs' / 'quickstart' / 'hier_e2e' / 'results.json').unlink()
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
         assert printed.count(': done before') == 8
-        assert re.search('== test hier_e2e: [0-9]+ s', printed)
+        assert re.search('test hier_e2e: took [0-9]+ s', printed)
 
     def test_its_checkpoint_loads_without_unpickling_objects(self, checkpoint: str) -> None:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
