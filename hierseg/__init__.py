@@ -2,7 +2,7 @@
 
 from hierseg.operators import install
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Before mmcv is imported, so that it finds operators where it has none of its own.
 install()

@@ -31,6 +31,8 @@ LAYERS = {
     'models': 2,
     'engine': 2,
     'evaluation': 2,
+    '__main__': 3,
+    'doctor': 3,
     'apis': 3,
     'report': 3,
 }
