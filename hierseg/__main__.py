@@ -1,8 +1,8 @@
 """The command ``hierseg``: the tools of tools/ by short names, wherever hierseg is installed.
 
 A tool runs as the script that it is and has its own options. The tools and the configs lie in ``.mim``, where
-MMDetection keeps its own: as files of the wheel, and in the repository as links to tools/ and configs/. So
-``_base_ = 'hierseg::hier_e2e.py'`` names a config wherever hierseg is installed.
+MMDetection keeps its own: as files of the wheel, and in the repository as links to tools/ and configs/. In arguments,
+``hierseg::hier_e2e.py`` names the config of that name wherever hierseg is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hierseg import __version__
 
-TOOLS = (Path(__file__).parent / '.mim' / 'tools').resolve()
+TOOLS, CONFIGS = ((Path(__file__).parent / '.mim' / name).resolve() for name in ('tools', 'configs'))
 # Name → a script of tools/, or a module whose `main` takes the arguments; and what it is for.
 COMMANDS = {
     'quickstart': ('quickstart.sh', 'make data, train and test two systems, compare them: minutes on two cores'),
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         description='Instance segmentation with a class hierarchy and a long tail, on MMDetection.',
         epilog='commands:\n'
         + '\n'.join(f'  {name:<21}{purpose}' for name, (_, purpose) in COMMANDS.items())
-        + '\n\nhierseg COMMAND --help lists the options of a command.',
+        + '\n\nhierseg COMMAND --help lists the options of a command. In arguments, hierseg::hier_e2e.py is'
+        + f'\n{CONFIGS}/hier_e2e.py, and so on.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--version', action='version', version=f'hierseg {__version__}')
@@ -64,7 +65,7 @@ def run(name: str, arguments: Sequence[str]) -> int | None:
     if not tool.endswith('.py'):
         status: int = import_module(tool).main(arguments)
         return status
-    sys.argv = [f'hierseg {name}', *arguments]
+    sys.argv = [f'hierseg {name}', *(word.replace('hierseg::', f'{CONFIGS}/') for word in arguments)]
     runpy.run_path(str(TOOLS / tool), run_name=Path(tool).stem)['main']()
     return None
 

@@ -92,11 +92,14 @@ def test_an_unknown_command_is_refused(arguments: list[str], message: str, capsy
 def test_a_tool_runs_with_its_own_arguments(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setattr(sys, 'argv', ['hierseg'])
     with pytest.raises(SystemExit) as caught:
-        main(['train', str(tmp_path / 'nowhere.py')])
+        main(['train', 'hierseg::quickstart/hier_e2e.py', '--resume', 'nowhere.pth'])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == f'error: {tmp_path}/nowhere.py: the config file does not exist. Check the path.\n'
+    # The config was found.
+    assert capsys.readouterr().err == 'error: nowhere.pth: the checkpoint does not exist. Check the path.\n'
 
 
 def test_a_module_gives_its_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
