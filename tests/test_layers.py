@@ -26,6 +26,7 @@ LAYERS = {
     'metrics': 1,
     'functional': 1,
     'registry': 2,
+    'screen': 2,
     'seeding': 2,
     'datasets': 2,
     'models': 2,
