@@ -80,6 +80,15 @@ RULES = {
     # Several processes run in tests/tools/test_train_and_test.py; here one does what each of them is told to.
     'bash tools/dist_train.sh': Rule(),
     'bash tools/dist_test.sh': Rule(),
+    'pip install': Rule(skip='runs in tests/test_distribution.py'),
+    'hierseg doctor': Rule(),
+    'hierseg quickstart': Rule(skip='runs in tests/tools/test_train_and_test.py, as tools/quickstart.sh'),
+    'hierseg taxonomy': Rule(),
+    'hierseg convert coco': Rule(words={'STORE': 'data/farm/store/again'}, more=('--overwrite',)),
+    'hierseg browse': Rule(),
+    # The short config of the tests.
+    'hierseg train': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
+    'hierseg test': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
     'python -m hierseg.taxonomy': Rule(),
     'python tools/train.py': Rule(),
     'python tools/test.py': Rule(),
