@@ -20,13 +20,14 @@ STATISTICS = Path('/proc/stat')
 
 
 def choose_threads() -> str:
-    """Sets ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` where they are not set and something speaks for it.
+    """Sets ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` where they are not set and something speaks for it, and says so.
 
     Threads wait passively where others use half a core or more, and there are no more than the container may use.
     Nothing is changed where torch is imported already or a CUDA device is at hand.
 
     Returns:
-        One sentence on what was chosen, why, and how to overrule it; empty where nothing was.
+        The sentence that the first process of a machine wrote to stderr: what was chosen, why, and how to overrule
+        it. Empty where nothing was.
     """
     hidden = os.environ.get('CUDA_VISIBLE_DEVICES', 'all') in ('', '-1')
     if 'torch' in sys.modules or (Path('/dev/nvidiactl').exists() and not hidden):
@@ -43,7 +44,12 @@ def choose_threads() -> str:
             reasons.append(f'{free:.1f} of {cores} cores are free')
     os.environ.update(chosen)
     settings = ' '.join(f'{name}={value}' for name, value in chosen.items())
-    return f'{" and ".join(reasons)}: {settings} (set it yourself to overrule it)' if chosen else ''
+    if not chosen:
+        return ''
+    said = f'{" and ".join(reasons)}: {settings} (set it yourself to overrule it)'
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        print(said, file=sys.stderr)
+    return said
 
 
 def free_cores(seconds: float = 0.2) -> float:

@@ -32,13 +32,23 @@ def test_a_free_machine_is_left_as_torch_comes() -> None:
     assert not {'OMP_NUM_THREADS', 'OMP_WAIT_POLICY'} & os.environ.keys()
 
 
-def test_beside_a_busy_process_threads_wait_passively(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_a_busy_process_threads_wait_passively(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(threads, 'free_cores', lambda: 2.96)
     assert (
         threads.choose_threads() == '3.0 of 4 cores are free: OMP_WAIT_POLICY=PASSIVE (set it yourself to overrule it)'
     )
+    assert capsys.readouterr().err.startswith('3.0 of 4 cores are free')
     assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
     assert 'OMP_NUM_THREADS' not in os.environ
+
+
+def test_one_process_of_several_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(threads, 'free_cores', lambda: 2.96)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert threads.choose_threads()
+    assert capsys.readouterr().err == ''
 
 
 @pytest.mark.parametrize('name', ['OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'])

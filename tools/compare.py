@@ -16,6 +16,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from hierseg.errors import exits_cleanly
+from hierseg.threads import choose_threads
 
 
 def trained_run(text: str) -> tuple[str, str, str]:
@@ -65,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    choose_threads()
     from hierseg.apis import compare
     from hierseg.apis.compare import PredictionsSource, RunSource
 

@@ -8,6 +8,7 @@ import os
 from mmengine.config import DictAction
 
 from hierseg.errors import exits_cleanly
+from hierseg.threads import choose_threads
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    choose_threads()
     from hierseg.apis import end_process, train
 
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
