@@ -33,6 +33,9 @@ from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
 
+DOCUMENT = 'coco.json'
+"""Name of the store's document with what a COCO file says beside the store's tables, for the way back."""
+
 
 class ExhaustiveLabels:
     """The verified labels that follow from exhaustive annotation of the classes ``category_labels``."""
@@ -124,6 +127,9 @@ def convert_coco(
         categories = {'coco_categories': document.categories, 'coco_labels': list(document.labels.values())}
         writer.summary = {**summary.to_json(), **categories}
         writer.orientation = document.orientation
+        others = {image.row.id: image.others for image in document.images if image.others}
+        if others or document.others:
+            writer.documents[DOCUMENT] = {**document.others, 'images': others}
     return summary
 
 
@@ -154,6 +160,8 @@ def write_coco(
     counts = {}
     with whole_file(path) as file:
         file.write(b'{"taxonomy": ' + _dump(store.taxonomy.to_json()))
+        for name, value in exporter.others.items():
+            file.write(f',\n"{name}": '.encode() + _dump(value))
         for name, entries in exporter.lists().items():
             file.write(f',\n"{name}": ['.encode())
             counts[name] = 0
@@ -191,6 +199,8 @@ class _Exporter:
         self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
         self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
         self._images = _numbers(store.image(row).id for row in range(len(store)))
+        self.others = store.document(DOCUMENT)
+        self._of_images: dict[str, Any] = self.others.pop('images', {})
         self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
 
     def lists(self) -> dict[str, Iterable[dict[str, Any]]]:
@@ -205,7 +215,8 @@ class _Exporter:
         for row, number in enumerate(self._images):
             image = self._store.image(row)
             size = {'width': image.width, 'height': image.height}
-            entry: dict[str, Any] = {'id': number, 'file_name': image.file_name, **size}
+            others = self._of_images.get(image.id, {})
+            entry: dict[str, Any] = {'id': number, 'file_name': image.file_name, **size, **others}
             if str(number) != image.id:
                 entry['source_id'] = image.id
             verified = self._store.verified(row)

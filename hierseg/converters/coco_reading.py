@@ -33,6 +33,8 @@ from hierseg.taxonomy.formats import coco_draft
 ROUNDING = 0.02
 NOTHING = (None, '', 'None', 'none', 'null')
 ORIENTATION_TAG = 0x0112
+# Of an image: those that the store's tables hold, or that follow from them.
+OWN_KEYS = {'id', 'file_name', 'width', 'height', 'source_id', 'pos_category_ids', 'neg_category_ids'}
 
 Entry = Mapping[str, Any]
 Mode = Literal['default', 'strict', 'lenient']
@@ -113,12 +115,14 @@ class CocoImage:
         positive: Labels listed as present; None if the image has no such list.
         negative: Labels listed as absent; likewise.
         annotations: Entries of the file, with ids of their own.
+        others: What else the file says of the image: licence, date, address.
     """
 
     row: ImageRow
     positive: Sequence[int] | None
     negative: Sequence[int] | None
     annotations: Sequence[tuple[str, Entry]]
+    others: Entry
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class CocoDocument:
         labels: Category id, as text → label in ``taxonomy``.
         orientation: Whether annotations lie on the pixels as stored in the image files, or turned as EXIF says.
         images: In the order of the file.
+        others: What else the file says of itself, ``info`` and ``licenses``.
     """
 
     path: Path
@@ -140,6 +145,7 @@ class CocoDocument:
     labels: Mapping[str, int]
     orientation: Orientation
     images: Sequence[CocoImage]
+    others: Entry
 
 
 def key_of(value: object) -> str | None:
@@ -274,10 +280,12 @@ def read_coco(
             _label_list(entries[key], 'pos_category_ids', labels, key, faults),
             _label_list(entries[key], 'neg_category_ids', labels, key, faults),
             annotations.get(key, []),
+            {name: value for name, value in entries[key].items() if name not in OWN_KEYS},
         )
         for key, header in headers.items()
     ]
-    return CocoDocument(path, taxonomy, document['categories'], labels, chosen, found)
+    others = {name: value for name, value in document.items() if name in ('info', 'licenses')}
+    return CocoDocument(path, taxonomy, document['categories'], labels, chosen, found, others)
 
 
 def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:

@@ -218,6 +218,10 @@ class Store:
         """Opens a store in milliseconds, whatever its size; StoreError if it is damaged or of another version."""
         return cls(path)
 
+    def document(self, name: str) -> dict[str, Any]:
+        """The JSON document of a file name that the converter kept beside the tables; empty where it kept none."""
+        return read_json(self.path / name) if (self.path / name).is_file() else {}
+
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return type(self), (self.path,)
 

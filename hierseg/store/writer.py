@@ -214,6 +214,7 @@ class StoreWriter:
     Attributes:
         summary: What was read and skipped, for ``store.json``; set it before the block ends.
         orientation: ``'turned'`` where annotations lie on images as EXIF data turns them; likewise.
+        documents: File name → JSON document to keep beside the tables, for :meth:`Store.document`; likewise.
 
     Raises:
         StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
@@ -225,6 +226,7 @@ class StoreWriter:
         self.overwrite = overwrite
         self.summary: dict[str, Any] = {}
         self.orientation = 'stored'
+        self.documents: dict[str, dict[str, Any]] = {}
         # Ids that came one by one; those of whole parts ascend, so that the last one tells enough.
         self._ids: set[str] = set()
         self._largest_id = ''
@@ -370,7 +372,8 @@ class StoreWriter:
         header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
         if self.orientation != 'stored':
             header['orientation'] = self.orientation
-        for name, document in (('taxonomy.json', self.taxonomy.to_json()), ('store.json', header)):
+        documents = {**self.documents, 'taxonomy.json': self.taxonomy.to_json(), 'store.json': header}
+        for name, document in documents.items():
             text = json.dumps(document, ensure_ascii=False, indent=1)
             (self._partial / name).write_text(text + '\n', encoding='utf-8')
         replace_folder(self._partial, self.path, overwrite=self.overwrite)

@@ -123,8 +123,7 @@ def test_real_coco_to_store_to_coco(test_data, tmp_path, split):
     with contextlib.redirect_stdout(io.StringIO()):
         before, after = COCO(str(source)), COCO(str(tmp_path / 'coco.json'))
     assert after.dataset['categories'] == before.dataset['categories']
-    keys = ('id', 'file_name', 'width', 'height')
-    assert after.dataset['images'] == [{key: image[key] for key in keys} for image in before.dataset['images']]
+    assert after.dataset['images'] == before.dataset['images']
     assert after.anns.keys() == before.anns.keys()
     keys = ('id', 'image_id', 'category_id', 'iscrowd', 'bbox', 'area')
     for number, annotation in before.anns.items():
@@ -175,3 +174,21 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
         write_coco(store, tmp_path / 'coco.json')
     assert not list(tmp_path.glob('*coco*'))
     assert not list(tmp_path.glob('.*'))
+
+
+def test_what_else_is_said_of_images_comes_back(tmp_path):
+    Image.new('L', (12, 8)).save(tmp_path / '7.png')
+    said = {'license': 3, 'date_captured': '2013-11-14', 'flickr_url': 'http://example.org/7', 'photographer': 'B. Ä.'}
+    document = {
+        'info': {'year': 2019, 'description': 'farm'},
+        'licenses': [{'id': 3, 'name': 'CC BY 4.0', 'url': 'https://creativecommons.org/licenses/by/4.0/'}],
+        'images': [{'id': 7, 'file_name': '7.png', 'width': 12, 'height': 8, **said}],
+        'categories': [{'id': 1, 'name': 'cow', 'supercategory': 'animal'}],
+        'annotations': [],
+    }
+    (tmp_path / 'coco.json').write_text(json.dumps(document))
+    convert_coco(tmp_path / 'coco.json', images=tmp_path, out=tmp_path / 'store')
+    write_coco(Store.open(tmp_path / 'store'), tmp_path / 'back.json')
+    back = json.loads((tmp_path / 'back.json').read_text())
+    del back['taxonomy']
+    assert back == document
