@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from hierseg.metrics import ImageGroundTruth, ImagePrediction
+from hierseg.metrics.matching import common_pixels
 
 SIZE = (10, 100)
 
@@ -55,6 +56,15 @@ def prediction_of(
         mask_areas=np.array([10 * (end - start) for _, start, end in regions], dtype=np.int64),
         size=SIZE,
     )
+
+
+def common_of(objects: ImageGroundTruth, prediction: ImagePrediction) -> np.ndarray:
+    """(R, I) pixels that detections and objects have in common."""
+    common = np.zeros((len(prediction.masks), len(objects.masks)), dtype=np.int64)
+    has_mask = np.flatnonzero(objects.mask_areas > 0)
+    masks = [objects.masks[index] for index in has_mask]
+    common[:, has_mask] = common_pixels(prediction.masks, prediction.mask_areas, masks, objects.size)
+    return common
 
 
 def prediction_without_masks(num_classes: int) -> ImagePrediction:

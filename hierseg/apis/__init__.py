@@ -10,13 +10,4 @@ from hierseg.apis.compare import compare
 from hierseg.apis.ensemble import explain_ensemble, join_layers
 from hierseg.apis.runner import end_process, evaluate, read_config, train
 
-__all__ = [
-    'calibrate',
-    'compare',
-    'end_process',
-    'evaluate',
-    'explain_ensemble',
-    'join_layers',
-    'read_config',
-    'train',
-]
+__all__ = ['calibrate', 'compare', 'end_process', 'evaluate', 'explain_ensemble', 'join_layers', 'read_config', 'train']

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from terminaltables import AsciiTable
@@ -24,9 +23,9 @@ from hierseg.apis.runner import build_runner, check_checkpoint, load_config, saf
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.functional import Relations
-from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
-from hierseg.metrics.names import OperatingPoint, correctness_interval, operating_curve, operating_point
+from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
 from hierseg.models.decision import Decision
 from hierseg.taxonomy import TaxonomyArrays
@@ -43,9 +42,7 @@ class Calibration:
     Attributes:
         store: The store whose images were used.
         is_training_data: Whether the config trains on that store, whose threshold would be too low for other images.
-        num_images: Images.
-        num_objects: Objects that could have been found.
-        num_pairs: Objects that were.
+        pairs: Objects that were found, of those that could have been.
         relative: Whether thresholds are parts of the root class's probability.
         wanted: The correctness to reach.
         thresholds: Ascending.
@@ -58,9 +55,7 @@ class Calibration:
 
     store: str
     is_training_data: bool
-    num_images: int
-    num_objects: int
-    num_pairs: int
+    pairs: LocalisedPairs
     relative: bool
     wanted: float
     thresholds: Sequence[float]
@@ -72,9 +67,12 @@ class Calibration:
     @property
     def shown(self) -> int:
         """Position of the threshold; the smallest of the best correctness if none reaches the wanted one."""
-        if self.threshold is not None:
-            return list(self.thresholds).index(self.threshold)
-        return most_correct(self.points)
+        return most_correct(self.points) if self.threshold is None else self.thresholds.index(self.threshold)
+
+    @property
+    def found(self) -> str:
+        """The number of pairs in words."""
+        return f'{len(self.pairs):,} of {self.pairs.num_objects:,} objects found'
 
     @property
     def options(self) -> str | None:
@@ -89,10 +87,10 @@ class Calibration:
         return {
             'store': self.store,
             'is_training_data': self.is_training_data,
-            'images': self.num_images,
-            'objects': self.num_objects,
-            'pairs': self.num_pairs,
-            'match_rate': self.num_pairs / self.num_objects,
+            'images': self.pairs.num_images,
+            'objects': self.pairs.num_objects,
+            'pairs': len(self.pairs),
+            'match_rate': len(self.pairs) / self.pairs.num_objects,
             'relative': self.relative,
             'wanted_correctness': self.wanted,
             'threshold': self.threshold,
@@ -108,54 +106,50 @@ class Calibration:
 
     def __str__(self) -> str:
         """The table of every tenth threshold, the other rules and the result."""
-        heading = (
-            f'{self.store}: {self.num_images:,} images; {self.num_pairs:,} of {self.num_objects:,} objects found '
-            f'({self.num_pairs / self.num_objects:.1%}), whose names are judged'
-        )
+        share = len(self.pairs) / self.pairs.num_objects
+        heading = f'{self.store}: {self.pairs.num_images:,} images; {self.found} ({share:.1%}), whose names are judged'
         if self.is_training_data:
             heading += '\nWARNING: the config trains on these images; on others the correctness will be lower.'
-        position = self.shown
+        position, threshold = self.shown, self.thresholds[self.shown]
         of_root = " of its root class's probability" if self.relative else ''
         rows = [
-            _row(f'back_off {threshold:g}' + (' ←' if at == position else ''), point)
-            for at, (threshold, point) in enumerate(zip(self.thresholds, self.points, strict=True))
-            if at == position or math.isclose(threshold * 10, round(threshold * 10))
+            _row(f'back_off {value:g}' + (' ←' if at == position else ''), point)
+            for at, (value, point) in enumerate(zip(self.thresholds, self.points, strict=True))
+            if at == position or math.isclose(value * 10, round(value * 10))
         ]
         rows += [_row(rule, point) for rule, point in self.other_rules.items()]
         table = AsciiTable([['rule', 'correctness', 'exact', 'distance', 'information', 'unknown'], *rows])
         table.inner_footing_row_border = False
         table.justify_columns.update(dict.fromkeys(range(1, 6), 'right'))
-        point, interval = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
-        if self.threshold is None:
-            result = (
-                f'No threshold reaches a correctness of {self.wanted:g}: the best is {point.correctness:.3f} '
-                f'({interval}), at {self.thresholds[position]:g}.'
-            )
-        else:
-            result = (
-                f'A correctness of {self.wanted:g} takes {self.threshold:g}{of_root}: '
-                f'{point.correctness:.3f} ({interval}).\n{self.options}'
-            )
+        point, ends = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
+        reached = f'{point.correctness:.3f} ({ends})'
+        result = f'No threshold reaches a correctness of {self.wanted:g}: the best is {reached}, at {threshold:g}.'
+        if self.threshold is not None:
+            result = f'A correctness of {self.wanted:g} takes {threshold:g}{of_root}: {reached}.\n{self.options}'
         return f'{heading}\n{table.table}\n{result}'
 
 
 def most_correct(points: Sequence[OperatingPoint]) -> int:
     """Position of the first of the most correct points."""
-    return max(range(len(points)), key=lambda at: (np.nan_to_num(points[at].correctness, nan=-1.0), -at))
+    return int(np.argmax(np.nan_to_num([point.correctness for point in points], nan=-1.0)))
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
     """A PNG: correctness against information, one dot for each threshold, and both against the threshold."""
     figure = Figure(figsize=(11.5, 4.6), layout='constrained')
     trade_off, by_threshold = figure.subplots(1, 2)
-    chosen = calibration.shown
-    label = f'threshold {calibration.thresholds[chosen]:g}' + ('' if calibration.threshold else ', the most correct')
-    _draw_trade_off(trade_off, calibration)
-    point = calibration.points[chosen]
-    trade_off.plot(point.information, point.correctness, 'o', color=CHOSEN, markersize=9, label=label, zorder=4)
-    thresholds = calibration.thresholds
-    for name, color in (('correctness', CURVE), ('information', INFORMATION)):
-        by_threshold.plot(thresholds, [getattr(entry, name) for entry in calibration.points], color=color, label=name)
+    thresholds, points, chosen = calibration.thresholds, calibration.points, calibration.shown
+    label = f'threshold {thresholds[chosen]:g}' + ('' if calibration.threshold else ', the most correct')
+    information, correctness = ([getattr(point, name) for point in points] for name in ('information', 'correctness'))
+    trade_off.plot(information, correctness, color=CURVE, marker='.', markersize=4, linewidth=1.6, label='back_off')
+    for marker, (rule, point) in zip(MARKERS, calibration.other_rules.items(), strict=False):
+        trade_off.plot(point.information, point.correctness, marker, color='#3f3f46', markersize=7, label=rule)
+    place = information[chosen], correctness[chosen]
+    trade_off.plot(*place, 'o', color=CHOSEN, markersize=9, label=label, zorder=4)
+    trade_off.set_xlabel('information: how much is said (1: a leaf)')
+    trade_off.set_ylabel('correctness: how much of it is true')
+    by_threshold.plot(thresholds, correctness, color=CURVE, label='correctness')
+    by_threshold.plot(thresholds, information, color=INFORMATION, label='information')
     by_threshold.axvline(thresholds[chosen], color=CHOSEN, linewidth=1.2, label=label)
     by_threshold.plot(
         [thresholds[chosen]] * 2, calibration.interval, color=CHOSEN, linewidth=5, alpha=0.4, solid_capstyle='butt',
@@ -169,22 +163,12 @@ def draw_calibration(calibration: Calibration) -> bytes:
         axes.set_axisbelow(True)
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False)
-    found = f'{calibration.num_pairs:,} of {calibration.num_objects:,} objects found'
     warning = ' – TRAINING DATA' if calibration.is_training_data else ''
-    title = f'Back-off by threshold on {calibration.store}: {found}{warning}'
+    title = f'Back-off by threshold on {calibration.store}: {calibration.found}{warning}'
     figure.suptitle(title, x=0.01, ha='left', fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=110)
     return content.getvalue()
-
-
-def _draw_trade_off(axes: Axes, calibration: Calibration) -> None:
-    known = [(point.information, point.correctness) for point in calibration.points]
-    axes.plot(*zip(*known, strict=True), color=CURVE, marker='.', markersize=4, linewidth=1.6, label='back_off')
-    for marker, (rule, point) in zip(MARKERS, calibration.other_rules.items(), strict=False):
-        axes.plot(point.information, point.correctness, marker, color='#3f3f46', markersize=7, label=rule)
-    axes.set_xlabel('information: how much is said (1: a leaf)')
-    axes.set_ylabel('correctness: how much of it is true')
 
 
 def _row(name: str, point: OperatingPoint) -> list[str]:
@@ -218,9 +202,9 @@ def calibrate(
     Args:
         config: The config file of an end-to-end model.
         checkpoint: The weights.
-        correctness: How many of the names shall be the true class or an ancestor of it, in (0, 1].
+        correctness: Part of the names that shall be the true class or an ancestor of it, in (0, 1].
         score_threshold: Detections whose most probable class is less probable do not count.
-        work_dir: Where the log goes; `./work_dirs/<config name>` unless the config says otherwise.
+        work_dir: Folder of the log, as for :func:`~hierseg.apis.train`.
         options: Values by dotted key that override the config's.
 
     Returns:
@@ -239,7 +223,14 @@ def calibrate(
     settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
     with safe_loading(checkpoint):
         runner = build_runner(settled)
-        decision = _decision_of(runner.model, where=str(config))
+        head = getattr(runner.model, 'roi_head', None)
+        if not isinstance(head, HierarchicalRoIHead):
+            raise ConfigError(
+                f'the {type(runner.model).__name__} has no threshold on class probabilities to calibrate',
+                where=str(config),
+                fix='Name a config of the end-to-end model; '
+                "the ensemble's merge.decision_thr is about two models' scores.",
+            )
         runner.test()
     metric: LocalisedPairsMetric = runner.test_evaluator.metrics[0]
     trained_on = {Path(path).resolve() for path in stores_in(settled.get('train_dataloader'))}
@@ -248,7 +239,7 @@ def calibrate(
         metric.taxonomy.arrays,
         store=store,
         correctness=correctness,
-        relative=decision.relative,
+        relative=head.decision.relative,
         is_training_data=Path(store).resolve() in trained_on,
     )
     return calibration, Path(settled.work_dir)
@@ -262,7 +253,6 @@ def calibrate_pairs(
     correctness: float,
     relative: bool = True,
     is_training_data: bool = False,
-    seed: int = 0,
 ) -> Calibration:
     """Judges every threshold on P pairs from a store, and takes the smallest one that is right enough.
 
@@ -271,8 +261,8 @@ def calibrate_pairs(
     Raises:
         EvaluationError: No name is known to be right or wrong.
     """
-    relations, named = Relations.of(arrays), names_by_threshold(pairs.class_scores, arrays, relative=relative)
-    points = operating_curve(pairs, named, arrays, thresholds=THRESHOLDS).points
+    relations, (curve, named) = Relations.of(arrays), curve_by_threshold(pairs, arrays, relative=relative)
+    points = curve.points
     if not any(point.correctness >= 0 for point in points):
         raise EvaluationError(
             f'of {pairs.num_objects} objects, {len(pairs)} were found, and no name of them can be judged',
@@ -281,12 +271,11 @@ def calibrate_pairs(
         )
     enough = [at for at, point in enumerate(points) if point.correctness >= correctness]
     shown = enough[0] if enough else most_correct(points)
+    correct = pairs.image_sums(*pairs.judged(named[:, shown], arrays))
     return Calibration(
         store=store,
         is_training_data=is_training_data,
-        num_images=pairs.num_images,
-        num_objects=pairs.num_objects,
-        num_pairs=len(pairs),
+        pairs=pairs,
         relative=relative,
         wanted=correctness,
         thresholds=THRESHOLDS,
@@ -296,19 +285,18 @@ def calibrate_pairs(
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
-        interval=correctness_interval(
-            pairs, named[:, shown], arrays, resampling=Resampling.draw(pairs.image_ids, seed=seed)
-        ),
+        interval=interval(Resampling.draw(pairs.image_ids).ratios(correct)),
     )
 
 
-def names_by_threshold(
-    class_scores: npt.NDArray[np.float32], arrays: TaxonomyArrays, *, relative: bool
-) -> npt.NDArray[np.int64]:
-    """(P, T) int64; the names that the back-off rule gives at each of ``THRESHOLDS`` by (P, C) class scores."""
+def curve_by_threshold(
+    pairs: LocalisedPairs, arrays: TaxonomyArrays, *, relative: bool
+) -> tuple[OperatingCurve, npt.NDArray[np.int64]]:
+    """The curve of the back-off rule at each of ``THRESHOLDS``, and the (P, T) int64 names that it gives."""
     relations = Relations.of(arrays)
     decisions = [Decision(relations, threshold=threshold, relative=relative) for threshold in THRESHOLDS]
-    return np.stack([_named(decision, class_scores) for decision in decisions], axis=1)
+    named = np.stack([_named(decision, pairs.class_scores) for decision in decisions], axis=1)
+    return operating_curve(pairs, named, arrays, thresholds=THRESHOLDS), named
 
 
 def _named(decision: Decision, class_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -329,14 +317,3 @@ def _use_validation_data(config: Config, *, where: str) -> str:
             fix='Calibrate on a hierseg.StoreDataset in val_dataloader, or in test_dataloader without that.',
         )
     return stores[0]
-
-
-def _decision_of(model: Any, *, where: str) -> Decision:
-    head = getattr(model, 'roi_head', None)
-    if not isinstance(head, HierarchicalRoIHead):
-        raise ConfigError(
-            f'the {type(model).__name__} has no threshold on class probabilities to calibrate',
-            where=where,
-            fix="Name a config of the end-to-end model; the ensemble's merge.decision_thr is about two models' scores.",
-        )
-    return head.decision

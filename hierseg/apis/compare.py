@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 
 import hierseg
-from hierseg.apis.calibrate import THRESHOLDS, names_by_threshold
+from hierseg.apis.calibrate import curve_by_threshold
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
@@ -33,7 +33,7 @@ from hierseg.metrics.average_precision import class_groups
 from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
 from hierseg.metrics.declarations import Estimate, declared
 from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
-from hierseg.metrics.names import Confusion, OperatingCurve, hierarchical_sums, operating_curve
+from hierseg.metrics.names import Confusion, OperatingCurve
 from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
@@ -47,13 +47,7 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class RunSource:
-    """A trained model.
-
-    Attributes:
-        name: Of the system.
-        config: Its config file.
-        checkpoint: Its weights; the folder that they lie in has the log of the training.
-    """
+    """A trained model: name, config file, and checkpoint, in whose folder the log of the training lies."""
 
     name: str
     config: str
@@ -76,17 +70,7 @@ class PredictionsSource:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSystem:
-    """A system, its predictions and its costs.
-
-    Attributes:
-        name: Of the system.
-        config: Its config file, '' for a submission.
-        weights: Its checkpoint, or the submission.
-        predictions: One for each image.
-        evaluation: Of these.
-        costs: As far as they are known.
-        training_curves: (epoch, loss) by the curve's name.
-    """
+    """A system with its predictions, one for each image, and their evaluation; see also :class:`System`."""
 
     name: str
     config: str
@@ -109,7 +93,7 @@ def evaluate_source(
 ) -> EvaluatedSystem:
     """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
-    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. See also :func:`compare`.
+    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
@@ -118,10 +102,9 @@ def evaluate_source(
     """
     if isinstance(source, PredictionsSource):
         predictions = read_predictions(source.path, store)
-        evaluation = evaluate_system(
-            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
-        )
-        return EvaluatedSystem(source.name, '', source.path, predictions, evaluation)
+        name = source.name
+        evaluation = evaluate_system(store, predictions, groups=groups, score_threshold=score_threshold, name=name)
+        return EvaluatedSystem(name, '', source.path, predictions, evaluation)
     config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
@@ -131,16 +114,10 @@ def evaluate_source(
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)
         runner.test()
-    metric = next(found for found in runner.test_evaluator.metrics if isinstance(found, SystemMetric))
-    return EvaluatedSystem(
-        source.name,
-        source.config,
-        source.checkpoint,
-        metric.predictions,
-        replace(metric.evaluation, groups=groups),
-        costs,
-        loss_curves(Path(source.checkpoint).parent),
-    )
+    metric: SystemMetric = runner.test_evaluator.metrics[0]
+    evaluation, curves = replace(metric.evaluation, groups=groups), loss_curves(Path(source.checkpoint).parent)
+    origin = source.name, source.config, source.checkpoint
+    return EvaluatedSystem(*origin, metric.predictions, evaluation, costs, curves)
 
 
 def loss_curves(work_dir: Path) -> Curves:
@@ -176,13 +153,7 @@ def image_score(errors: ImageErrors) -> float:
 def choose_images(scores: npt.NDArray[np.float64], count: int, *, seed: int) -> npt.NDArray[np.int64]:
     """Half of the pictures where systems differ most, or a single one is worst, and half drawn from the others.
 
-    Args:
-        scores: (S, N) of :func:`image_score`.
-        count: How many.
-        seed: Of the draw.
-
-    Returns:
-        (min(count, N),) int64, ascending.
+    Of (S, N) scores by :func:`image_score`, gives back (min(count, N),) int64 positions of images, ascending.
     """
     spread = np.ptp(scores, axis=0) if len(scores) > 1 else 1 - scores[0]
     order = np.argsort(-spread, kind='stable')
@@ -200,7 +171,7 @@ def compared_images(
     seed: int,
     folder: Path | None = None,
 ) -> list[ComparedImage]:
-    """Draws ``count`` images, each with its ground truth and with what every system found above the threshold.
+    """Draws ``count`` images, each with its ground truth and with detections of every system above the threshold.
 
     All systems have predictions of the same images in the same order; ``folder`` is where the images lie, if the
     predictions do not know. Without either there are no pictures.
@@ -225,21 +196,19 @@ def compared_images(
                 instances.group_of.tolist(), strict=True,
             )
         ]  # fmt: skip
-        panels = {}
-        for system, of_images in zip(systems, scores, strict=True):
-            found = _found(system.predictions[position], picture.shape[:2], score_threshold)
-            kinds = _kinds(system.evaluation.images[position].errors)
-            panels[system.name] = draw_panel(
-                picture, found, taxonomy=store.taxonomy, errors=kinds, score=float(of_images[position])
+        panels = {
+            system.name: draw_panel(
+                picture,
+                _found(system.predictions[position], picture.shape[:2], score_threshold),
+                taxonomy=store.taxonomy,
+                errors=_kinds(system.evaluation.images[position].errors),
+                score=float(of_images[position]),
             )
-        shown.append(
-            ComparedImage(
-                image_id=store.image(row).id,
-                classes=np.unique(instances.labels).tolist(),
-                ground_truth=draw_panel(picture, annotated, taxonomy=store.taxonomy),
-                panels=panels,
-            )
-        )
+            for system, of_images in zip(systems, scores, strict=True)
+        }
+        ground_truth = draw_panel(picture, annotated, taxonomy=store.taxonomy)
+        labels = np.unique(instances.labels).tolist()
+        shown.append(ComparedImage(store.image(row).id, labels, ground_truth, panels))
     return shown
 
 
@@ -253,25 +222,18 @@ def _read(path: Path) -> Picture:
 
 def _found(prediction: ImagePrediction, size: tuple[int, int], score_threshold: float) -> list[PanelInstance]:
     height, width = size
-    scores = prediction.class_scores
+    labels, scores = prediction.named_labels.tolist(), prediction.class_scores
     boxes = prediction.boxes * np.array([width, height, width, height])
-    drawn = np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold)
     return [
-        PanelInstance(
-            int(prediction.named_labels[region]),
-            boxes[region],
-            prediction.masks[region],
-            class_scores=scores[region],
-        )
-        for region in drawn.tolist()
+        PanelInstance(labels[region], boxes[region], prediction.masks[region], class_scores=scores[region])
+        for region in np.flatnonzero(scores.max(axis=1, initial=0) >= score_threshold).tolist()
     ]
 
 
 def _kinds(errors: ImageErrors) -> list[str]:
-    """Keys of what is wrong on the image, in the order in which it is shown."""
+    """Keys of the kinds of errors on the image, in the order in which they are shown."""
     found = {ErrorKind(kind).name.lower() for kind in errors.kinds.tolist() if kind not in NO_ERRORS}
-    if len(errors.missed):
-        found.add('missed')
+    found |= {'missed'} if len(errors.missed) else set()
     return [kind.key for kind in COUNTED_KINDS if kind.key in found]
 
 
@@ -364,8 +326,10 @@ def comparison_of(
     """
     ids = [prediction.image_id for prediction in systems[0].predictions]
     resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
-    resampled = [resampled_scores(system, truth, resampling) for system in systems]
-    curves = [names_curve(system, truth) for system in systems]
+    resampled = [resampled_scores(system, resampling) for system in systems]
+    # Names by the threshold on a class's own probability.
+    arrays = truth.taxonomy.arrays
+    curves = [curve_by_threshold(system.evaluation.pairs, arrays, relative=False)[0] for system in systems]
     scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
     metrics = [
         metric
@@ -395,23 +359,15 @@ def comparison_of(
     )
 
 
-def names_curve(system: EvaluatedSystem, truth: Store) -> OperatingCurve:
-    """Correctness and information of the names at every threshold on a class's own probability."""
-    pairs, arrays = system.evaluation.pairs, truth.taxonomy.arrays
-    names = names_by_threshold(pairs.class_scores, arrays, relative=False)
-    return operating_curve(pairs, names, arrays, thresholds=THRESHOLDS)
-
-
-def resampled_scores(system: EvaluatedSystem, truth: Store, resampling: Resampling) -> Resampled:
+def resampled_scores(system: EvaluatedSystem, resampling: Resampling) -> Resampled:
     """(B,) float64 of each score that is resampled: mean AP of the groups of classes, and all about names."""
     evaluation = system.evaluation
     at = evaluation.images[0].matches.criteria.index(OPEN_IMAGES)
     matches = [image.matches.at(at) for image in evaluation.images]
     means = resampled_mean_average_precision(matches, resampling, groups=evaluation.groups)
-    sums = hierarchical_sums(evaluation.pairs, evaluation.pairs.named_labels, truth.taxonomy.arrays)
     return {
         **{group_score(name): values for name, values in means.items()},
-        **{name: resampling.ratios(of_images) for name, of_images in sums.items()},
+        **{name: resampling.ratios(of_images) for name, of_images in evaluation.names.items()},
     }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice, pairwise
 from multiprocessing import get_context
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hierseg.apis.runner import load_model, safe_loading
 from hierseg.metrics.system import Costs
+from hierseg.report.curves import logged_starts
 
 WARM_UP = 2
 """Images before the first that is timed: the first ones pay for allocations and for choosing algorithms."""
@@ -36,16 +37,10 @@ def measure_costs(config: Config, checkpoint: str, *, images: int) -> Costs:
 
 
 def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) -> Costs:
-    """Loads a model, tests it on some images of its config's test data, and reads the log of its training.
+    """Loads a model, times it on some images of its config's test data, and reads the log beside its checkpoint.
 
     Peak memory is, on a GPU, what torch allocated there; on a CPU, what the process held more than before the model was
-    loaded; 10⁶ bytes. Parameters are all, frozen ones included.
-
-    Args:
-        config: From ``load_config``.
-        checkpoint: The weights; the folder that they lie in has the log.
-        images: How many are timed.
-        threads: Of torch on a CPU.
+    loaded; 10⁶ bytes.
 
     Raises:
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
@@ -55,24 +50,15 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         model = load_model(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         costs = measure_steps(model, loader, images=images)
-    return replace(
-        costs,
-        parameters=count_parameters(model),
-        peak_memory_mb=memory.megabytes,
-        training_seconds=training_seconds(Path(checkpoint).parent),
-    )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Numbers in all parameters; running statistics are none."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return replace(costs, peak_memory_mb=memory.megabytes, training_seconds=training_seconds(Path(checkpoint).parent))
 
 
 def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> Costs:
-    """Arithmetic and latency of the test step on single images.
+    """Parameters of a model, and arithmetic and latency of its test step on single images.
 
-    Arithmetic is the mean of all matrix products and convolutions, a multiplication and an addition being two; see
-    ``torch.utils.flop_counter``. Latency is the median, from the loaded picture to instances with masks.
+    Parameters are all, frozen ones included; running statistics are none. Arithmetic is the mean of all matrix products
+    and convolutions, a multiplication and an addition being two; see ``torch.utils.flop_counter``. Latency is the
+    median, from the loaded picture to instances with masks.
 
     Args:
         model: With ``test_step``, in evaluation mode.
@@ -85,29 +71,25 @@ def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images
     found = list(islice(batches, WARM_UP + images))
     if not found:
         raise ValueError('no image to measure')
-    on_gpu = next(model.parameters()).is_cuda
+    wait = torch.cuda.synchronize if next(model.parameters()).is_cuda else lambda: None
     seconds, flops = [], []
     with torch.no_grad():
         for batch in found:
-            _wait(on_gpu)
+            wait()
             start = time.perf_counter()
             model.test_step(batch)
-            _wait(on_gpu)
+            wait()
             seconds.append(time.perf_counter() - start)
         for batch in found[-images:]:
             with FlopCounterMode(display=False) as counter:
                 model.test_step(batch)
             flops.append(counter.get_total_flops())
     return Costs(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=statistics.fmean(flops),
         # Fewer images than asked for, or a single one: what there is.
         latency_ms=1000 * statistics.median(seconds[WARM_UP:] or seconds),
     )
-
-
-def _wait(on_gpu: bool) -> None:
-    if on_gpu:
-        torch.cuda.synchronize()
 
 
 class PeakMemory:
@@ -125,7 +107,9 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         else:
-            self._before = _reset_peak()
+            with suppress(OSError):  # where that is not allowed, or there is no Linux
+                Path('/proc/self/clear_refs').write_text('5')  # the process's peak so far is forgotten
+                self._before = _status_bytes('VmRSS')
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,15 +117,6 @@ class PeakMemory:
             self.megabytes = torch.cuda.max_memory_allocated() / 1e6
         elif self._before is not None:
             self.megabytes = (_status_bytes('VmHWM') - self._before) / 1e6
-
-
-def _reset_peak() -> int | None:
-    """Makes Linux forget the process's peak so far; gives back what it holds now, None where that is not allowed."""
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-        return _status_bytes('VmRSS')
-    except OSError:
-        return None
 
 
 def _status_bytes(name: str) -> int:
@@ -157,7 +132,10 @@ def training_seconds(work_dir: Path) -> float | None:
     Each logged line has the mean time of the last steps, which stands for all since the line before. The first line of
     a start stands for as many as the second. Steps that a resumed run did again count twice: they were paid for.
     """
-    starts = [_logged_steps(file) for file in sorted(work_dir.glob('*/vis_data/scalars.json'))]
+    starts = [
+        [(entry['iter'], entry['time']) for entry in start if 'loss' in entry and 'time' in entry]
+        for start in logged_starts(work_dir)
+    ]
     if not any(starts):
         return None
     total = 0.0
@@ -167,16 +145,3 @@ def training_seconds(work_dir: Path) -> float | None:
         first = min(gaps[0], places[0]) if gaps else places[0] if places else 0
         total += sum(gap * seconds for gap, (_, seconds) in zip([first, *gaps], steps, strict=False))
     return total
-
-
-def _logged_steps(file: Path) -> list[tuple[int, float]]:
-    """Iteration and seconds a step of every logged line of a training."""
-    steps = []
-    for line in file.read_text(encoding='utf-8').splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a run that was killed
-        if 'loss' in entry and 'time' in entry:
-            steps.append((entry['iter'], entry['time']))
-    return steps

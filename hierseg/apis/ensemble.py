@@ -18,7 +18,7 @@ from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
 from hierseg.report.flow import Flow
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 
 def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
@@ -50,7 +50,13 @@ def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
         metas[name] = _meta_of_layer(checkpoint, number, source)
         state = checkpoint['state_dict']
         weights |= {f'{name}.{tensor.removeprefix("module.")}': value for tensor, value in state.items()}
-    joined = {'meta': {'hierseg_version': __version__, **_common_meta(metas, sources)}, 'state_dict': weights}
+    taxonomy, other = (
+        Taxonomy.from_json(metas[name]['dataset_meta']['whole_taxonomy'], where=source)
+        for name, source in sources.items()
+    )
+    require_same_taxonomy(taxonomy, other, where=' against '.join(sources.values()))
+    meta = {'hierseg_version': __version__, 'dataset_meta': taxonomy.dataset_meta(), 'layers': metas}
+    joined = {'meta': meta, 'state_dict': weights}
     content = io.BytesIO()
     torch.save(joined, content)
     write_atomically(content.getvalue(), Path(out))
@@ -74,16 +80,6 @@ def _meta_of_layer(checkpoint: Mapping[str, Any], number: int, source: str) -> M
             f'the checkpoint is of layer {data["layer"]}, not {number}', where=source, fix='Name layer 0 first.'
         )
     return meta
-
-
-def _common_meta(metas: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> dict[str, Any]:
-    """The metas of both layers together, with the ``dataset_meta`` of the whole taxonomy."""
-    first, second = (
-        Taxonomy.from_json(metas[name]['dataset_meta']['whole_taxonomy'], where=source)
-        for name, source in sources.items()
-    )
-    require_same_taxonomy(first, second, where=' against '.join(sources.values()))
-    return {'dataset_meta': first.dataset_meta(), 'layers': dict(metas)}
 
 
 def explain_ensemble(

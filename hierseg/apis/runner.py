@@ -54,17 +54,7 @@ def load_config(
     work_dir: str | Path | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """Reads a config and settles what the command line may say about it.
-
-    Args:
-        path: The config file.
-        options: Values by dotted key that override the file's.
-        work_dir: Where logs and checkpoints go; else the config's own, else `./work_dirs/<config name>`.
-        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
-
-    Raises:
-        ConfigError: The file, or one that it builds on, does not exist or cannot be read.
-    """
+    """Reads a config (:func:`read_config`) and settles the command line's arguments, which :func:`train` explains."""
     config = read_config(path)
     config.launcher = launcher
     if options:
@@ -127,9 +117,6 @@ def end_process(launcher: str) -> None:
     Threads of gloo may still let go of tensors that Python knows while the interpreter is being torn down. Rarely,
     such a process aborts after all its work is done ("terminate called without an active exception"; pytorch
     #179291), and the launcher reports a failure.
-
-    Args:
-        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
     """
     if launcher == 'none' or torch.cuda.is_available():
         return
@@ -183,7 +170,7 @@ def train(
 
     Args:
         config: The config file.
-        work_dir: Where logs and checkpoints go; `./work_dirs/<config name>` unless the config says otherwise.
+        work_dir: Folder of logs and checkpoints; `./work_dirs/<config name>` unless the config says otherwise.
         amp: Trains in mixed precision.
         auto_scale_lr: Scales the learning rate with the batch size, from the config's `base_batch_size`.
         resume: A checkpoint to go on from, or `auto`: the latest one in the work directory, if there is one.
@@ -200,7 +187,13 @@ def train(
     if amp:
         _use_mixed_precision(settled)
     if auto_scale_lr:
-        _scale_learning_rate(settled, where=str(config))
+        if not {'enable', 'base_batch_size'} <= (settled.get('auto_scale_lr') or {}).keys():
+            raise ConfigError(
+                'the learning rate cannot be scaled without a batch size that it was chosen for',
+                where=str(config),
+                fix='Add auto_scale_lr = dict(enable=False, base_batch_size=16) to the config.',
+            )
+        settled.auto_scale_lr.enable = True
     if resume == 'auto':
         # Without a checkpoint the run begins, from `load_from` if the config has it.
         settled.resume = find_latest_checkpoint(settled.work_dir) is not None
@@ -223,17 +216,6 @@ def _use_mixed_precision(config: Config) -> None:
         wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
 
 
-def _scale_learning_rate(config: Config, *, where: str) -> None:
-    settings = config.get('auto_scale_lr') or {}
-    if not {'enable', 'base_batch_size'} <= settings.keys():
-        raise ConfigError(
-            'the learning rate cannot be scaled without a batch size that it was chosen for',
-            where=where,
-            fix='Add auto_scale_lr = dict(enable=False, base_batch_size=16) to the config.',
-        )
-    settings.enable = True
-
-
 def evaluate(
     config: str | Path,
     checkpoint: str,
@@ -252,8 +234,7 @@ def evaluate(
     Args:
         config: The config file.
         checkpoint: The weights.
-        work_dir: Where the log and `results.json`, the metrics, go; `./work_dirs/<config name>` unless the
-            config says otherwise.
+        work_dir: As for :func:`train`; it gets `results.json`, the metrics, too.
         out: Dumps the predictions into this pickle file (`.pkl` or `.pickle`).
         show: Shows the predictions in windows.
         show_dir: Writes the predictions as pictures into this folder; a relative one lies in
@@ -261,8 +242,8 @@ def evaluate(
         wait_time: How long a window stays, in seconds.
         tta: Averages over augmented versions of each image: the config's `tta_model` and `tta_pipeline`, or
             horizontal flips.
-        options: Values by dotted key that override the config's.
-        launcher: What started this process: `none`, `pytorch`, `slurm` or `mpi`.
+        options: As for :func:`train`.
+        launcher: As for :func:`train`.
 
     Returns:
         The metrics by name.
@@ -277,7 +258,10 @@ def evaluate(
     if tta:
         _augment(settled)
     if out is not None:
-        _dump(settled, out)
+        if not out.endswith(('.pkl', '.pickle')):
+            raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
+        evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]
+        settled.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
     with safe_loading(checkpoint):
         runner = build_runner(settled)
         metrics = runner.test()
@@ -325,13 +309,6 @@ def _augment(config: Config) -> None:
     dataset.pipeline = config.tta_pipeline
 
 
-def _dump(config: Config, out: str) -> None:
-    if not out.endswith(('.pkl', '.pickle')):
-        raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
-    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
-    config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
-
-
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """Reads a checkpoint in safe mode.
 
@@ -350,12 +327,9 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 
 
 def load_model(config: Config, checkpoint: str, *, device: str | None = None) -> nn.Module:
-    """Builds a config's model with the weights of a checkpoint, to be tested.
+    """Builds a config's model with the weights of a checkpoint, a file or an address, to be tested.
 
-    Args:
-        config: A config, from ``load_config``.
-        checkpoint: A file or an address.
-        device: Such as ``cuda:0``; the first GPU, or the CPU without one, when omitted.
+    It lies on a device such as ``cuda:0``; on the first GPU, or the CPU without one, when omitted.
 
     Raises:
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.

@@ -15,12 +15,11 @@ looked for, and stay unverified. An image that lists ``neg_category_ids`` (as in
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,18 +29,13 @@ from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
-from hierseg.store.store import ImageRow, Instances, Store
+from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
 
 
 class ExhaustiveLabels:
-    """The verified labels that follow from exhaustive annotation.
-
-    Args:
-        taxonomy: The classes.
-        category_labels: Labels of the classes that were annotated.
-    """
+    """The verified labels that follow from exhaustive annotation of the classes ``category_labels``."""
 
     def __init__(self, taxonomy: Taxonomy, category_labels: Sequence[int]) -> None:
         self._ancestor_mask = taxonomy.arrays.ancestor_mask
@@ -138,12 +132,10 @@ def write_coco(
 ) -> dict[str, int]:
     """Writes a store as COCO JSON, one annotation to a line; the file appears when it is whole.
 
-    Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is
-    ``iscrowd``. Categories are those of the COCO file that the store came from, or all classes. Ids that
-    are no whole numbers (Open Images) get numbers in order, and stay beside them as ``source_id`` and
-    ``class_id``; ``bbox_xyxy`` stands beside the few boxes whose corners no width and height give to
-    the last bit. The whole taxonomy stands under ``taxonomy``. Verified labels other than those of
-    exhaustive annotation stand as ``pos_category_ids`` and ``neg_category_ids`` of their image.
+    Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is ``iscrowd``.
+    Categories are those of the COCO file that the store came from, or all classes. Ids that are no whole numbers (Open
+    Images) get numbers in order. Verified labels other than those of exhaustive annotation stand as
+    ``pos_category_ids`` and ``neg_category_ids`` of their image. Other keys: :mod:`hierseg.converters.coco`.
 
     Returns:
         How many ``images``, ``annotations`` and ``categories`` were written.
@@ -159,18 +151,24 @@ def write_coco(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
+    counts = {}
     with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding='utf-8')
-        counts = exporter.write(text)
-        text.detach()  # flushes, and leaves the file open
+        file.write(b'{"taxonomy": ' + _dump(store.taxonomy.to_json()))
+        for name, entries in exporter.lists().items():
+            file.write(f',\n"{name}": ['.encode())
+            counts[name] = 0
+            for entry in entries:
+                file.write((b',\n' if counts[name] else b'\n') + _dump(entry))
+                counts[name] += 1
+            file.write(b'\n]')
+        file.write(b'}\n')
     return counts
 
 
 def extent(start: float, end: float) -> float:
     """The width or height that gives exactly ``end`` when added to ``start``, as the shortest decimal.
 
-    There is not always one: where all sums lie half-way between two numbers, they round to the even one. Then
-    it is the difference, and the sum is off by the last bit.
+    Where there is none, since all sums round to another number, it is the difference, off by the last bit.
 
     Example:
         >>> 0.1 + 0.2, (0.1 + 0.2) - 0.1, extent(0.1, 0.1 + 0.2)
@@ -185,40 +183,29 @@ def extent(start: float, end: float) -> float:
 
 
 class _Exporter:
-    """Writes one store."""
+    """Makes the entries of one store."""
 
     def __init__(self, store: Store, *, progress: bool) -> None:
-        self._store = store
+        self._store, self._progress = store, progress
         self._categories, labels = _categories(store)
         self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
         self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
-        self._progress = progress
         self._images = _numbers(store.image(row).id for row in range(len(store)))
         self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
 
-    def write(self, file: TextIO) -> dict[str, int]:
-        """Writes everything; returns how much of what."""
-        file.write('{"taxonomy": ' + _dump(self._store.taxonomy.to_json()))
-        counts = {
-            name: _write_list(file, name, entries)
-            for name, entries in (
-                ('categories', iter(self._categories)),
-                ('images', self._image_entries()),
-                ('annotations', self._annotation_entries()),
-            )
+    def lists(self) -> dict[str, Iterable[dict[str, Any]]]:
+        """The lists of the file by their name."""
+        return {
+            'categories': self._categories,
+            'images': self._image_entries(),
+            'annotations': self._annotation_entries(),
         }
-        file.write('}\n')
-        return counts
 
     def _image_entries(self) -> Iterator[dict[str, Any]]:
         for row, number in enumerate(self._images):
             image = self._store.image(row)
-            entry: dict[str, Any] = {
-                'id': number,
-                'file_name': image.file_name,
-                'width': image.width,
-                'height': image.height,
-            }
+            size = {'width': image.width, 'height': image.height}
+            entry: dict[str, Any] = {'id': number, 'file_name': image.file_name, **size}
             if str(number) != image.id:
                 entry['source_id'] = image.id
             verified = self._store.verified(row)
@@ -230,31 +217,24 @@ class _Exporter:
 
     def _annotation_entries(self) -> Iterator[dict[str, Any]]:
         numbers = iter(self._annotations)
-        rows = range(len(self._store))
-        for row in tqdm(rows, unit='image', disable=not self._progress):
+        for row, image_number in enumerate(tqdm(self._images, unit='image', disable=not self._progress)):
             image, instances = self._store.image(row), self._store.instances(row)
-            for i in range(len(instances)):
-                yield self._annotation(next(numbers), i, image, instances, self._images[row])
-
-    def _annotation(
-        self, number: int, i: int, image: ImageRow, instances: Instances, image_number: int
-    ) -> dict[str, Any]:
-        x1, y1, x2, y2 = instances.boxes[i].tolist()
-        counts, source_id = instances.masks[i], instances.annotation_ids[i]
-        entry: dict[str, Any] = {
-            'id': number,
-            'image_id': image_number,
-            'category_id': self._number(int(instances.labels[i]), image),
-            'bbox': [x1, y1, extent(x1, x2), extent(y1, y2)],
-            'area': float(instances.areas[i]),
-            'iscrowd': int(instances.group_of[i]),
-            'segmentation': {'size': [image.height, image.width], 'counts': counts.decode()} if counts else [],
-        }
-        if str(number) != source_id:
-            entry['source_id'] = source_id
-        if corners(entry['bbox']) != [x1, y1, x2, y2]:
-            entry['bbox_xyxy'] = [x1, y1, x2, y2]
-        return entry
+            for i, (box, counts) in enumerate(zip(instances.boxes.tolist(), instances.masks, strict=True)):
+                x1, y1, x2, y2 = box
+                entry: dict[str, Any] = {
+                    'id': next(numbers),
+                    'image_id': image_number,
+                    'category_id': self._number(int(instances.labels[i]), image),
+                    'bbox': [x1, y1, extent(x1, x2), extent(y1, y2)],
+                    'area': float(instances.areas[i]),
+                    'iscrowd': int(instances.group_of[i]),
+                    'segmentation': {'size': [image.height, image.width], 'counts': counts.decode()} if counts else [],
+                }
+                if str(entry['id']) != instances.annotation_ids[i]:
+                    entry['source_id'] = instances.annotation_ids[i]
+                if corners(entry['bbox']) != box:
+                    entry['bbox_xyxy'] = box
+                yield entry
 
     def _number(self, label: int, image: ImageRow) -> int:
         if label not in self._number_of:
@@ -288,15 +268,5 @@ def _numbers(names: Iterable[str]) -> Sequence[int]:
     return whole if len(set(whole)) == len(texts) else range(1, len(texts) + 1)
 
 
-def _write_list(file: TextIO, name: str, entries: Iterator[dict[str, Any]]) -> int:
-    file.write(f',\n"{name}": [')
-    count = 0
-    for entry in entries:
-        file.write((',\n' if count else '\n') + _dump(entry))
-        count += 1
-    file.write('\n]')
-    return count
-
-
-def _dump(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+def _dump(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()

@@ -24,13 +24,13 @@ import numpy as np
 from tqdm import tqdm
 
 from hierseg.converters.open_images_masks import Folder, ImageConverter, MaskZips, Problem, Trouble, ZipIndex, find_zips
-from hierseg.converters.open_images_progress import WorkFolder, describe_task, part_path, write_store
+from hierseg.converters.open_images_progress import WorkFolder, describe_task, part_path
 from hierseg.converters.open_images_tables import TableReader, batches_of, masks_are_files, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError
 from hierseg.files import whole_file
 from hierseg.formats.csv_tables import place_of
-from hierseg.store.writer import StorePart, check_target, write_part
+from hierseg.store.writer import StorePart, StoreWriter, check_target, read_part, write_part
 from hierseg.taxonomy import Taxonomy
 
 IMAGES_PER_BATCH = 8192
@@ -57,11 +57,7 @@ class PieceConverter:
     options: ConversionOptions
 
     def __call__(self, first: int, piece: int) -> Piece:
-        """Converts a piece of the batch that begins with the image ``first``.
-
-        Raises:
-            AnnotationError: For the first of what the options do not tolerate.
-        """
+        """Converts a piece of the batch that begins with the image ``first``."""
         summary = ConversionSummary()
         images, instances, verified = [], [], []
         for task in read_piece(self.folder, first, piece):
@@ -94,7 +90,7 @@ class PieceConverter:
 def convert_batch(
     convert: PieceConverter, pool: Executor | None, first: int, last: int, *, tell: Callable[[int], object]
 ) -> Piece:
-    """Converts a whole batch; the result does not depend on the workers.
+    """Converts the images ``first`` to ``last - 1``; the result does not depend on the workers.
 
     Args:
         convert: Converts a piece.
@@ -119,10 +115,6 @@ def convert_batch(
 @contextmanager
 def worker_pool(workers: int, scheduler: str | None = None) -> Iterator[Executor | None]:
     """Processes that convert: none for one worker, which is this process; those of a Dask cluster if one is given.
-
-    Args:
-        workers: How many processes.
-        scheduler: Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``; its workers are taken instead.
 
     Raises:
         AnnotationError: If a process dies within the block, or if the cluster cannot be had.
@@ -197,11 +189,10 @@ def convert_open_images(
 ) -> ConversionSummary:
     """Writes a store of one split.
 
-    Images are those of any of the three tables, in ascending order of their id. Masks join their boxes by
-    image, class and nearly equal box (see ``join_masks``), and the box table's coordinates are kept; a
-    mask without a box row becomes an instance with the box of its own row. Sizes come from the image
-    headers (EXIF rotation is not applied; damage behind the header goes unseen). Labels are kept as
-    released, not expanded. The store is the same whatever the workers.
+    Images are those of any of the three tables, in ascending order of their id. Masks join their boxes by image, class
+    and nearly equal box (see ``join_masks``), and the box table's coordinates are kept; a mask without a box row
+    becomes an instance with the box of its own row. Sizes come from the image headers (EXIF rotation is not applied;
+    damage behind the header goes unseen). Labels are kept as released, not expanded. The workers change nothing.
 
     Finished batches of images wait in a hidden folder beside ``out``. A run that is killed is gone on with by the
     next one with the same input and options, and gives the same store.
@@ -231,29 +222,13 @@ def convert_open_images(
     if archives:
         with worker_pool(min(workers, len(archives)), scheduler) as pool:
             zips = ZipIndex.build(archives, pool)
-    batch_size, piece_size = IMAGES_PER_BATCH, IMAGES_PER_TASK
-    begun = describe_task(
-        files,
-        taxonomy,
-        options,
-        images_per_batch=batch_size,
-        images_per_piece=piece_size,
-        zip_digests=zips.digests if zips else (),
-    )
+    sizes = {'images_per_batch': IMAGES_PER_BATCH, 'images_per_piece': IMAGES_PER_TASK}
+    begun = describe_task(files, taxonomy, options, **sizes, zip_digests=zips.digests if zips else ())
     with WorkFolder(out, begun, overwrite=overwrite) as work:
         found = work.sorted_tables()
         if found is None:
-            skip = {name: getattr(options, name) for name in ('skip_unknown_classes', 'skip_bad_rows')}
-            reader = TableReader(taxonomy, ConversionSummary(), **skip)
-            num_images = write_tables(
-                work.tables,
-                reader,
-                files.tables,
-                tolerance=options.box_tolerance,
-                images_per_batch=batch_size,
-                images_per_piece=piece_size,
-                progress=progress,
-            )
+            reader = TableReader(taxonomy, options, ConversionSummary())
+            num_images = write_tables(work.tables, reader, files.tables, **sizes, progress=progress)
             work.keep_tables(num_images, reader.summary)
             found = num_images, reader.summary
         num_images, summary = found
@@ -264,26 +239,31 @@ def convert_open_images(
         zips = None  # from here on it is mapped
         source = MaskZips(archives, index) if archives else masks
         convert = PieceConverter(work.tables, Path(files.masks), ImageConverter(images, source), options)
-        batches = batches_of(num_images, batch_size)
+        batches = batches_of(num_images, IMAGES_PER_BATCH)
         spans = [span for span in batches if not part_path(work.path, *span).exists()]
         left = sum(last - first for first, last in spans)
         done = num_images - left
         with (
-            worker_pool(min(workers, -(-left // piece_size)), scheduler if spans else None) as pool,
+            worker_pool(min(workers, -(-left // IMAGES_PER_TASK)), scheduler if spans else None) as pool,
             tqdm(total=num_images, initial=done, unit='image', disable=not progress, smoothing=0.05) as bar,
         ):
             for first, last in spans:
                 part, counts = convert_batch(convert, pool, first, last, tell=bar.update)
                 write_part(part, counts.to_json(), part_path(work.path, first, last))
-        parts = [part_path(work.path, *span) for span in batches]
-        try:
-            summary = write_store(
-                parts, taxonomy, summary, out=out, num_images=num_images, overwrite=overwrite, progress=progress
-            )
-        except AnnotationError as error:
-            # Nothing in the batches is worth going on with.
-            work.discard()
-            raise AnnotationError(error.what, where=str(files.images), fix=error.fix) from None
+        with (
+            StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
+            tqdm(desc='writing the store', total=num_images, unit='image', disable=not progress) as bar,
+        ):
+            for span in batches:
+                part, notes = read_part(part_path(work.path, *span))
+                writer.extend(part)
+                summary.add(ConversionSummary.from_json(notes))
+                bar.update(part.images.num_rows)
+            if summary.images == 0:
+                work.discard()  # nothing in the batches is worth going on with
+                what = 'none of the images can be read'
+                raise AnnotationError(what, where=str(files.images), fix='Check the folder.')
+            writer.summary = summary.to_json()
         work.discard()
     return summary
 

@@ -29,7 +29,6 @@ from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -64,6 +63,11 @@ class PackedMask:
         """Height and width."""
         return len(self.rows), self.width
 
+    @classmethod
+    def of(cls, pixels: Mask) -> PackedMask:
+        """From one byte a pixel; every value but 0 is inside."""
+        return cls(np.packbits(pixels, axis=1), pixels.shape[1])
+
     def runs(self) -> IntArray:
         """As ``run_lengths.runs_of``."""
         return run_lengths.runs_of_packed(self.rows, self.width)
@@ -73,32 +77,7 @@ class PackedMask:
         return np.unpackbits(self.rows, axis=1, count=self.width)
 
 
-@dataclass(frozen=True, eq=False)
-class PlainMask:
-    """A mask of one byte a pixel.
-
-    Attributes:
-        values: (H, W) uint8, 0 outside; every other value is inside.
-    """
-
-    values: Mask
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        height, width = self.values.shape
-        return height, width
-
-    def runs(self) -> IntArray:
-        """As ``run_lengths.runs_of``."""
-        return run_lengths.runs_of(self.values)
-
-    def pixels(self) -> Mask:
-        """The values."""
-        return self.values
-
-
-def read_mask(content: bytes) -> PackedMask | PlainMask:
+def read_mask(content: bytes) -> PackedMask:
     """A mask PNG; black is outside, every other value is inside.
 
     Raises:
@@ -108,21 +87,16 @@ def read_mask(content: bytes) -> PackedMask | PlainMask:
         signature, *_, width, height, depth, colour, _, _, interlace, checksum = HEADER.unpack_from(content)
         simple = signature == SIGNATURE and colour == GREY and interlace == NOT_INTERLACED
         if simple and depth in (1, 8) and b'tRNS' not in content:
-            if checksum != zlib.crc32(content[12 : HEADER.size - 4]):
+            if checksum != zlib.crc32(content[12:29]):
                 raise OSError('the header is damaged')
             if depth == 8:
-                return PlainMask(_decode(content, (height, width)))
+                return PackedMask.of(_decode(content, (height, width)))
             row_bytes = -(-width // 8)
-            return PackedMask(_decode(_as_bytes(content, row_bytes), (height, row_bytes)), width)
+            header = content[12:16] + struct.pack('>I', row_bytes) + content[20:24] + b'\x08' + content[25:29]
+            as_bytes = content[:12] + header + struct.pack('>I', zlib.crc32(header)) + content[HEADER.size :]
+            return PackedMask(_decode(as_bytes, (height, row_bytes)), width)
     with Image.open(io.BytesIO(content)) as file:
-        pixels = np.asarray(file if file.mode in ('1', 'L') else file.convert('L'))
-    return PlainMask(pixels.view(np.uint8))
-
-
-def _as_bytes(content: bytes, row_bytes: int) -> bytes:
-    """A picture of one bit under the header of one of eight bits."""
-    header = content[12:16] + struct.pack('>I', row_bytes) + content[20:24] + b'\x08' + content[25 : HEADER.size - 4]
-    return content[:12] + header + struct.pack('>I', zlib.crc32(header)) + content[HEADER.size :]
+        return PackedMask.of(np.asarray(file if file.mode in ('1', 'L') else file.convert('L')))
 
 
 def _decode(content: bytes, shape: tuple[int, int]) -> Mask:
@@ -139,13 +113,12 @@ MEMBERS_AT_ONCE = 300_000
 # What zipfile raises for members that are damaged, encrypted, or packed in a way that it cannot read.
 UNPACKABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, ValueError)
 
+Located = tuple[str, Callable[[], bytes] | None]
+"""Where a mask is in words, and how to read it, which raises OSError if it is damaged; None if it is not there."""
+
 
 def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
-    """The archives: files as they are given, and all ``*.zip`` of folders in the order of their names.
-
-    Raises:
-        AnnotationError: If a path does not exist, a folder has none, or one is given twice.
-    """
+    """The archives: files as they are given, and all ``*.zip`` of folders in the order of their names."""
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(path.glob('*.zip')) if path.is_dir() else [path] if path.is_file() else []
@@ -173,11 +146,7 @@ class ZipIndex:
 
     @classmethod
     def build(cls, archives: Sequence[Path], pool: Executor | None = None) -> ZipIndex:
-        """Lists the archives, each in one process of the pool.
-
-        Raises:
-            AnnotationError: If one is damaged.
-        """
+        """Lists the archives, each in one process of the pool; AnnotationError if one is damaged."""
         listed = list(pool.map(_list, archives) if pool else map(_list, archives))
         sizes = [len(keys) for keys, _ in listed]
         members = np.empty(sum(sizes), dtype=MEMBER)
@@ -215,29 +184,6 @@ def _base(name: str) -> str:
     return name.rsplit('/', 1)[-1]
 
 
-class _OpenZips:
-    """Archives that a process has open, and their members by name; the ones used least lately are let go."""
-
-    def __init__(self) -> None:
-        self._open: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
-        self._lock = Lock()
-
-    def __call__(self, path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-        with self._lock:
-            found = self._open.pop(path, None)
-            if found is None:
-                archive = _open_zip(path)
-                # Of equal names the first counts.
-                found = archive, {_base(info.filename): info for info in reversed(_members(archive))}
-            kept = len(found[1])
-            for other, (_, members) in reversed(list(self._open.items())):
-                kept += len(members)
-                if kept > MEMBERS_AT_ONCE:
-                    del self._open[other]
-            self._open[path] = found
-            return found
-
-
 class MaskZips:
     """Reads members; it travels to workers as its paths, and each opens an archive when it needs it.
 
@@ -252,29 +198,18 @@ class MaskZips:
     def __init__(self, archives: Sequence[Path], index: Path) -> None:
         self.archives, self.index = tuple(archives), index
         self._members = np.load(index, mmap_mode='r')
-        self._open = _OpenZips()
+        self._kept: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[Callable[..., MaskZips], tuple[tuple[Path, ...], Path]]:
         return _mask_zips, (self.archives, self.index)
 
-    def place(self, name: str) -> str:
-        """Where a member would be, in words."""
-        return name if len(self.archives) > 1 else f'{self.archives[0]}/{name}'
-
-    def locate(self, name: str, image_id: str) -> tuple[str, Callable[[], bytes]] | None:
-        """A member's place in words and how to read it, which raises OSError if it is damaged; None if there is none.
-
-        Args:
-            name: Its name; folders do not matter.
-            image_id: Not needed here.
-
-        Raises:
-            AnnotationError: If its archive cannot be opened.
-        """
+    def locate(self, name: str, image_id: str) -> Located:
+        """As of a folder, but neither folders nor the image matter; AnnotationError if no archive can be opened."""
         key = _key(name)
         at = int(np.searchsorted(self._members['key'], np.uint64(key)))
         if at == len(self._members) or int(self._members['key'][at]) != key:
-            return None
+            return name if len(self.archives) > 1 else f'{self.archives[0]}/{name}', None
         path = self.archives[self._members['archive'][at]]
         archive, members = self._open(path)
         info = members.get(_base(name))
@@ -288,6 +223,21 @@ class MaskZips:
                 raise OSError(f'it cannot be unpacked: {error}') from None
 
         return f'{path}/{name}', read
+
+    def _open(self, path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+        """An archive and its members by name, of which the first counts; the ones used least lately are let go."""
+        with self._lock:
+            found = self._kept.pop(path, None)
+            if found is None:
+                archive = _open_zip(path)
+                found = archive, {_base(info.filename): info for info in reversed(_members(archive))}
+            kept = len(found[1])
+            for other, (_, members) in reversed(list(self._kept.items())):
+                kept += len(members)
+                if kept > MEMBERS_AT_ONCE:
+                    del self._kept[other]
+            self._kept[path] = found
+            return found
 
 
 @lru_cache(maxsize=1)
@@ -313,15 +263,7 @@ class Trouble(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        trouble: Of what kind.
-        image_id: On which image.
-        what: In words.
-        path: The file at fault; empty if it is the row of the mask table.
-        mask_row: Row of the mask table, -1 if it is the image.
-    """
+    """One thing that is wrong: with a file, with a row of the mask table (-1 for none), or with both."""
 
     trouble: Trouble
     image_id: str
@@ -332,13 +274,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files in one folder, or spread over sub-folders by the first hex digit of the image id.
+    """Files in one folder, or spread over sub-folders, ``parts``, by the first hex digit of the image id.
 
     The official archives unpack to such sub-folders (``0`` … ``f``, ``train_0`` …, ``train-masks-0`` …).
-
-    Attributes:
-        root: The folder.
-        parts: Names of its sub-folders, ascending.
     """
 
     root: str
@@ -351,11 +289,7 @@ class Folder:
             return cls(str(root), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
 
     def find(self, name: str, image_id: str) -> str | None:
-        """The path of a file relative to ``root``, or None.
-
-        Raises:
-            AnnotationError: If the folder is not there, as on another machine.
-        """
+        """The path of a file relative to ``root``, or None; AnnotationError if the folder is not there."""
         parts = (part for part in self.parts if part[-1:].lower() == image_id[:1].lower())
         for candidate in (name, *(os.path.join(part, name) for part in parts)):
             if os.path.isfile(os.path.join(self.root, candidate)):
@@ -364,27 +298,13 @@ class Folder:
             raise AnnotationError('is no folder', where=self.root, fix='All workers must see the same folders.')
         return None
 
-    def place(self, name: str) -> str:
-        """Where a file would be."""
-        return os.path.join(self.root, name)
-
-    def locate(self, name: str, image_id: str) -> tuple[str, Callable[[], bytes]] | None:
-        """The path of a file and how to read it, or None."""
+    def locate(self, name: str, image_id: str) -> Located:
+        """The path of a file, and how to read it."""
         found = self.find(name, image_id)
         if found is None:
-            return None
+            return os.path.join(self.root, name), None
         path = Path(self.root, found)
         return str(path), path.read_bytes
-
-
-class MaskSource(Protocol):
-    """Where mask PNGs are: a :class:`Folder` or ``MaskZips``."""
-
-    def place(self, name: str) -> str:
-        """Where a mask would be, in words."""
-
-    def locate(self, name: str, image_id: str) -> tuple[str, Callable[[], bytes]] | None:
-        """Where it is in words, and how to read it; None if it is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -422,7 +342,6 @@ class ImageTask:
 class ImageResult:
     """An :class:`ImageTask` converted; ``image`` is None if there is no readable image."""
 
-    image_id: str
     image: ImageRow | None
     instances: Instances
     problems: tuple[Problem, ...]
@@ -431,21 +350,16 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ImageConverter:
-    """Opens images and masks; it travels to the workers.
-
-    Attributes:
-        images: Where the images lie.
-        masks: Where the mask PNGs lie; None if masks are text.
-    """
+    """Opens images and mask PNGs (None if masks are text) where they lie; it travels to the workers."""
 
     images: Folder
-    masks: MaskSource | None
+    masks: Folder | MaskZips | None
 
     def __call__(self, task: ImageTask) -> ImageResult:
         """Converts one image."""
         image = self._image(task.image_id)
         if isinstance(image, Problem):
-            return ImageResult(task.image_id, None, Instances.empty(), (image,), 0)
+            return ImageResult(None, Instances.empty(), (image,), 0)
         boxes = task.boxes * np.array([image.width, image.height, image.width, image.height], dtype=np.float64)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         counts = [b''] * len(task.labels)
@@ -459,7 +373,7 @@ class ImageConverter:
                 num_resized += resized
         has_mask = np.array([bool(mask) for mask in counts], dtype=bool)
         instances = Instances(task.labels, boxes, counts, has_mask, task.group_of, areas, task.annotation_ids)
-        return ImageResult(task.image_id, image, instances, tuple(problems), num_resized)
+        return ImageResult(image, instances, tuple(problems), num_resized)
 
     def _image(self, image_id: str) -> ImageRow | Problem:
         """Reads the size from the header, which costs microseconds; the pixels are not looked at."""
@@ -479,11 +393,9 @@ class ImageConverter:
         reference, row = task.references[i] or '', int(task.mask_rows[i])
         if self.masks is None:
             return _mask_of_text(reference, task.mask_sizes[i], image, row)
-        located = self.masks.locate(reference, task.image_id)
-        if located is None:
-            place = self.masks.place(reference)
-            return Problem(Trouble.MASK_MISSING, image.id, 'there is no such mask', place, row)
-        path, read = located
+        path, read = self.masks.locate(reference, task.image_id)
+        if read is None:
+            return Problem(Trouble.MASK_MISSING, image.id, 'there is no such mask', path, row)
         try:
             mask = read_mask(read())
         except UNREADABLE as error:
@@ -503,15 +415,13 @@ def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple
         return Problem(Trouble.MASK_BROKEN, image.id, f'the mask is malformed: {error}', mask_row=row)
     if (height, width) == (image.height, image.width):
         return (counts, float(area), False) if area else empty
-    return _at_image_size(PlainMask(run_lengths.mask_of_counts(counts, height, width)), image, empty)
+    return _at_image_size(PackedMask.of(run_lengths.mask_of_counts(counts, height, width)), image, empty)
 
 
-def _at_image_size(
-    mask: PackedMask | PlainMask, image: ImageRow, empty: Problem
-) -> tuple[bytes, float, bool] | Problem:
+def _at_image_size(mask: PackedMask, image: ImageRow, empty: Problem) -> tuple[bytes, float, bool] | Problem:
     resize = mask.shape != (image.height, image.width)
     if resize:
-        mask = PlainMask(run_lengths.resize_nearest(mask.pixels(), image.height, image.width))
+        mask = PackedMask.of(run_lengths.resize_nearest(mask.pixels(), image.height, image.width))
     runs = mask.runs()
     area = int(runs[1::2].sum())
     return (run_lengths.compress_runs(runs), float(area), resize) if area else empty

@@ -1,6 +1,6 @@
-"""The folder that a conversion of Open Images keeps its progress in, and the store that its batches become.
+"""The folder that a conversion of Open Images keeps its progress in.
 
-The folder holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
+It holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
 batch. Each of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing
 of it.
 """
@@ -11,20 +11,16 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
-from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from tqdm import tqdm
 
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
 from hierseg.store.store import read_json
-from hierseg.store.writer import StoreWriter, read_part, remove_leftovers
+from hierseg.store.writer import remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
 FORMAT, VERSION = 'hierseg-conversion', 1
@@ -80,22 +76,20 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 class WorkFolder:
-    """The progress of one conversion; a context manager that keeps a second one out.
+    """The progress of one conversion, hidden beside its output; a context manager that keeps a second one out.
 
     After an exception the folder stays for the next run if it has a finished batch, and goes away if it has none.
 
     Args:
-        out: The output; the folder is hidden beside it.
+        out: The output.
         begun: What :func:`describe_task` says.
-        overwrite: Start anew, if what is there was begun with something else.
-
-    Raises:
-        StoreError: If a conversion is at work there, or one was begun with something else.
+        overwrite: Start anew, if what is there was begun with something else; otherwise that is a StoreError.
     """
 
     def __init__(self, out: Path, begun: dict[str, Any], *, overwrite: bool) -> None:
         self.out = out.absolute()
         self.path = self.out.with_name(f'.{out.name}.work')
+        self.tables = self.path / 'tables'
         self.begun, self.overwrite = begun, overwrite
         self._lock: int | None = None
 
@@ -155,11 +149,6 @@ class WorkFolder:
         (self.path / 'begun.json').unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
-    @property
-    def tables(self) -> Path:
-        """The folder of the tables by image."""
-        return self.path / 'tables'
-
     def sorted_tables(self) -> tuple[int, ConversionSummary] | None:
         """The number of images and the summary that :meth:`keep_tables` kept, or None."""
         file = self.tables / 'whole.json'
@@ -177,46 +166,3 @@ class WorkFolder:
 def part_path(folder: Path, first: int, last: int) -> Path:
     """The file of a batch of images ``first`` to ``last - 1``."""
     return folder / f'{first:08}-{last:08}.part'
-
-
-def write_store(
-    parts: Iterable[Path],
-    taxonomy: Taxonomy,
-    summary: ConversionSummary,
-    *,
-    out: str | PathLike[str],
-    num_images: int,
-    overwrite: bool,
-    progress: bool,
-) -> ConversionSummary:
-    """Writes a store of finished batches, one in memory at a time.
-
-    Args:
-        parts: Their files, in the order of images.
-        taxonomy: The classes.
-        summary: What was counted in the tables; what was counted in batches is added.
-        out: The store's folder.
-        num_images: Images of all batches, for the bar.
-        overwrite: Replace a store that is there.
-        progress: Show a bar on stderr.
-
-    Returns:
-        The summary.
-
-    Raises:
-        StoreError: If a part is damaged, or ``out`` cannot be written.
-        AnnotationError: If there are no images.
-    """
-    with (
-        StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
-        tqdm(desc='writing the store', total=num_images, unit='image', disable=not progress) as bar,
-    ):
-        for path in parts:
-            part, counts = read_part(path)
-            writer.extend(part)
-            summary.add(ConversionSummary.from_json(counts))
-            bar.update(part.images.num_rows)
-        if summary.images == 0:
-            raise AnnotationError('none of the images can be read', fix='Check the folder.')
-        writer.summary = summary.to_json()
-    return summary

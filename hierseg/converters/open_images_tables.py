@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from hierseg.converters.open_images_masks import ImageTask
-from hierseg.converters.options import EXAMPLES, ConversionSummary
+from hierseg.converters.options import EXAMPLES, ConversionOptions, ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.formats import BoolArray
 from hierseg.formats.csv_tables import Chunk, place_of, read_chunks, read_header
@@ -54,15 +54,13 @@ class TableReader:
 
     Attributes:
         taxonomy: Gives the labels.
+        options: Say which rows to leave out instead of refusing them.
         summary: Counts what is left out.
-        skip_unknown_classes: Leave out rows of classes that are not in the taxonomy, instead of refusing them.
-        skip_bad_rows: Leave out rows that make no sense, instead of refusing them.
     """
 
     taxonomy: Taxonomy
+    options: ConversionOptions
     summary: ConversionSummary
-    skip_unknown_classes: bool = False
-    skip_bad_rows: bool = False
 
     def labels(self, path: Path) -> Iterator[pa.Table]:
         """Reads ``ImageID, LabelName, Confidence``."""
@@ -97,16 +95,16 @@ class TableReader:
         def skip(row: int, what: str) -> None:
             self._skip_bad(kind, 1, [(row, what)], path)
 
-        return read_chunks(path, columns, optional=optional, skip_lines=skip if self.skip_bad_rows else None)
+        return read_chunks(path, columns, optional=optional, skip_lines=skip if self.options.skip_bad_rows else None)
 
     def _table(self, chunk: Chunk, kind: str, columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
         """The rows that are kept, with labels for class ids."""
         ids = chunk.texts['LabelName']
         chunk.refuse(_empty(chunk, 'ImageID'), lambda row: 'ImageID is empty')
-        labels = chunk.labels('LabelName', self.taxonomy.ids, refuse=not self.skip_unknown_classes)
+        labels = chunk.labels('LabelName', self.taxonomy.ids, refuse=not self.options.skip_unknown_classes)
         wrong = chunk.wrong()
         if wrong.any():
-            if not self.skip_bad_rows:
+            if not self.options.skip_bad_rows:
                 chunk.check()
             rows = np.flatnonzero(wrong).tolist()
             examples = [(int(chunk.rows[row]), chunk.fault_of(row)) for row in rows[:EXAMPLES]]
@@ -148,11 +146,7 @@ def _boxes(chunk: Chunk, coordinates: Sequence[str]) -> dict[str, Any]:
 
 
 def masks_are_files(path: Path) -> bool:
-    """True where a mask table names PNG files; otherwise it holds encoded masks.
-
-    Raises:
-        AnnotationError: If it has the columns of neither form.
-    """
+    """True where a mask table names PNG files; otherwise it holds encoded masks, or AnnotationError is raised."""
     header = read_header(path)
     if 'MaskPath' not in header and 'Mask' not in header:
         raise AnnotationError(
@@ -239,7 +233,6 @@ def write_tables(
     reader: TableReader,
     tables: dict[str, Path],
     *,
-    tolerance: float,
     images_per_batch: int,
     images_per_piece: int,
     progress: bool = False,
@@ -252,7 +245,6 @@ def write_tables(
         folder: To make; what is there is removed.
         reader: Reads, and counts the rows that are left out and those that are not.
         tables: ``masks``, ``boxes`` and ``labels``: their files.
-        tolerance: Of the join, see :func:`join_masks`.
         images_per_batch: So many to a file.
         images_per_piece: So many to read back at a time.
         progress: Show a bar on stderr.
@@ -268,7 +260,6 @@ def write_tables(
     folder.mkdir()
     scratch = folder / 'scratch'
     scratch.mkdir()
-    has_group_of = not masks_are_files(tables['masks'])
     limits: dict[str, Any] = {'threads': 1, 'memory_limit': DUCKDB_MEMORY, 'temp_directory': str(scratch / 'spilled')}
     try:
         with duckdb.connect(str(scratch / 'tables.duckdb'), config=limits) as database:
@@ -286,7 +277,8 @@ def write_tables(
                     fix='Check that the files are of one split and fit the taxonomy.',
                 )
             database.execute(FIND_IMAGES)
-            join_masks(database, has_group_of=has_group_of, tolerance=tolerance)
+            has_group_of = not masks_are_files(tables['masks'])
+            join_masks(database, has_group_of=has_group_of, tolerance=reader.options.box_tolerance)
             num_images = _count(database, 'images')
             for name, query in BY_IMAGE.items():
                 rows = database.sql(query).to_arrow_reader(ROWS_PER_BLOCK)
@@ -318,7 +310,7 @@ def _write_batches(
     """Cuts rows that are sorted by image: a file for each batch, a record batch for each of its pieces."""
     pending = rows.schema.empty_table()
     for first, last in batches_of(num_images, images_per_batch):
-        with pa.ipc.new_file(str(_path(folder, first, name)), rows.schema) as file:
+        with pa.ipc.new_file(f'{folder}/{first:08}-{name}.arrow', rows.schema) as file:
             for end in [*range(first + images_per_piece, last, images_per_piece), last]:
                 parts = []
                 while pending is not None:
@@ -334,25 +326,18 @@ def _write_batches(
                 file.write_batch(pa.RecordBatch.from_arrays(columns, schema=rows.schema))
 
 
-def _path(folder: Path, first: int, name: str) -> Path:
-    return folder / f'{first:08}-{name}.arrow'
-
-
 def read_piece(folder: Path, first: int, piece: int) -> list[ImageTask]:
     """The rows of the images of one piece, in the order of their ids.
 
     Args:
-        folder: What :func:`write_tables` wrote.
+        folder: Of :func:`write_tables`; StoreError if it is not there.
         first: The first image of the piece's batch.
         piece: Its number within the batch.
-
-    Raises:
-        StoreError: If the folder is not there.
     """
     try:
         images, labels, instances = (
             # Of a buffer: to open a file, mapped or not, Arrow asks its threads, which takes ten times as long.
-            pa.ipc.open_file(pa.memory_map(str(_path(folder, first, name))).read_buffer()).get_batch(piece)
+            pa.ipc.open_file(pa.memory_map(f'{folder}/{first:08}-{name}.arrow').read_buffer()).get_batch(piece)
             for name in BY_IMAGE
         )
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,13 @@ class Skipped:
 
 @dataclass
 class ConversionSummary:
-    """Counts of one conversion, printed at its end and kept in ``store.json``.
+    """Counts of one conversion, printed at its end and kept in ``store.json``: of what is written but for these.
 
     Attributes:
-        images: Images written.
         box_rows: Rows of the box table (annotations in COCO).
         mask_rows: Rows of the mask table (annotations with a segmentation in COCO).
         masks_joined: Mask rows that found their box row.
         masks_without_box: Mask rows that became instances of their own.
-        instances: Instances written.
-        instances_with_mask: Those of them with a mask.
-        instances_group_of: Those of them that are group-of boxes.
-        masks_resized: Masks of another size than their image, resized.
-        verified_positive: Image-level labels verified as present.
-        verified_negative: Image-level labels verified as absent.
         skipped: Reason → what was left out for it.
         mended: Kind of fault, or of decision → what was put right or decided.
     """
@@ -134,9 +127,9 @@ class ConversionSummary:
 
     def add(self, other: ConversionSummary) -> None:
         """Adds the counts of a later part of the same conversion."""
-        for counted in fields(self):
-            if counted.name not in ('skipped', 'mended'):
-                setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
+        for name, count in vars(other).items():
+            if name not in ('skipped', 'mended'):
+                setattr(self, name, getattr(self, name) + count)
         for mine, others in ((self.skipped, other.skipped), (self.mended, other.mended)):
             for reason, found in others.items():
                 mine.setdefault(reason, Skipped()).add(found.examples, found.count)

@@ -25,7 +25,7 @@ from hierseg.store import ImageRow, LayerView, Store
 from hierseg.store.frequency import TrainingLabels
 from hierseg.store.layers import trainable
 from hierseg.taxonomy import read_taxonomy
-from hierseg.taxonomy.compare import require_same_class_names, require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_class_names, require_same_taxonomy
 
 CHECKED_IMAGES = 8  # whose files must exist at the start; looking for all of 850,000 would take minutes
 

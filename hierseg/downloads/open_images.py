@@ -25,7 +25,7 @@ from hierseg.errors import AnnotationError, ConfigError, DownloadError, Taxonomy
 from hierseg.files import csv_text, write_atomically
 from hierseg.formats.csv_tables import read_chunks
 from hierseg.taxonomy import read_taxonomy
-from hierseg.taxonomy.draft import AnyPath, parse_class_list, read_text
+from hierseg.taxonomy.formats import AnyPath, parse_class_list, read_text
 
 BASE_URL = 'https://storage.googleapis.com/openimages/'
 IMAGES_URL = 'https://open-images-dataset.s3.amazonaws.com/'

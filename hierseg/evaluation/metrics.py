@@ -6,7 +6,7 @@ Shape letters: R detections, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,8 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from hierseg.errors import EvaluationError
-from hierseg.evaluation.predictions import (
-    ImageTruth,
-    Span,
-    SubmissionWriter,
-    prediction_of,
-)
-from hierseg.evaluation.system_evaluation import (
-    ImageMeasures,
-    SystemEvaluation,
-    image_measurer,
-    train_images_of,
-)
+from hierseg.evaluation.predictions import ImageTruth, Span, SubmissionWriter, prediction_of
+from hierseg.evaluation.system_evaluation import ImageMeasures, SystemEvaluation, image_measurer, train_images_of
 from hierseg.files import write_json
 from hierseg.metrics.average_precision import class_groups, summarise
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
@@ -44,7 +34,7 @@ from hierseg.metrics.records import (
 from hierseg.registry import METRICS
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 
 class StoreMetric(BaseMetric):
@@ -52,16 +42,17 @@ class StoreMetric(BaseMetric):
 
     Args:
         store: Folder of the store.
-        collect_device: As of MMEngine.
-        prefix: Put before the names of results.
-        collect_dir: As of MMEngine.
+        **options: ``collect_device``, ``prefix`` (put before the names of results) and ``collect_dir``, as of
+            MMEngine's ``BaseMetric``. All metrics take them.
 
     Raises:
-        StoreError: If there is no store.
+        EvaluationError: On predictions that do not fit image or classes.
+        StoreError: If there is no store, or it does not have an image.
+        ConfigError: If the data set's taxonomy is another one.
     """
 
-    def __init__(self, store: str, *, collect_device: str, prefix: str, collect_dir: str | None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+    def __init__(self, store: str, **options: Any) -> None:
+        super().__init__(**options)
         self.store = Store.open(store)
 
     @property
@@ -78,12 +69,7 @@ class StoreMetric(BaseMetric):
         self._dataset_meta = dataset_meta
 
     def rows_of(self, data_samples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Row of the image and ``pred_instances`` of every data sample.
-
-        Raises:
-            EvaluationError: If a sample lacks one of them.
-            StoreError: If the store does not have the image.
-        """
+        """Row of the image and ``pred_instances`` of every data sample; an EvaluationError if it lacks one of them."""
         for sample in data_samples:
             missing = [name for name in ('img_id', 'pred_instances') if name not in sample]
             if missing:
@@ -94,12 +80,8 @@ class StoreMetric(BaseMetric):
             yield self.store.row_of(str(sample['img_id'])), sample['pred_instances']
 
 
-@dataclass(frozen=True)
-class _Record:
-    """Record of one image that ranks exchange: small arrays, and the place of its submission rows."""
-
-    matches: ImageMatches
-    span: Span | None
+Record = tuple[ImageMatches, Span | None]
+"""What ranks exchange of one image: small arrays, and the place of its submission rows."""
 
 
 @METRICS.register_module()
@@ -117,19 +99,15 @@ class OpenImagesInstanceMetric(StoreMetric):
 
     Args:
         store: Folder of the store.
-        iou_type: ``segm`` compares masks, ``bbox`` boxes.
+        iou_type: ``segm`` compares masks, ``bbox`` boxes; the prefix if none is given.
         group_of_weight: What finding a group counts; None for the protocol's default: 0 for ``segm``, 1 for ``bbox``.
         submission_file: Also write the detections as the official submission CSV.
         results_file: Also write the AP of every class as JSON, as ``tools/eval_openimages.py`` does.
         classwise: Log a table of all classes with a value.
-        collect_device: As of MMEngine.
-        prefix: Put before the names of results; ``segm`` or ``bbox`` when omitted.
-        collect_dir: As of MMEngine.
+        **options: As of :class:`StoreMetric`, and its errors.
 
     Raises:
-        EvaluationError: On an unknown ``iou_type``, and on predictions that do not fit image or classes.
-        StoreError: If there is no store, or it does not have an image.
-        ConfigError: If the data set's taxonomy is another one.
+        EvaluationError: Also on an unknown ``iou_type``.
     """
 
     def __init__(
@@ -141,28 +119,19 @@ class OpenImagesInstanceMetric(StoreMetric):
         submission_file: str | None = None,
         results_file: str | None = None,
         classwise: bool = True,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **options: Any,
     ) -> None:
-        self.iou_type = checked_iou_type(iou_type)
-        super().__init__(store, collect_device=collect_device, prefix=prefix or iou_type, collect_dir=collect_dir)
+        self.iou_type = self.default_prefix = checked_iou_type(iou_type)
+        super().__init__(store, **options)
         self.group_of_weight = DEFAULT_GROUP_OF_WEIGHTS[iou_type] if group_of_weight is None else group_of_weight
         self.results_file, self.classwise = results_file, classwise
         self._expansion = Expansion.of(self.taxonomy)
-        self._submission = (
-            None
-            if submission_file is None
-            else SubmissionWriter(submission_file, class_ids=self.taxonomy.ids, rank=get_rank())
-        )
+        self._submission: SubmissionWriter | None = None
+        if submission_file is not None:
+            self._submission = SubmissionWriter(submission_file, class_ids=self.taxonomy.ids, rank=get_rank())
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Matches a batch and keeps one small record of each image.
-
-        Args:
-            data_batch: Not used.
-            data_samples: With ``img_id`` and ``pred_instances``.
-        """
+        """Matches a batch, by ``img_id`` and ``pred_instances``, and keeps one small record of each image."""
         by_mask = self.iou_type == 'segm'
         for row, instances in self.rows_of(data_samples):
             image = self.store.image(row)
@@ -176,9 +145,9 @@ class OpenImagesInstanceMetric(StoreMetric):
                 image_id=image.id,
                 iou_type=self.iou_type,
                 group_of_weight=self.group_of_weight,
-            )
+            ).at(0)
             span = self._submission.add(image, claims) if self._submission else None
-            self.results.append(_Record(matches, span))
+            self.results.append((matches, span))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gathers the records of all ranks and computes the results; see ``BaseMetric.evaluate``."""
@@ -190,10 +159,10 @@ class OpenImagesInstanceMetric(StoreMetric):
         finally:
             self._submission.remove_part()
 
-    def compute_metrics(self, results: list[_Record]) -> dict[str, float]:
+    def compute_metrics(self, results: list[Record]) -> dict[str, float]:
         """Computes the results from the records of all images; on the main rank only."""
         logger = MMLogger.get_current_instance()
-        result = summarise([record.matches for record in results], self.taxonomy.num_classes)
+        result = summarise([matches for matches, _ in results], self.taxonomy.num_classes)
         if result.num_images < len(self.store):
             logger.warning('%d of the %d images of %s count', result.num_images, len(self.store), self.store.path)
         if self.classwise:
@@ -201,7 +170,7 @@ class OpenImagesInstanceMetric(StoreMetric):
         if self.results_file is not None:
             write_json(result.to_json(self.taxonomy.ids), self.results_file, error=EvaluationError)
         if self._submission is not None:
-            spans = [record.span for record in results if record.span is not None]
+            spans = [span for _, span in results if span is not None]
             self._submission.merge(spans, by_mask=self.iou_type == 'segm')
             logger.info('submission written to %s', self._submission.path)
         return {
@@ -253,47 +222,30 @@ class LocalisedPairsMetric(StoreMetric):
     Args:
         store: Folder of the store.
         score_thr: Detections whose most probable class is less probable do not count.
-        collect_device: As of MMEngine.
-        prefix: Put before the names of results.
-        collect_dir: As of MMEngine.
+        **options: As of :class:`StoreMetric`, and its errors; predictions without masks are one.
 
     Attributes:
         pairs: The pairs of the last evaluation, on the main rank.
-
-    Raises:
-        EvaluationError: On predictions that do not fit image or classes, or have no masks.
-        StoreError: If there is no store, or it does not have an image.
-        ConfigError: If the data set's taxonomy is another one.
     """
 
-    def __init__(
-        self,
-        store: str,
-        *,
-        score_thr: float = 0.0,
-        collect_device: str = 'cpu',
-        prefix: str = 'pairs',
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(store, collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+    default_prefix = 'pairs'
+
+    def __init__(self, store: str, *, score_thr: float = 0.0, **options: Any) -> None:
+        super().__init__(store, **options)
         self.score_thr = score_thr
         self.pairs: LocalisedPairs | None = None
         self._expansion = Expansion.of(self.taxonomy)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Pairs a batch and keeps the class scores of its pairs.
-
-        Args:
-            data_batch: Not used.
-            data_samples: With ``img_id`` and ``pred_instances``; these with ``masks``, ``labels``, and
-                ``class_scores`` (R, C) or ``scores``.
-        """
+        """Pairs a batch and keeps the class scores of its pairs."""
         num_classes = self.taxonomy.num_classes
         for row, instances in self.rows_of(data_samples):
             prediction = prediction_of(instances, self.store.image(row), num_classes=num_classes)
             truth = ImageTruth.read(self.store, row, expansion=self._expansion)
+            objects, mask_of = truth.annotated
+            common = truth.common_pixels(prediction)[:, mask_of]
             self.results.append(
-                pair_image(truth.annotated[0], prediction, absent=truth.absent, score_threshold=self.score_thr)
+                pair_image(objects, prediction, common=common, absent=truth.absent, score_threshold=self.score_thr)
             )
 
     def compute_metrics(self, results: list[ImagePairs]) -> dict[str, float]:
@@ -301,7 +253,7 @@ class LocalisedPairsMetric(StoreMetric):
         arrays = self.taxonomy.arrays
         self.pairs = LocalisedPairs.gather(results, arrays)
         return {
-            'match_rate': self.pairs.match_rate,
+            'match_rate': self.pairs.match_sums.ratio,
             **asdict(operating_point(self.pairs, self.pairs.named_labels, arrays)),
         }
 
@@ -318,44 +270,25 @@ class SystemMetric(StoreMetric):
         train_store: Folder of the training data's store, for ``mAP_rare``, ``mAP_common`` and ``mAP_frequent``; without
             it there are no such results.
         score_thr: Detections whose most probable class is less probable get no kind of error.
-        collect_device: As of MMEngine.
-        prefix: Put before the names of results.
-        collect_dir: As of MMEngine.
+        **options: As of :class:`StoreMetric`, and its errors; predictions without masks are one, and another taxonomy
+            of the training data.
 
     Attributes:
         evaluation: The last evaluation, on the main rank.
         predictions: Those that it is of, in the order of image ids.
-
-    Raises:
-        EvaluationError: On predictions that do not fit image or classes, or have no masks.
-        StoreError: If there is no store, or it does not have an image.
-        ConfigError: If the data set's taxonomy is another one, or the training data's.
     """
 
-    def __init__(
-        self,
-        store: str,
-        *,
-        train_store: str | None = None,
-        score_thr: float = 0.3,
-        collect_device: str = 'cpu',
-        prefix: str = 'segm',
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(store, collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+    default_prefix = 'segm'
+
+    def __init__(self, store: str, *, train_store: str | None = None, score_thr: float = 0.3, **options: Any) -> None:
+        super().__init__(store, **options)
         self.train_images = None if train_store is None else train_images_of(Store.open(train_store), self.store)
         self.evaluation: SystemEvaluation | None = None
         self.predictions: list[ImagePrediction] = []
         self._measures = image_measurer(self.store, score_threshold=score_thr)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Measures a batch.
-
-        Args:
-            data_batch: Not used.
-            data_samples: With ``img_id`` and ``pred_instances``; these with ``masks``, ``labels``, and
-                ``class_scores`` (R, C) or ``scores``.
-        """
+        """Measures a batch and keeps its predictions."""
         num_classes = self.taxonomy.num_classes
         for sample, (row, instances) in zip(data_samples, self.rows_of(data_samples), strict=True):
             prediction = prediction_of(

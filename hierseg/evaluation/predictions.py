@@ -10,6 +10,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -63,20 +64,14 @@ class ImageTruth:
 
     @classmethod
     def read(cls, store: Store, row: int, *, expansion: Expansion, by_mask: bool = True) -> ImageTruth:
-        """Reads an image.
-
-        Args:
-            store: The store.
-            row: Row of the image.
-            expansion: Through the taxonomy of the store.
-            by_mask: Whether masks are compared; without, they are not read.
+        """Reads the image of a row; its masks only where masks are compared.
 
         Raises:
             EvaluationError: If a mask of the store is malformed.
         """
         image, instances = store.image(row), store.instances(row)
         masks = [instances.masks[index] for index in np.flatnonzero(instances.has_mask)] if by_mask else []
-        measures = _measured(masks, image, 'of the store, mask')
+        measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
             masks[index] = regular(masks[index], (image.height, image.width))
         return cls(image, instances, masks, measures.areas, store.verified(row), expansion)
@@ -89,7 +84,7 @@ class ImageTruth:
     @cached_property
     def annotated(self) -> tuple[ImageGroundTruth, IntArray]:
         """The objects as annotated, and (I,) int64 the mask of each, -1 for none."""
-        return self._objects(Expansion.none(len(self.expansion.upward_mask)))
+        return self._objects(Expansion.none(len(self.expansion.above[0]) - 1))
 
     @cached_property
     def absent(self) -> IntArray:
@@ -102,13 +97,9 @@ class ImageTruth:
         Raises:
             EvaluationError: If the detections have no masks, or masks of another size.
         """
+        areas, size = prediction.measured_areas, (self.image.height, self.image.width)
         check_sizes(self.annotated[0], prediction, self.image.id)
-        if prediction.mask_areas is None:
-            raise EvaluationError(
-                'the detections have no masks', where=f'image {self.image.id}', fix='The model must predict masks.'
-            )
-        size = (self.image.height, self.image.width)
-        return np.pad(common_pixels(prediction.masks, prediction.mask_areas, self.masks, size), ((0, 0), (0, 1)))
+        return np.pad(common_pixels(prediction.masks, areas, self.masks, size), ((0, 0), (0, 1)))
 
     def _objects(self, expansion: Expansion) -> tuple[ImageGroundTruth, IntArray]:
         # An instance is a box row and, where it has one, a mask row of the official files.
@@ -176,7 +167,7 @@ def prediction_of(
             fix=f'They must be (N, {image.height}, {image.width}), the size of the image.',
         )
     encoded = _encoded(masks)
-    measures = _measured(encoded, image, ', mask')
+    measures = _measured(encoded, image, '')
     boxes = measures.boxes / _extent(image)
     return ImagePrediction(image.id, boxes, class_scores, labels, encoded, measures.areas, size, image_path)
 
@@ -220,7 +211,7 @@ def _encoded(masks: torch.Tensor) -> list[bytes]:
 
 def _measured(masks: list[bytes], image: ImageRow, what: str) -> Measures:
     heights, widths = (np.full(len(masks), extent, dtype=np.int64) for extent in (image.height, image.width))
-    return measure(masks, heights, widths, where=lambda index: f'image {image.id} {what} {index}'.replace(' ,', ','))
+    return measure(masks, heights, widths, where=lambda index: f'image {image.id}{what}, mask {index}')
 
 
 def _extent(image: ImageRow) -> npt.NDArray[np.float64]:
@@ -239,10 +230,6 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
     score, the rule of both systems. Rows on other images are dropped.
 
-    Args:
-        path: The file.
-        store: The images, and their sizes.
-
     Returns:
         One for each image, in the order of image ids.
 
@@ -251,9 +238,9 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     """
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
-    table = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
+    found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    return [_submitted(image_ids[index], table.image(index), store.taxonomy.arrays) for index in order]
+    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays) for index in order]
 
 
 def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -> ImagePrediction:
@@ -278,13 +265,7 @@ class Span:
 
 
 class SubmissionWriter:
-    """Writes one submission file.
-
-    Args:
-        path: The file; its folder must be shared by all ranks.
-        class_ids: Class id of every label.
-        rank: Rank of this process.
-    """
+    """Writes a submission: every rank the rows of its images into a part file beside it, the main rank all of them."""
 
     def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
         self.path, self.class_ids, self.rank = Path(path), class_ids, rank
@@ -307,11 +288,7 @@ class SubmissionWriter:
             self._part = None
 
     def merge(self, spans: Iterable[Span], *, by_mask: bool) -> None:
-        """Writes the submission, whole or not at all.
-
-        Args:
-            spans: Rows of the images that count, in the order of the file.
-            by_mask: Masks or boxes.
+        """Writes the submission, whole or not at all, from the rows of the images that count.
 
         Raises:
             EvaluationError: If the part file of another rank is not there.
@@ -319,12 +296,12 @@ class SubmissionWriter:
         parts: dict[int, BinaryIO] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with whole_file(self.path) as target:
+            with ExitStack() as opened, whole_file(self.path) as target:
                 columns = MASK_SUBMISSION_COLUMNS if by_mask else BOX_SUBMISSION_COLUMNS
                 target.write((','.join(columns) + '\n').encode('ascii'))
                 for span in spans:
                     if span.rank not in parts:
-                        parts[span.rank] = self._part_of(span.rank).open('rb')
+                        parts[span.rank] = opened.enter_context(self._part_of(span.rank).open('rb'))
                     parts[span.rank].seek(span.start)
                     target.write(parts[span.rank].read(span.length))
         except FileNotFoundError as error:
@@ -333,9 +310,6 @@ class SubmissionWriter:
                 where=str(self.path),
                 fix='Put submission_file into a folder that all ranks share.',
             ) from None
-        finally:
-            for part in parts.values():
-                part.close()
 
     def remove_part(self) -> None:
         """Deletes this rank's part file."""
@@ -352,19 +326,13 @@ def submission_rows(image: ImageRow, detections: ImageDetections, class_ids: Seq
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
-    claims = zip(
-        detections.regions.tolist(), map(class_ids.__getitem__, detections.labels.tolist()), detections.scores.tolist(),
-        strict=True,
-    )  # fmt: skip
-    if detections.mask_areas is None:
-        boxes = detections.boxes.tolist()
-        for region, class_id, score in claims:
+    areas, boxes = detections.mask_areas, detections.boxes.tolist()
+    texts = [text_of_counts(mask) for mask in detections.masks]
+    claims = (part.tolist() for part in (detections.regions, detections.labels, detections.scores))
+    for region, label, score in zip(*claims, strict=True):
+        if areas is None:
             x1, y1, x2, y2 = boxes[region]
-            writer.writerow([image.id, class_id, repr(score), repr(x1), repr(x2), repr(y1), repr(y2)])
-    else:
-        blank = (detections.mask_areas == 0).tolist()
-        texts = [text_of_counts(mask) for mask in detections.masks]
-        for region, class_id, score in claims:
-            if not blank[region]:
-                writer.writerow([image.id, image.width, image.height, class_id, repr(score), texts[region]])
+            writer.writerow([image.id, class_ids[label], repr(score), repr(x1), repr(x2), repr(y1), repr(y2)])
+        elif areas[region]:
+            writer.writerow([image.id, image.width, image.height, class_ids[label], repr(score), texts[region]])
     return buffer.getvalue()

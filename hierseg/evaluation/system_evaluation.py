@@ -6,14 +6,16 @@ Shape letters: C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import ImageTruth
 from hierseg.formats import IntArray
 from hierseg.metrics.average_precision import summarise_by
+from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.coco_average_precision import (
     COCO_METRICS,
     ImageCocoMatches,
@@ -23,9 +25,10 @@ from hierseg.metrics.coco_average_precision import (
 from hierseg.metrics.declarations import Metric
 from hierseg.metrics.error_kinds import ImageErrors, error_kinds
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
-from hierseg.metrics.matching import match_image_by
-from hierseg.metrics.names import NAME_METRICS, HierarchicalResult, hierarchical_result
+from hierseg.metrics.matching import match_image
+from hierseg.metrics.names import NAME_METRICS, hierarchical_sums
 from hierseg.metrics.records import (
+    AREA_RANGES,
     IOU_THRESHOLDS,
     OPEN_IMAGES,
     Criterion,
@@ -33,15 +36,13 @@ from hierseg.metrics.records import (
     ImageMatchTable,
     ImagePrediction,
     OpenImagesResult,
-    area_ranges,
     mean_over_classes,
-    mean_over_thresholds,
 )
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
-SIZES = {name: Criterion(area_range=area_range) for name, area_range in area_ranges().items()}
+SIZES = {name: Criterion(area_range=area_range) for name, area_range in AREA_RANGES.items()}
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
 CRITERIA = (*OVERLAPS, *SIZES.values())
 HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
@@ -49,14 +50,7 @@ HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
 
 @dataclass(frozen=True, eq=False)
 class ImageMeasures:
-    """Records that matching leaves of one image, for every kind of measure.
-
-    Attributes:
-        matches: By the Open Images protocol and every criterion of ``CRITERIA``.
-        coco: By COCO's.
-        pairs: Localised pairs of detections and objects.
-        errors: Kinds of the detections above the score threshold.
-    """
+    """Records that matching leaves of one image, for every kind of measure; matches are by all of ``CRITERIA``."""
 
     matches: ImageMatchTable
     coco: ImageCocoMatches
@@ -73,7 +67,7 @@ class SystemEvaluation:
         images: The measures of each image, in the order given.
         results: By criterion.
         pairs: Of all images.
-        names: How right and how deep the names of the pairs are.
+        names: How right and how deep the names of the pairs are, as sums over images.
         coco: The twelve COCO statistics by their names.
     """
 
@@ -81,18 +75,14 @@ class SystemEvaluation:
     images: Sequence[ImageMeasures]
     results: Mapping[Criterion, OpenImagesResult]
     pairs: LocalisedPairs
-    names: HierarchicalResult
+    names: Mapping[str, ImageSums]
     coco: Mapping[str, float]
 
     @classmethod
     def gather(
         cls, images: Sequence[ImageMeasures], store: Store, *, groups: Mapping[str, tuple[int, ...]]
     ) -> SystemEvaluation:
-        """From the measures of all images.
-
-        Raises:
-            EvaluationError: Without images, or if one occurs twice.
-        """
+        """Computes the results; an EvaluationError without images, or if one occurs twice."""
         if not images:
             raise EvaluationError('there are no predictions', where=str(store.path), fix='Test on at least one image.')
         arrays = store.taxonomy.arrays
@@ -102,7 +92,7 @@ class SystemEvaluation:
             images=images,
             results=summarise_by((image.matches for image in images), store.taxonomy.num_classes, criteria=CRITERIA),
             pairs=pairs,
-            names=hierarchical_result(pairs, pairs.named_labels, arrays),
+            names=hierarchical_sums(pairs, pairs.named_labels, arrays),
             coco=coco_average_precision((image.coco for image in images), store.taxonomy.num_classes),
         )
 
@@ -114,14 +104,14 @@ class SystemEvaluation:
     @property
     def scores(self) -> dict[str, float]:
         """All numbers by name: see ``docs/evaluation.md``; nan where nothing counts."""
-        over_thresholds = mean_over_thresholds(self.results[criterion] for criterion in OVERLAPS)
+        over_thresholds = np.mean([self.results[criterion].average_precision for criterion in OVERLAPS], axis=0)
         everything = self.groups['all']
         return {
             **{group_score(name): self.open_images.mean_over(labels) for name, labels in self.groups.items()},
-            'mAP50_95': mean_over_classes(over_thresholds, everything),
+            'mAP50_95': float(mean_over_classes(over_thresholds, everything)),
             **{f'mAP_{size}': self.results[criterion].mean_over(everything) for size, criterion in SIZES.items()},
             **{f'coco_{name}': value for name, value in self.coco.items()},
-            **asdict(self.names),
+            **{name: sums.ratio for name, sums in self.names.items()},
         }
 
 
@@ -168,8 +158,7 @@ def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
 def train_images_of(training: Store, store: Store) -> IntArray:
     """(C,) int64; images of the training data with an instance of each class or of one below it.
 
-    Raises:
-        ConfigError: If its taxonomy is another one than that of ``store``.
+    Another taxonomy than that of ``store`` is a ConfigError.
     """
     require_same_taxonomy(store.taxonomy, training.taxonomy, where=f'training data {training.path}')
     return count_classes(training).images
@@ -191,7 +180,7 @@ def image_measurer(store: Store, *, score_threshold: float) -> Callable[[ImagePr
         by_mask = truth.common_pixels(prediction)
         common = by_mask[:, annotated_mask]
         return ImageMeasures(
-            matches=match_image_by(
+            matches=match_image(
                 expanded,
                 prediction.claims(),
                 image_id=prediction.image_id,
@@ -221,7 +210,7 @@ def evaluate_system(
     Args:
         store: The ground truth.
         predictions: One for every image that counts, without detections too.
-        groups: From :func:`~hierseg.metrics.average_precision`.
+        groups: From :func:`~hierseg.metrics.average_precision.class_groups`.
         score_threshold: As of :func:`image_measurer`.
         name: Stands at the progress bar.
 

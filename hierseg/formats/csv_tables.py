@@ -78,17 +78,14 @@ class Chunk:
         """Fault of a row, in words."""
         return next(what(row) for wrong, what, _ in self.faults if wrong[row])
 
-    def fault(self, row: int) -> HiersegError:
-        """Fault of a row as an error: with the file, the line and, if it has one, the image."""
-        fix = next(fix for wrong, _, fix in self.faults if wrong[row])
-        image_id = self.texts['ImageID'][row].as_py() if 'ImageID' in self.texts else ''
-        fix = ' '.join(text for text in (fix, f'The row is of image {image_id}.' if image_id else '') if text)
-        return self.error(self.fault_of(row), where=self.where(row), fix=fix)
-
     def check(self) -> None:
-        """Raises what is wrong with the first row that has something wrong."""
+        """Raises what is wrong with the first row that has something wrong: with file, line and, if known, image."""
         if self.faults:
-            raise self.fault(int(self.wrong().argmax()))
+            row = int(self.wrong().argmax())
+            fix = next(fix for wrong, _, fix in self.faults if wrong[row])
+            image_id = self.texts['ImageID'][row].as_py() if 'ImageID' in self.texts else ''
+            fix = ' '.join(text for text in (fix, f'The row is of image {image_id}.' if image_id else '') if text)
+            raise self.error(self.fault_of(row), where=self.where(row), fix=fix)
 
     def where(self, row: int) -> str:
         """File and line of a row of the chunk."""
@@ -107,13 +104,7 @@ class Chunk:
         return np.asarray(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
     def labels(self, name: str, ids: Sequence[str], *, refuse: bool = True) -> IntArray:
-        """(R,) int64; positions of the column's texts among the class ids; −1, and a fault, for others.
-
-        Args:
-            name: The column.
-            ids: Class ids of the taxonomy.
-            refuse: Whether another class is a fault.
-        """
+        """(R,) int64; positions of the column's texts among the class ids; −1, and a fault if so asked, for others."""
         column = self.texts[name]
         labels = index_in(column, pa.array(ids, pa.string()))
         if refuse:
@@ -125,12 +116,7 @@ class Chunk:
         return labels
 
     def numbers(self, name: str, *, where_not: BoolArray | None = None) -> FloatArray:
-        """(R,) float64, correctly rounded; 0, and a fault, for what is no finite number.
-
-        Args:
-            name: The column.
-            where_not: (R,) bool; rows whose value does not matter: they get 0.
-        """
+        """(R,) float64, correctly rounded; 0 in the rows of ``where_not``, and a fault for what is no finite number."""
         column = self.texts[name]
         if where_not is not None:
             column = pc.if_else(pa.array(where_not), '0', column)
@@ -156,13 +142,7 @@ class Chunk:
         return np.where(bad, 0, values).astype(np.int64)
 
     def flags(self, name: str, *, unknown: bool = False, fix: str = '') -> BoolArray:
-        """(R,) bool of a column of 0 and 1; False, and a fault, for others.
-
-        Args:
-            name: The column.
-            unknown: Whether −1, "nobody said", is taken for 0.
-            fix: Words on what would be right, where they are others than these.
-        """
+        """(R,) bool of a column of 0 and 1, and −1 where that may say "unknown": no; a fault for others."""
         codes, texts = self.categories(name)
         values = np.array([FLAGS.get(text.strip().lower(), NEITHER) for text in texts] or [0], dtype=np.int64)[codes]
         wrong = (values == NEITHER) | (values < -int(unknown))
@@ -246,11 +226,7 @@ def read_table(
 
 
 def read_header(path: Path, *, error: type[HiersegError] = AnnotationError) -> list[str]:
-    """The column names of a CSV file.
-
-    Raises:
-        HiersegError: As ``error`` says, if the file is missing, empty or not text.
-    """
+    """The column names of a CSV file; raises ``error`` if it is missing, empty or not text."""
     with _lines(path, error) as lines:
         header = next(lines, (1, []))[1]
     if not header:

@@ -41,14 +41,7 @@ class MalformedMaskError(ValueError):
 
 
 def parse_counts(counts: bytes) -> IntArray:
-    """The run lengths in compressed COCO counts.
-
-    Args:
-        counts: Each number in characters of five bits, lowest first, bit 5 set where more follow; from
-            the fourth number on the difference to the number two before (pycocotools' ``rleFrString``).
-
-    Returns:
-        (K,) int64.
+    """The run lengths in compressed COCO counts (pycocotools' ``rleFrString``), (K,) int64.
 
     Raises:
         MalformedMaskError: If these are no such numbers, or a run is negative.
@@ -76,25 +69,8 @@ def parse_counts(counts: bytes) -> IntArray:
 
 
 def check_counts(counts: bytes, height: int, width: int) -> int:
-    """Checks compressed counts against a size.
-
-    Returns:
-        The number of pixels in the mask.
-
-    Raises:
-        MalformedMaskError: If the runs do not fill the size exactly.
-    """
-    runs = parse_counts(counts)
-    return _check_runs(runs, height, width)
-
-
-def fault_of_counts(counts: bytes, height: int, width: int) -> str:
-    """Fault of compressed counts, in words; empty if there is none."""
-    try:
-        check_counts(counts, height, width)
-    except MalformedMaskError as error:
-        return str(error)
-    return ''
+    """The number of pixels in a mask; MalformedMaskError if the runs do not fill the size exactly."""
+    return _check_runs(parse_counts(counts), height, width)
 
 
 def _check_runs(runs: IntArray, height: int, width: int) -> int:
@@ -106,11 +82,7 @@ def _check_runs(runs: IntArray, height: int, width: int) -> int:
 
 
 def encode_runs(runs: Sequence[object], height: int, width: int) -> bytes:
-    """Compresses uncompressed COCO counts.
-
-    Raises:
-        MalformedMaskError: If they are no whole numbers from 0, or do not fill the size exactly.
-    """
+    """Compresses COCO counts; MalformedMaskError if they are no whole numbers from 0, or do not fill the size."""
     numbers = [run for run in runs if isinstance(run, int) and 0 <= run <= height * width]
     if len(numbers) < len(runs):
         raise MalformedMaskError(f'a run length is no whole number from 0 to {height * width}')
@@ -141,11 +113,7 @@ def compress_runs(runs: IntArray) -> bytes:
 
 
 def counts_of_text(text: str) -> bytes:
-    """Counts in the text of the official files: base64 of zlib of compressed counts, which are not checked yet.
-
-    Raises:
-        MalformedMaskError: If the text is something else.
-    """
+    """Counts, not checked yet, in the text of the official files: base64 of zlib; else MalformedMaskError."""
     try:
         packed = binascii.a2b_base64(text)
     except ValueError as error:
@@ -173,11 +141,7 @@ def counts_of_mask(mask: Mask) -> bytes:
 
 
 def runs_of(mask: Mask) -> IntArray:
-    """The run lengths of a mask, (H, W) uint8; every value but 0 is inside; H and W at least 1.
-
-    Returns:
-        (K,) int64; zeros first, column by column.
-    """
+    """The run lengths, (K,) int64, of a mask, (H, W) uint8; every value but 0 is inside; H and W at least 1."""
     return runs_of_packed(np.packbits(mask, axis=1), mask.shape[1])
 
 
@@ -277,10 +241,13 @@ def measure(
         else:
             bad = min(bad, int(part[wrong]))
     if bad < len(masks):
-        height, width = int(heights[bad]), int(widths[bad])
+        height, width, why = int(heights[bad]), int(widths[bad]), ''
+        try:
+            check_counts(masks[bad], height, width)
+        except MalformedMaskError as error:
+            why = str(error)
         raise EvaluationError(
-            f'the mask is not made of valid COCO run lengths for {width}×{height} pixels: '
-            + fault_of_counts(masks[bad], height, width),
+            f'the mask is not made of valid COCO run lengths for {width}×{height} pixels: {why}',
             where=where(bad),
             fix='A mask is base64(zlib(COCO compressed RLE counts)) at the size that its row or image states.',
         )
@@ -288,14 +255,8 @@ def measure(
 
 
 def regular(mask: bytes, size: tuple[int, int]) -> bytes:
-    """The same mask without empty runs. Only for run lengths that passed :func:`measure`.
-
-    Args:
-        mask: Compressed run lengths.
-        size: Height and width.
-    """
-    pixels = coco_mask.decode({'size': list(size), 'counts': mask})
-    return bytes(coco_mask.encode(np.asfortranarray(pixels))['counts'])
+    """The same mask without empty runs; it has passed :func:`measure` and has the size (height, width)."""
+    return counts_of_mask(mask_of_counts(mask, *size))
 
 
 @dataclass(frozen=True, eq=False)

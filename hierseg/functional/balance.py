@@ -1,6 +1,11 @@
 """Help for rare classes: offsets of scores, factors of gradients and of losses, for any scheme.
 
-Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
+Shape letters: N RoIs, C classes. ``labels`` are (N,) int64 in [0, C], where C is background; ``relations`` are those of
+the taxonomy; ``counts`` are (C,) and say how often each class has occurred, where below one counts as one.
+
+Offsets of scores are those of the classes that a RoI's label is a negative of. The label, its ancestors and whatever
+else an object of that label may be are no negatives and keep their scores, as does background; RoIs of background
+change nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +17,7 @@ from hierseg.functional.relations import Relations
 
 
 def expanded_counts(labels: Tensor, weights: Tensor, relations: Relations) -> Tensor:
-    """Counts of each class among labels; one of a class is one of each of its ancestors.
-
-    Args:
-        labels: (N,) int64 in [0, C]; background counts for no class.
-        weights: (N,) how much each RoI counts.
-        relations: Of the taxonomy.
-
-    Returns:
-        (C,) of the weights' dtype.
-    """
+    """(C,) sums of (N,) weights by label, in their dtype; one of a class is one of each of its ancestors."""
     per_label = torch.zeros(relations.num_classes + 1, dtype=weights.dtype, device=weights.device)
     own = per_label.index_add(0, labels, weights)[:-1]
     classes, ancestors = relations.ancestor_pairs
@@ -31,24 +27,12 @@ def expanded_counts(labels: Tensor, weights: Tensor, relations: Relations) -> Te
 def seesaw_offsets(
     probabilities: Tensor, labels: Tensor, counts: Tensor, relations: Relations, *, p: float, q: float
 ) -> Tensor:
-    """Offsets log(M_yj · C_yj) of the scores of the classes j that a RoI labelled y is a negative of.
+    """(N, C + 1) offsets log(M_yj · C_yj) of the scores of the negatives j of a RoI labelled y.
 
     Mitigation M_yj = min(1, n_j / n_y)^p presses less on classes that are rarer than the label, compensation
-    C_yj = max(1, p_j / p_y)^q more on those that the model takes the RoI for. The label, its ancestors and
-    whatever else an object of that label may be are no negatives and keep their scores, as does background; RoIs of
-    background change nothing. Source: Wang et al., "Seesaw loss for long-tailed instance segmentation", CVPR 2021,
-    where classes are flat and background is told apart in another head.
-
-    Args:
-        probabilities: (N, C + 1) of the classes and background, without gradient.
-        labels: (N,) int64 in [0, C]; C is background.
-        counts: (C,) how often each class has occurred; below one counts as one.
-        relations: Of the taxonomy.
-        p: Exponent of the mitigation, at least 0.
-        q: Exponent of the compensation, at least 0.
-
-    Returns:
-        (N, C + 1); the last column is zero.
+    C_yj = max(1, p_j / p_y)^q more on those that the model takes the RoI for. ``probabilities`` are (N, C + 1), of
+    classes and background, without gradient; p and q are at least 0. Source: Wang et al., "Seesaw loss for
+    long-tailed instance segmentation", CVPR 2021, where classes are flat and background is told apart in another head.
     """
     places = labels.clamp(max=relations.num_classes - 1)[:, None]
     frequency = counts.clamp(min=1).to(probabilities.dtype).log()
@@ -60,7 +44,7 @@ def seesaw_offsets(
 
 
 def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
-    """Offsets τ·log π_v + log Σ π^{1−τ} of the scores, π_v the share of class v in its group.
+    """(C,) float32 offsets τ·log π_v + log Σ π^{1−τ} of the scores, π_v the share of class v in its group.
 
     Adding them in training and not at test makes the model answer as if all classes of a group were equally
     frequent. The second term, the same for a whole group, keeps the group's mass against background: equal counts
@@ -68,12 +52,9 @@ def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
     background and so needs no second term.
 
     Args:
-        counts: (C,) how often each class occurs; below one counts as one.
+        counts: As in the module.
         groups: (C,) int64; classes that compete with one another have the same number.
         tau: At least 0; 1 corrects the whole prior.
-
-    Returns:
-        (C,) float32.
     """
     counts = counts.clamp(min=1).double()
     none = torch.zeros(int(groups.max()) + 1, dtype=counts.dtype, device=counts.device)
@@ -85,7 +66,7 @@ def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
 def gradient_ratio_factors(
     positive: Tensor, negative: Tensor, *, gamma: float, mu: float, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Factors of the gradients that raise a class's logit and of those that lower it.
+    """(C,) factors of the gradients that raise each class's logit, and (C,) of those that lower it.
 
     Lowering ones get f(g) = 1 / (1 + e^{−γ(g − μ)}) with g the ratio of what has raised the class to what has
     lowered it, raising ones 1 + α·(1 − f(g)). A class that nothing has lowered yet gets factors of one. Source:
@@ -99,9 +80,6 @@ def gradient_ratio_factors(
         gamma: Steepness.
         mu: Ratio at which f is one half.
         alpha: How much more rare classes are raised.
-
-    Returns:
-        (C,) raising and (C,) lowering factors.
     """
     ratio = positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
     lowering = torch.where(negative > 0, (gamma * (ratio - mu)).sigmoid(), 1)
@@ -109,20 +87,12 @@ def gradient_ratio_factors(
 
 
 def equalization_offsets(lowering: Tensor, labels: Tensor, relations: Relations) -> Tensor:
-    """Offsets log f_j of the scores of the classes j that a RoI labelled y is a negative of.
+    """(N, C + 1) offsets log f_j of the scores of the negatives j of a RoI.
 
-    Each such class counts f_j times in the RoI's normaliser and so is pressed on less, the rarer it is. The label,
-    its ancestors and whatever else an object of that label may be keep their scores, as does background; RoIs of
-    background change nothing. Source: the softmax equalization loss of Tan et al., "Equalization loss for long-tailed
-    object recognition", CVPR 2020, where the weights of the negatives are 0 or 1 by how often a class occurs.
-
-    Args:
-        lowering: (C,) f of :func:`gradient_ratio_factors`; below 0.01 counts as 0.01.
-        labels: (N,) int64 in [0, C]; C is background.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C + 1); the last column is zero.
+    Each counts f_j times in the RoI's normaliser and so is pressed on less, the rarer it is. ``lowering`` is the (C,) f
+    of :func:`gradient_ratio_factors`; below 0.01 counts as 0.01. Source: the softmax equalization loss of Tan et al.,
+    "Equalization loss for long-tailed object recognition", CVPR 2020, where the weights of the negatives are 0 or 1 by
+    how often a class occurs.
     """
     # A class that next to nothing presses on could rise above the label without limit and the loss not notice.
     return torch.nn.functional.pad(lowering.clamp(min=0.01).log() * _wrong(labels, relations), (0, 1))

@@ -1,7 +1,8 @@
 """Rules from the probabilities of all classes on a box to the one class to name, and the table of them.
 
-Probabilities are those that a detection claims; the others are zero, however probable the model thought them. With
-a class, all that is above it in a surviving branch is claimed. Every rule names a claimed class.
+Every rule takes (N, C) probabilities, background left out, and the relations of the taxonomy, and gives (N,) int64
+labels. Probabilities are those that a detection claims; the others are zero, however probable the model thought them.
+With a class, all that is above it in a surviving branch is claimed. Every rule names a claimed class.
 
 Shape letters: N detections, C classes.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,19 +32,10 @@ def deepest_confident_class(
     equally deep. Person 0.8, Man 0.6, Woman 0.15 gives Man; Person 0.8, Man 0.35, Woman 0.33 gives Person.
     Without ``relative``, the threshold is compared with the probability itself, and a root class that does not
     reach it is named for want of a better one.
-
-    Args:
-        probabilities: (N, C) float, background left out.
-        relations: Of the taxonomy.
-        threshold: In (0, 1]; at 1 a class needs all of its root's mass.
-        relative: Whether the threshold is a part of the root class's probability.
-
-    Returns:
-        (N,) int64 labels.
+    ``threshold`` lies in (0, 1]; at 1 a class needs all of its root's mass.
     """
     depths = relations.depths
-    is_root = depths == 0
-    root = probabilities.masked_fill(~is_root, -1).argmax(dim=1, keepdim=True)
+    root = probabilities.masked_fill(depths > 0, -1).argmax(dim=1, keepdim=True)
     needed = threshold * probabilities.gather(1, root) if relative else threshold
     eligible = relations.below.mask(root.squeeze(1))[:, :-1] & (probabilities >= needed)
     eligible = eligible.scatter(1, root, True)
@@ -54,13 +47,6 @@ def most_probable_leaf(probabilities: Tensor, relations: Relations) -> Tensor:
     """The most probable leaf, whatever the probability of anything above it.
 
     A detection that claims no leaf takes the most probable of the classes below which it claims nothing.
-
-    Args:
-        probabilities: (N, C) float, background left out; zero for classes that are not claimed.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N,) int64 labels.
     """
     claimed = probabilities > 0
     leaves = claimed & ~relations.internal[:-1]
@@ -77,13 +63,6 @@ def least_expected_distance(probabilities: Tensor, relations: Relations) -> Tens
     equally far, the most probable is named, which is the one that says less. Source: conditional risk minimisation,
     Karthik et al., "No cost likelihood manipulation at test time for making better mistakes", ICLR 2021, with
     outcomes for internal classes, and these as answers.
-
-    Args:
-        probabilities: (N, C) float, background left out; zero for classes that are not claimed.
-        relations: Of the taxonomy; it says how many edges lie between classes.
-
-    Returns:
-        (N,) int64 labels.
     """
     masses = outcome_masses(probabilities, relations)
     # A detection claims few classes, and only those with a mass need distances.
@@ -95,20 +74,13 @@ def least_expected_distance(probabilities: Tensor, relations: Relations) -> Tens
 
 
 def outcome_masses(probabilities: Tensor, relations: Relations) -> Tensor:
-    """Mass of "this class and nothing deeper": a class's probability less that of all classes below it.
+    """(N, C) masses, at least 0, of "this class and nothing deeper": a probability less that of all classes below.
 
     A class's probability is the sum of the masses at or below it, each counted once whatever the number of paths;
     this undoes the sum by inclusion and exclusion. Subtracting the children alone would take a class with two
     parents off their common ancestor twice. Where probabilities come from outcomes, the masses are those; where they
-    do not (a sigmoid may give children more than their parent), nothing is left, never less.
-
-    Args:
-        probabilities: (N, C) float, background left out; zero for classes that are not claimed, whose mass then
-            stays with what is claimed above them.
-        relations: Of the taxonomy.
-
-    Returns:
-        (N, C), at least zero.
+    do not (a sigmoid may give children more than their parent), nothing is left, never less. The mass of a class
+    that is not claimed stays with what is claimed above it.
     """
     sources, targets, factors = relations.inclusion
     terms = probabilities.index_select(1, sources) * factors.to(probabilities.dtype)
@@ -117,15 +89,10 @@ def outcome_masses(probabilities: Tensor, relations: Relations) -> Tensor:
 
 @dataclass(frozen=True)
 class Rule:
-    """One way to name a class of each detection.
-
-    Attributes:
-        choose: ``(probabilities, relations, **options)`` → (N,) int64 labels.
-        options: Those of ``threshold`` and ``relative`` that it takes.
-    """
+    """One way to name a class of each detection: a function as above, and which of the options it takes."""
 
     choose: Callable[..., Tensor]
-    options: tuple[str, ...] = ()
+    options: tuple[Literal['threshold', 'relative'], ...] = ()
 
 
 RULES: Mapping[str, Rule] = {

@@ -23,7 +23,7 @@ from hierseg.taxonomy import TaxonomyArrays
 BLOCK = 2**19
 """Numbers in a block of rows on a CPU: what is done to a block in turn finds it in the cache."""
 
-FEW_PAIRS = 2
+FEW_PAIRS = 1
 """Ancestors per class, on average, that are cheaper to add one by one than by way of their sums."""
 
 WIDEST_FAMILY = 32

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from hierseg.errors import ConfigError, TaxonomyError
@@ -28,6 +28,7 @@ from hierseg.functional.softmax_losses import (
     hierarchical_cross_entropy,
     marginal_negative_log_likelihood,
     most_probable_leaf_or_background,
+    own_logits,
     path_product_probabilities,
     path_sum_logits,
     path_sum_negative_log_likelihood,
@@ -35,11 +36,6 @@ from hierseg.functional.softmax_losses import (
     soft_max_margin,
 )
 from hierseg.taxonomy import Taxonomy
-
-
-def own_logits(logits: Tensor, relations: Relations) -> Tensor:
-    """The logits as they are; half precision is raised to float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 @dataclass(frozen=True)
@@ -80,13 +76,7 @@ class Scheme:
         return most_probable_leaf_or_background(self.probabilities(scores, relations), relations)
 
 
-def _sigmoids(
-    losses: Callable[..., Tensor], probabilities: Callable[[Tensor, Relations], Tensor], **options: float
-) -> Scheme:
-    return Scheme(
-        losses, probabilities, scores=prior_shifted_logits, has_background=False, has_outcomes=False, options=options
-    )
-
+_sigmoids = partial(Scheme, scores=prior_shifted_logits, has_background=False, has_outcomes=False)
 
 SCHEMES: Mapping[str, Scheme] = {
     'path_sum': Scheme(
@@ -100,7 +90,7 @@ SCHEMES: Mapping[str, Scheme] = {
     'sigmoid': _sigmoids(ancestor_positive_bce, min_above_probabilities),
     'mcm': _sigmoids(max_constraint_bce, max_below_probabilities),
     'tree_min': _sigmoids(tree_min_bce, min_above_probabilities),
-    'tree_min_focal': _sigmoids(tree_min_bce, min_above_probabilities, gamma=2.0),
+    'tree_min_focal': _sigmoids(tree_min_bce, min_above_probabilities, options={'gamma': 2.0}),
 }
 
 

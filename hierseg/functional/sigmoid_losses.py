@@ -50,7 +50,7 @@ def ancestor_positive_bce(
     """−Σ_{v ∈ A(y)} log σ(s_v) − Σ_{v negative} log(1 − σ(s_v)): binary cross-entropy of every class by itself.
 
     Source: the hierarchy-aware loss of UniDet (Zhou et al., "Simple multi-dataset detection", CVPR 2022), whose
-    taxonomy is a tree. The arguments are those of the module.
+    taxonomy is a tree.
     """
     positive, valid = _positives(scores, labels, relations)
     negative = _negatives(labels, relations, known)
@@ -64,7 +64,7 @@ def max_constraint_bce(scores: Tensor, labels: Tensor, relations: Relations, *, 
     is lifted by positive classes alone, so that no wrong child takes the credit. Undecided and unknown classes are
     left out of the maxima as well, for they may be above zero rightly. On a flat taxonomy this is the binary
     cross-entropy. Source: C-HMCNN, Giunchiglia and Lukasiewicz, "Coherent hierarchical multi-label classification
-    networks", NeurIPS 2020, which holds on any DAG. The arguments are those of the module.
+    networks", NeurIPS 2020, which holds on any DAG.
     """
     positive, valid = _positives(scores, labels, relations)
     # [n, v, u]: the u-th positive class is at or below the v-th.
@@ -82,7 +82,7 @@ def tree_min_bce(
     −Σ_{v ∈ A(y)} (1 − m_v)^γ log m_v − Σ_{v negative} M_v^γ log(1 − M_v) with m_v = min_{a ∈ A(v)} σ(s_a) and
     M_v = max_{u ∈ D(v)} σ(s_u). γ > 0 is the focal form, in which what is right already counts less. Undecided and
     unknown classes are left out of the maxima. Source: Li et al., "Deep hierarchical semantic segmentation" (HSSN),
-    CVPR 2022; here A(v) holds the ancestors by every path. The arguments are those of the module.
+    CVPR 2022; here A(v) holds the ancestors by every path.
     """
     positive, valid = _positives(scores, labels, relations)
     # [n, v, a]: the a-th positive class is at or above the v-th.
@@ -98,10 +98,7 @@ def tree_min_bce(
 
 
 def max_below_probabilities(scores: Tensor, relations: Relations) -> Tensor:
-    """p(v) = max_{u ∈ D(v)} σ(s_u), the probabilities that :func:`max_constraint_bce` trains.
-
-    (N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one.
-    """
+    """p(v) = max_{u ∈ D(v)} σ(s_u), the probabilities that :func:`max_constraint_bce` trains."""
     return _with_background(max_at_or_below(scores, relations), relations)
 
 
@@ -110,13 +107,12 @@ def min_above_probabilities(scores: Tensor, relations: Relations) -> Tensor:
 
     Rather than the maximum over descendants, because an ancestor is trained on all that is below it and so has seen
     more: where it contradicts a child, the child is what is wrong.
-
-    (N, C + 1) in [0, 1]; column C is background, as above.
     """
     return _with_background(min_at_or_above(scores, relations), relations)
 
 
 def _with_background(scores: Tensor, relations: Relations) -> Tensor:
+    """(N, C + 1) in [0, 1]; column C is background, 1 − max p(root class). Rows do not sum to one."""
     best_root = scores.index_select(1, relations.root_classes).amax(dim=1, keepdim=True)
     return torch.cat([scores, -best_root], dim=1).sigmoid()
 

@@ -29,17 +29,19 @@ from torch.autograd.function import once_differentiable
 from hierseg.functional.relations import Relations, add_ancestors_, add_descendants_, row_blocks, sums_above, sums_below
 
 
+def own_logits(logits: Tensor, relations: Relations) -> Tensor:
+    """The logits as they are; half precision is raised to float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def path_sum_logits(logits: Tensor, relations: Relations) -> Tensor:
     """Outcome logits of the path-sum softmax: each class's own logit plus those of its ancestors.
 
     Outcome u has the logit Σ_{a ∈ A(u)} θ_a, where A(u) holds u and every ancestor by any path once;
-    background keeps its own. Source: PS-softmax in Valmadre, "Hierarchical classification at multiple
-    operating points", NeurIPS 2022; simplified from Deep-RTC (Wu et al., ECCV 2020).
-
-    ``logits`` are (N, C + 1), θ, background last; half precision is raised to float32.
+    background keeps its own. ``logits`` are (N, C + 1), θ. Source: PS-softmax in Valmadre, "Hierarchical
+    classification at multiple operating points", NeurIPS 2022; simplified from Deep-RTC (Wu et al., ECCV 2020).
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return sums_above(logits, relations)
+    return sums_above(own_logits(logits, relations), relations)
 
 
 def class_probabilities(scores: Tensor, relations: Relations) -> Tensor:
@@ -58,7 +60,7 @@ def marginal_negative_log_likelihood(
 
     At a leaf and for background this is the cross-entropy. Source: the flat softmax with marginal likelihood of
     Valmadre, "Hierarchical classification at multiple operating points", NeurIPS 2022, with an outcome for every
-    internal class. The arguments are those of the module.
+    internal class.
     """
     counted = None if known is None else _counted(labels, relations, known)
     return _MarginalLoss.apply(scores, labels, relations, counted, False)  # type: ignore[no-any-return, no-untyped-call]
@@ -70,11 +72,10 @@ def path_sum_negative_log_likelihood(
     """:func:`marginal_negative_log_likelihood` of ``path_sum_logits``, in one step.
 
     Two steps would copy scores and gradient once more each, and a copy costs a tenth of a cross-entropy or more.
-
-    ``logits`` are (N, C + 1), θ, of any precision; half is raised to float32. The others are those of the module.
+    ``logits`` are (N, C + 1), θ, of any precision.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
     counted = None if known is None else _counted(labels, relations, known)
+    logits = own_logits(logits, relations)
     return _MarginalLoss.apply(logits, labels, relations, counted, True)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -86,7 +87,7 @@ def soft_max_margin(
     At a leaf these wrong classes are all but the label and its ancestors. An internal label spares its descendants
     too and, where those have several parents, their other ancestors: an object labelled Bear may be a Teddy and so a
     Toy. Background has the margin against every object, every class has it against background. τ = 0 gives the
-    marginal likelihood. Source: soft-max-margin in Valmadre, NeurIPS 2022. The arguments are those of the module.
+    marginal likelihood. Source: soft-max-margin in Valmadre, NeurIPS 2022.
     """
     margins = tau * (~relations.compatible.mask(labels)).to(scores.dtype)
     # The label and what is below it have no margin, so the label's mass is that of the scores themselves.
@@ -102,7 +103,7 @@ def soft_label_cross_entropy(
     that it spans [0, 1] as the published height of the lowest common ancestor does, and is zero for an internal
     label itself. Everything at or below the label counts as one class with d = 0. Background shares with no class: a
     smoothed background would let every object be missed a little. β → ∞ gives the marginal likelihood. Source: soft
-    labels in Bertinetto et al., "Making better mistakes", CVPR 2020. The arguments are those of the module.
+    labels in Bertinetto et al., "Making better mistakes", CVPR 2020.
     """
     shares = _shares_by_distance(labels, relations, beta=beta, dtype=scores.dtype)
     if known is not None:
@@ -121,7 +122,7 @@ def hierarchical_cross_entropy(
     classes and background apart. The deeper a step, the less it counts; α = 0 gives the marginal likelihood. The
     path of an internal label ends there. With several parents it follows the preferred ones, for each class's mass
     lies within that of each of its parents. Source: Bertinetto et al., "Making better mistakes", CVPR 2020; l is the
-    number of edges from the root, as in their code. The arguments are those of the module.
+    number of edges from the root, as in their code.
     """
     counted = _among_known(scores, labels, relations, known)
     within = counted.logsumexp(dim=1)
@@ -154,11 +155,8 @@ def conditional_cross_entropy(
     """−Σ_{a ∈ A(y)} log p(a | parent of a), with a softmax in each group of siblings.
 
     Background is a sibling of the root classes. An internal label ends its path and asks nothing of the groups
-    below. On a flat taxonomy this is the cross-entropy. Source: WordTree in Redmon and Farhadi, "YOLO9000", CVPR
-    2017.
-
-    The arguments are those of the module; classes that are not known leave their group, except those at or above the
-    label.
+    below. Classes that are not known leave their group, except those at or above the label. On a flat taxonomy this
+    is the cross-entropy. Source: WordTree in Redmon and Farhadi, "YOLO9000", CVPR 2017.
     """
     if known is not None:
         counted = torch.nn.functional.pad(known, (0, 1), value=True) | relations.above_mask(labels)

@@ -1,24 +1,22 @@
 """Average precision over all images: rules 5 and 6 of the Open Images protocol.
 
-Shape letters: S scored entries, T true positives, C classes, K criteria, P recalls.
-
 Groups of classes whose mean average precision is told apart: layers, depths, and how often training shows them.
 
-Shape letter: C classes.
+Shape letters: S scored entries, C classes, K criteria, P recalls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from operator import attrgetter
 
 import numpy as np
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import FloatArray, IntArray
 from hierseg.metrics.matching import descending
-from hierseg.metrics.records import Criterion, ImageMatches, ImageMatchTable, OpenImagesResult
+from hierseg.metrics.records import Criterion, ImageMatches, ImageMatchTable, OpenImagesResult, check_once
 from hierseg.taxonomy import Taxonomy
 
 FREQUENCY_BANDS = ('rare', 'common', 'frequent')
@@ -33,10 +31,8 @@ def class_groups(taxonomy: Taxonomy, *, train_images: IntArray | None = None) ->
 
     Args:
         taxonomy: The classes.
-        train_images: (C,) int64; training images with an instance of each class or of one below it.
-
-    Raises:
-        EvaluationError: If there is not one count for each class.
+        train_images: (C,) int64; training images with an instance of each class or of one below it. Another number of
+            counts is an EvaluationError.
     """
     labels, depths = range(taxonomy.num_classes), taxonomy.arrays.depths
     groups = {'all': tuple(labels), 'layer0': taxonomy.root_classes, 'layer1': taxonomy.deeper_classes}
@@ -53,14 +49,10 @@ def class_groups(taxonomy: Taxonomy, *, train_images: IntArray | None = None) ->
 
 
 def frequency_bands(train_images: IntArray, labels: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The rarest, middle and most frequent third of classes, each in ascending order of labels.
+    """The rarest, middle and most frequent third of the classes by (C,) training images, each in ascending order.
 
     Where the classes do not divide by three, the rarer bands have one more; of equally frequent classes those of
     smaller label come first. A class without a training image is rare.
-
-    Args:
-        train_images: (C,) int64; training images of each class.
-        labels: The classes to divide.
 
     Example:
         >>> frequency_bands(np.array([9, 2, 5, 5]), range(4))
@@ -76,16 +68,8 @@ RECALLS: FloatArray = np.arange(101) / 100
 """(P,) where precision-recall curves are sampled: 57 of 100 objects are 0.57 exactly, as 57 / 100 is."""
 
 
-class _OfImage(Protocol):
-    @property
-    def image_id(self) -> str: ...
-
-
-ImageRecord = TypeVar('ImageRecord', bound=_OfImage)
-
-
-def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth: float) -> float:
-    """Area under the monotone precision envelope at every recall step.
+def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth: float) -> tuple[float, FloatArray]:
+    """Area under the monotone precision envelope at every recall step, and the envelope at :data:`RECALLS`.
 
     Args:
         scores: (S,) float64.
@@ -93,26 +77,19 @@ def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth:
         num_ground_truth: Counted ground truth.
 
     Returns:
-        A value in [0, 1]; 0 without entries; nan without ground truth.
+        A value in [0, 1], and (P,) float64, the best precision at that recall or a greater one, 0 where the recall is
+        not reached. Without entries both are 0, without ground truth nan.
     """
-    return _area(*_recall_steps(scores, weights), num_ground_truth)
-
-
-def precision_at_recalls(
-    scores: FloatArray, weights: FloatArray, num_ground_truth: float, *, recalls: FloatArray = RECALLS
-) -> FloatArray:
-    """The precision-recall curve on a grid: the best precision at that recall or a greater one.
-
-    Args:
-        scores: (S,) float64.
-        weights: (S,) float64; 0 for a false positive, otherwise what the true positive counts.
-        num_ground_truth: Counted ground truth.
-        recalls: (P,) float64, from 0 to 1.
-
-    Returns:
-        (P,) float64, not ascending; 0 where the recall is not reached; nan without ground truth.
-    """
-    return _sampled(*_recall_steps(scores, weights), num_ground_truth, recalls)
+    if num_ground_truth == 0:
+        return float('nan'), np.full(len(RECALLS), np.nan)
+    weights = weights[descending(scores)]
+    true_positives, false_positives = np.cumsum(weights), np.cumsum(weights <= 0)
+    steps = weights > 0
+    recall = true_positives[steps] / num_ground_truth
+    precision = true_positives / (true_positives + false_positives)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1][steps]
+    area = float((np.diff(recall, prepend=0.0) * envelope).sum())
+    return area, np.append(envelope, 0.0)[np.searchsorted(recall, RECALLS)]
 
 
 def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesResult:
@@ -125,7 +102,8 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
     Raises:
         EvaluationError: If an image occurs twice.
     """
-    images = in_order(matches)
+    images = sorted(matches, key=attrgetter('image_id'))
+    check_once([image.image_id for image in images])
     labels, scores, weights, counted_labels, counts = (
         np.concatenate([np.zeros(0, dtype=dtype), *(getattr(image, name) for image in images)])
         for name, dtype in (
@@ -139,11 +117,7 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
     values, curves = np.empty(num_classes), np.empty((num_classes, len(RECALLS)))
     for label, (begin, end) in enumerate(pairwise(bounds)):
         members, total = by_class[begin:end], float(num_ground_truth[label])
-        if total == 0:
-            values[label] = curves[label] = np.nan
-            continue
-        steps = _recall_steps(scores[members], weights[members])
-        values[label], curves[label] = _area(*steps, total), _sampled(*steps, total, RECALLS)
+        values[label], curves[label] = average_precision(scores[members], weights[members], total)
     return OpenImagesResult(
         average_precision=values,
         precision_curves=curves,
@@ -157,15 +131,10 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
 def summarise_by(
     tables: Iterable[ImageMatchTable], num_classes: int, *, criteria: Sequence[Criterion]
 ) -> dict[Criterion, OpenImagesResult]:
-    """Average precision of every class by each criterion.
-
-    Args:
-        tables: One for every image with ground truth, detections or not, in any order.
-        num_classes: C.
-        criteria: K criteria, those of the tables.
+    """Average precision of every class by each criterion; arguments and errors as of :func:`summarise`.
 
     Raises:
-        EvaluationError: If an image occurs twice or was matched by other criteria.
+        EvaluationError: Also if an image was matched by other criteria.
     """
     images = list(tables)
     for image in images:
@@ -179,45 +148,3 @@ def summarise_by(
         criterion: summarise((image.at(index) for image in images), num_classes)
         for index, criterion in enumerate(criteria)
     }
-
-
-def in_order(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """One record of each image, in the order of image ids.
-
-    Raises:
-        EvaluationError: If an image occurs twice.
-    """
-    images = sorted(records, key=lambda image: image.image_id)
-    for image, following in pairwise(images):
-        if image.image_id == following.image_id:
-            raise EvaluationError(
-                'the image was evaluated twice', where=f'image {image.image_id}', fix='Each image counts once.'
-            )
-    return images
-
-
-def _recall_steps(scores: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(T,) sum of the weights and precision envelope at each true positive, by descending score."""
-    weights = weights[descending(scores)]
-    true_positives = np.cumsum(weights)
-    false_positives = np.cumsum(weights <= 0)
-    steps = weights > 0
-    precision = true_positives / (true_positives + false_positives)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return true_positives[steps], envelope[steps]
-
-
-def _area(true_positives: FloatArray, envelope: FloatArray, num_ground_truth: float) -> float:
-    if num_ground_truth == 0:
-        return float('nan')
-    recall_steps = np.diff(true_positives / num_ground_truth, prepend=0.0)
-    return float((recall_steps * envelope).sum())
-
-
-def _sampled(
-    true_positives: FloatArray, envelope: FloatArray, num_ground_truth: float, recalls: FloatArray
-) -> FloatArray:
-    if num_ground_truth == 0:
-        return np.full(len(recalls), np.nan)
-    reached = np.searchsorted(true_positives / num_ground_truth, recalls)
-    return np.append(envelope, 0.0)[reached]

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import FloatArray, IntArray
-from hierseg.metrics.records import ImageMatches
-
-CountArray = npt.NDArray[np.uint16]
+from hierseg.metrics.records import ImageMatches, check_once, repeated
 
 _CHUNK = 1 << 18  # numbers that are worked on at once: they stay in the cache
 
@@ -55,16 +52,11 @@ class Resampling:
     """
 
     image_ids: tuple[str, ...]
-    multiplicities: CountArray
+    multiplicities: npt.NDArray[np.uint16]
 
     @classmethod
     def draw(cls, image_ids: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Resampling:
-        """Draws resamples, the same ones for the same images in any order.
-
-        Args:
-            image_ids: N ids.
-            resamples: B.
-            seed: Of the draws.
+        """Draws B resamples, the same ones for the same images in any order.
 
         Raises:
             EvaluationError: Without images or resamples, or if an image occurs twice.
@@ -72,23 +64,19 @@ class Resampling:
         ids = tuple(sorted(image_ids))
         if not ids or resamples < 1:
             raise EvaluationError(f'{resamples} resamples of {len(ids)} images', fix='Give at least one of each.')
-        _check_once(ids)
+        check_once(ids)
         generator, count = np.random.default_rng(seed), len(ids)
-        multiplicities: CountArray = np.empty((resamples, count), dtype=np.uint16)
+        multiplicities = np.empty((resamples, count), dtype=np.uint16)
         for row in multiplicities:
             row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
         return cls(ids, multiplicities)
 
     def columns(self, image_ids: Sequence[str]) -> IntArray:
-        """(N,) int64; the columns of images in the order given.
-
-        Raises:
-            EvaluationError: If they are not the images that were drawn from, each once.
-        """
+        """(N,) columns of images; an EvaluationError if they are not those that were drawn from, each once."""
         order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
         given = tuple(image_ids[at] for at in order)
         if given != self.image_ids:
-            _check_once(given)
+            check_once(given)
             first = min(set(given) ^ set(self.image_ids))
             whose = 'is none of the resampled images' if first in given else 'has no result'
             raise EvaluationError(
@@ -99,16 +87,12 @@ class Resampling:
         return columns
 
     def ratios(self, sums: ImageSums) -> FloatArray:
-        """(B,) float64; a result on each resample, nan where nothing counts.
-
-        Raises:
-            EvaluationError: If the images are others.
-        """
+        """(B,) float64; a result on each resample, nan where nothing counts; errors as of :meth:`columns`."""
         columns = self.columns(sums.image_ids)
         terms = np.empty((len(columns), 2))
         terms[columns, 0], terms[columns, 1] = sums.numerators, sums.denominators
         totals = np.concatenate([self.multiplicities[chunk] @ terms for chunk in self.chunks(len(columns))])
-        return _divided(totals[:, 0], totals[:, 1])
+        return _divided(*totals.T)
 
     def chunks(self, width: int) -> list[slice]:
         """Runs of resamples, to work on ``width`` numbers of each at once."""
@@ -117,17 +101,11 @@ class Resampling:
 
 
 def interval(values: FloatArray, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of a result.
+    """Ends of the percentile interval of a result; nan if no resample has a value.
 
     Args:
         values: (B,) float64; the result on each resample. Those that are nan are left out.
-        confidence: Part of the resamples within.
-
-    Returns:
-        Its ends; nan if no resample has a value.
-
-    Raises:
-        EvaluationError: If ``confidence`` is not within (0, 1).
+        confidence: Part of the resamples within; an EvaluationError if that is not within (0, 1).
     """
     if not 0 < confidence < 1:
         raise EvaluationError(f'confidence={confidence}', fix='It is a part of 1, such as 0.95.')
@@ -141,109 +119,89 @@ def interval(values: FloatArray, *, confidence: float = 0.95) -> tuple[float, fl
 def resampled_mean_average_precision(
     matches: Sequence[ImageMatches], resampling: Resampling, *, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, FloatArray]:
-    """Mean average precision of groups of classes on every resample.
-
-    What :func:`~hierseg.metrics.summarise` says of a resample whose images are repeated as often as it has them. The
-    entries of a class are sorted once.
+    """Mean average precision of groups of classes on every resample whose images are repeated as often as it has them.
 
     Objects that are drawn twice are found twice, so that the average precision of classes with few objects is a little
     higher on resamples than on the images themselves. In a difference between systems most of that cancels.
 
     Args:
         matches: One record for every image, in any order.
-        resampling: Over the same images.
+        resampling: Over the same images, or it is an EvaluationError.
         groups: Labels by the name of their group.
 
     Returns:
         (B,) float64 by the name of the group; nan on resamples where none of its classes has ground truth.
-
-    Raises:
-        EvaluationError: If the images are others.
     """
     columns = resampling.columns([image.image_id for image in matches])
     by_column = [matches[at] for at in np.argsort(columns)]
     image_of = np.repeat(np.arange(len(by_column)), [len(image.labels) for image in by_column])
-    labels, scores, weights = (
-        np.concatenate([getattr(image, name) for image in by_column]) for name in ('labels', 'scores', 'weights')
+    labels, scores, weights, counted, counts = (
+        np.concatenate([getattr(image, name) for image in by_column])
+        for name in ('labels', 'scores', 'weights', 'counted_labels', 'counts')
     )
     # Of equal scores the last comes first, as in summarise.
     order = np.lexsort((-np.arange(len(labels)), -scores, labels))
     wanted = sorted({int(label) for group in groups.values() for label in group})
     begins, ends = np.searchsorted(labels[order], wanted), np.searchsorted(labels[order], wanted, side='right')
-    totals = _ground_truth(by_column, resampling, wanted)
+    counted_of = np.repeat(np.arange(len(by_column)), [len(image.counts) for image in by_column])
     values: dict[int, FloatArray] = {}
-    for label, begin, end, total in zip(wanted, begins, ends, totals, strict=True):
-        chosen = order[begin:end]
-        entries = _Entries.of(scores[chosen], weights[chosen], image_of[chosen], resampling)
-        values[label] = entries.average_precision(resampling, total)
+    for label, begin, end in zip(wanted, begins, ends, strict=True):
+        chosen, of_class = order[begin:end], counted == label
+        total = np.asarray(resampling.multiplicities[:, counted_of[of_class]] @ counts[of_class], dtype=np.float64)
+        values[label] = _average_precision(scores[chosen], weights[chosen], image_of[chosen], resampling, total)
     return {name: _mean_of_known([values[int(label)] for label in group], resampling) for name, group in groups.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class _Entries:
-    """The scored entries of a class in the order in which they count.
+def _average_precision(
+    scores: FloatArray, weights: FloatArray, columns: IntArray, resampling: Resampling, num_ground_truth: FloatArray
+) -> FloatArray:
+    """(B,) what :func:`~hierseg.metrics.average_precision.average_precision` says of each resample.
 
-    Attributes:
-        columns: (S,) int64; the image of each among the resampled ones.
+    Args:
+        scores: (S,) float64, descending.
         weights: (S,) float64; 0 for false positives.
-        copies: (S,) int64; an entry counts once if its image is drawn more often than this; -1 for an entry that
-            counts as often as the image is drawn.
+        columns: (S,) int64; the image of each entry among the resampled ones.
+        resampling: The resamples.
+        num_ground_truth: (B,) float64; counted ground truth.
     """
-
-    columns: IntArray
-    weights: FloatArray
-    copies: IntArray
-
-    @classmethod
-    def of(cls, scores: FloatArray, weights: FloatArray, columns: IntArray, resampling: Resampling) -> _Entries:
-        """Entries in descending order, those of an image together where scores are equal.
-
-        Where true and false positives of one image have one score, a repeated image has all of them and then all of
-        them again, not first all true ones: each repetition is an entry of its own.
-        """
-        run = np.cumsum((np.diff(scores, prepend=np.inf) != 0) | (np.diff(columns, prepend=-1) != 0)) - 1
-        true, false = (np.bincount(run, kind).astype(bool) for kind in (weights > 0, weights <= 0))
-        mixed = (true & false)[run]
-        if not mixed.any():
-            return cls(columns, weights, np.full(len(columns), -1, dtype=np.int64))
-        repeats = np.where(mixed, resampling.multiplicities.max(axis=0)[columns], 1).astype(np.int64)
-        entry = np.repeat(np.arange(len(columns)), repeats)
-        copy = np.arange(len(entry)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        order = np.lexsort((entry, copy, run[entry]))
-        entry, copy = entry[order], copy[order]
-        return cls(columns[entry], weights[entry], np.where(mixed[entry], copy, -1))
-
-    def average_precision(self, resampling: Resampling, num_ground_truth: FloatArray) -> FloatArray:
-        """(B,) what :func:`~hierseg.metrics.average_precision` says of each resample.
-
-        Args:
-            resampling: The resamples.
-            num_ground_truth: (B,) float64; counted ground truth.
-        """
-        steps = self.weights > 0
-        once = self.copies >= 0
-        areas = np.empty(len(num_ground_truth))
-        for chunk in resampling.chunks(len(self.columns)):
-            drawn = resampling.multiplicities[chunk][:, self.columns].astype(np.float64)
-            drawn[:, once] = drawn[:, once] > self.copies[once]
-            found = drawn[:, steps] * self.weights[steps]
-            true = np.cumsum(found, axis=1)
-            drawn[:, steps] = 0
-            scored = true + np.cumsum(drawn, axis=1)[:, steps]
-            # A true positive that is not drawn has the precision of what is before it and no step of recall.
-            precision = np.divide(true, scored, out=np.zeros_like(true), where=scored > 0)
-            envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            areas[chunk] = (found * envelope).sum(axis=1)
-        return _divided(areas, num_ground_truth)
+    entry, copies = _repetitions(scores, weights, columns, resampling)
+    weights, columns = weights[entry], columns[entry]
+    steps, once = weights > 0, copies >= 0
+    areas = np.empty(len(num_ground_truth))
+    for chunk in resampling.chunks(len(columns)):
+        drawn = resampling.multiplicities[chunk][:, columns].astype(np.float64)
+        drawn[:, once] = drawn[:, once] > copies[once]
+        found = drawn[:, steps] * weights[steps]
+        true = np.cumsum(found, axis=1)
+        drawn[:, steps] = 0
+        scored = true + np.cumsum(drawn, axis=1)[:, steps]
+        # A true positive that is not drawn has the precision of what is before it and no step of recall.
+        precision = np.divide(true, scored, out=np.zeros_like(true), where=scored > 0)
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        areas[chunk] = (found * envelope).sum(axis=1)
+    return _divided(areas, num_ground_truth)
 
 
-def _ground_truth(images: Sequence[ImageMatches], resampling: Resampling, labels: Sequence[int]) -> list[FloatArray]:
-    """(B,) counted ground truth of each class; images in the order of the columns."""
-    columns = np.repeat(np.arange(len(images)), [len(image.counts) for image in images])
-    counted = np.concatenate([image.counted_labels for image in images])
-    counts = np.concatenate([image.counts for image in images])
-    rows = [np.flatnonzero(counted == label) for label in labels]
-    return [np.asarray(resampling.multiplicities[:, columns[of]] @ counts[of], dtype=np.float64) for of in rows]
+def _repetitions(
+    scores: FloatArray, weights: FloatArray, columns: IntArray, resampling: Resampling
+) -> tuple[IntArray, IntArray]:
+    """Entries of a class in the order in which they count, those of an image together where scores are equal.
+
+    Where true and false positives of one image have one score, a repeated image has all of them and then all of
+    them again, not first all true ones: each repetition is an entry of its own.
+
+    Returns:
+        Indices of the entries, and the number of each repetition: it counts once if its image is drawn more often; -1
+        for an entry that counts as often as the image is drawn.
+    """
+    run = np.cumsum((np.diff(scores, prepend=np.inf) != 0) | (np.diff(columns, prepend=-1) != 0)) - 1
+    true, false = (np.bincount(run, kind).astype(bool) for kind in (weights > 0, weights <= 0))
+    mixed = (true & false)[run]
+    repeats = np.where(mixed, resampling.multiplicities.max(axis=0)[columns], 1).astype(np.int64)
+    entry, copy = repeated(repeats)
+    order = np.lexsort((entry, copy, run[entry]))
+    entry, copy = entry[order], copy[order]
+    return entry, np.where(mixed[entry], copy, -1)
 
 
 def _mean_of_known(values: Sequence[FloatArray], resampling: Resampling) -> FloatArray:
@@ -256,13 +214,6 @@ def _mean_of_known(values: Sequence[FloatArray], resampling: Resampling) -> Floa
 
 
 def _divided(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
-    some = denominators > 0
-    ratios: FloatArray = np.full(len(some), np.nan)
-    np.divide(numerators, denominators, out=ratios, where=some)
+    ratios: FloatArray = np.full(len(denominators), np.nan)
+    np.divide(numerators, denominators, out=ratios, where=denominators > 0)
     return ratios
-
-
-def _check_once(ascending: Sequence[str]) -> None:
-    for image, following in pairwise(ascending):
-        if image == following:
-            raise EvaluationError('the image occurs twice', where=f'image {image}', fix='Each image counts once.')

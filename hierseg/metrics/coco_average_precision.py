@@ -16,6 +16,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,10 @@ from pycocotools.cocoeval import COCOeval
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.metrics.average_precision import in_order
 from hierseg.metrics.declarations import Metric
-from hierseg.metrics.matching import check_sizes, common_pixels
-from hierseg.metrics.records import ImageGroundTruth, ImagePrediction
+from hierseg.metrics.matching import common_pixels
+from hierseg.metrics.records import ImageGroundTruth, ImagePrediction, check_once
 
-COCO_STATISTICS = (
-    'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl',
-)  # fmt: skip
 COCO_METRICS = tuple(
     Metric(f'coco_{key}', label, 'COCO, masks', explanation, on_page=key == 'AR100' or key.startswith('AP'))
     for key, label, explanation in (
@@ -49,7 +46,8 @@ COCO_METRICS = tuple(
         ('ARl', 'AR, large', 'Average recall of masks of 96² pixels and more.'),
     )
 )
-"""Declarations of :data:`COCO_STATISTICS`; the page has the recall at 100 detections alone."""
+"""Of recalls, the page has that at 100 detections alone."""
+COCO_STATISTICS = tuple(metric.key.removeprefix('coco_') for metric in COCO_METRICS)
 _IMAGE = 1  # id of the only image that a comparison is about
 _NOTHING = -1  # what pycocotools says where there is no ground truth
 
@@ -75,19 +73,14 @@ class ClassCocoMatches:
 
 @dataclass(frozen=True, eq=False)
 class ImageCocoMatches:
-    """Matches by pycocotools of one image.
-
-    Attributes:
-        image_id: Decides the order of equal scores.
-        classes: One record for each class that the image has an object or a detection of.
-    """
+    """Matches by pycocotools of each class that the image has an object or a detection of."""
 
     image_id: str
     classes: tuple[ClassCocoMatches, ...]
 
 
 def match_image_as_coco(
-    ground_truth: ImageGroundTruth, prediction: ImagePrediction, *, common: IntArray | None = None
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, *, common: IntArray
 ) -> ImageCocoMatches:
     """Matches one image by pycocotools.
 
@@ -97,13 +90,11 @@ def match_image_as_coco(
     Args:
         ground_truth: Its objects with their masks, as annotated; boxes normalised to [0, 1].
         prediction: Its detections with their masks; each counts under the class that it names.
-        common: (R, G) int64; pixels that detections and objects with a mask have in common, where they are known.
+        common: (R, G) int64; pixels that detections and objects with a mask have in common.
 
     Raises:
-        EvaluationError: If the detections have no masks or not one name each, or their masks and those of the
-            ground truth differ in size.
+        EvaluationError: If the detections have no masks or not one name each.
     """
-    check_sizes(ground_truth, prediction, prediction.image_id)
     size, areas, names = ground_truth.size or prediction.size, prediction.mask_areas, prediction.named_labels
     if areas is None or not len(prediction.masks) == len(names) == len(prediction.class_scores):
         raise EvaluationError(
@@ -115,34 +106,21 @@ def match_image_as_coco(
         if len(names):
             raise EvaluationError('the size of the masks is not given', where=f'image {prediction.image_id}')
         return ImageCocoMatches(prediction.image_id, ())  # objects without a mask, and nothing to ignore
-    has_mask = ground_truth.mask_areas > 0
-    masks = list(ground_truth.masks)
-    for index in np.flatnonzero(~has_mask).tolist():
-        masks[index] = _filled_box(ground_truth.boxes[index], size)
-    new = np.flatnonzero(~has_mask) if common is not None else np.arange(len(masks))
-    pixels: IntArray = np.zeros((len(areas), len(masks)), dtype=np.int64) if common is None else common.copy()
-    pixels[:, new] = common_pixels(prediction.masks, areas, [masks[index] for index in new.tolist()], size)
-    matcher = _Matcher(ground_truth, prediction, pixels)
+    boxed, pixels = np.flatnonzero(ground_truth.mask_areas == 0), common.copy()
+    boxes = [_filled_box(box, size) for box in ground_truth.boxes[boxed]]
+    pixels[:, boxed] = common_pixels(prediction.masks, areas, boxes, size)
+    matcher = _Matcher(ground_truth, prediction, areas, pixels)
     labels = np.union1d(ground_truth.labels, names).tolist()
     return ImageCocoMatches(prediction.image_id, tuple(matcher.matches(label) for label in labels))
 
 
 def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int) -> dict[str, float]:
-    """The twelve COCO statistics of masks.
+    """The twelve :data:`COCO_STATISTICS` of masks, each a mean over C classes; nan without ground truth.
 
-    Args:
-        images: One record for every image, in any order.
-        num_classes: C.
-
-    Returns:
-        ``AP`` (mean over overlaps 0.5, 0.55, …, 0.95), ``AP50``, ``AP75``; ``APs``, ``APm`` and ``APl`` of small,
-        medium and large objects; ``AR1``, ``AR10`` and ``AR100`` with so many detections of a class per image;
-        ``ARs``, ``ARm``, ``ARl``. Each is a mean over classes; nan without ground truth.
-
-    Raises:
-        EvaluationError: If an image occurs twice.
+    Images may come in any order; an EvaluationError if one occurs twice.
     """
-    ordered = in_order(images)
+    ordered = sorted(images, key=attrgetter('image_id'))
+    check_once([image.image_id for image in ordered])
     evaluator = COCOeval(iouType='segm')
     parameters = evaluator.params
     # A class whose objects all are ignored has no value.
@@ -164,13 +142,10 @@ def coco_average_precision(images: Iterable[ImageCocoMatches], num_classes: int)
 
 
 def _accumulated(images: Sequence[ImageCocoMatches], labels: Sequence[int], areas: slice, limits: slice) -> Any:
-    """Accumulates the precision and recall of some classes by pycocotools.
+    """Accumulates the precision and recall of classes by pycocotools.
 
-    Args:
-        images: In the order of their ids.
-        labels: K classes.
-        areas: Which ranges of area.
-        limits: Which limits on the number of detections.
+    Images come in the order of their ids; ``areas`` and ``limits`` say which ranges of area and which limits on the
+    number of detections are asked for.
     """
     evaluator = COCOeval(iouType='segm')
     parameters = evaluator.params
@@ -212,16 +187,17 @@ class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     Args:
         ground_truth: G objects.
         prediction: R detections.
+        areas: (R,) int64; pixels of their masks.
         common: (R, G) int64; pixels in common with the mask of each object, or with its box where it has none.
     """
 
-    def __init__(self, ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray) -> None:
+    def __init__(
+        self, ground_truth: ImageGroundTruth, prediction: ImagePrediction, areas: IntArray, common: IntArray
+    ) -> None:
         super().__init__(iouType='segm')
-        has_mask = ground_truth.mask_areas > 0
         self.truth_labels, self.names = ground_truth.labels, prediction.named_labels
-        self.crowds = ground_truth.group_of | ~has_mask
-        self.scores = prediction.named_scores
-        self.areas = np.zeros(len(self.scores), np.int64) if prediction.mask_areas is None else prediction.mask_areas
+        self.crowds = ground_truth.group_of | (ground_truth.mask_areas == 0)
+        self.scores, self.areas = prediction.named_scores, areas
         self.truth_areas, self.common = ground_truth.mask_areas, common
 
     def matches(self, label: int) -> ClassCocoMatches:

@@ -43,13 +43,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score or a difference with its interval; a number that is not finite becomes None.
-
-    Attributes:
-        value: None where there is none.
-        low: Lower end of the interval; None where it was not computed.
-        high: Upper end.
-    """
+    """A score or a difference and the ends of its interval; a number that does not exist or is not finite is None."""
 
     value: float | None = None
     low: float | None = None
@@ -79,12 +73,7 @@ class CountedKind:
 
 
 def declared(metrics: Sequence[Metric], scores: Collection[str], resampled: Collection[str]) -> list[Metric]:
-    """The declarations of scores that were computed, in the order of declaration.
-
-    Args:
-        metrics: All declarations; some may be of scores that were not computed.
-        scores: Keys of the computed scores.
-        resampled: Keys of those that have an interval.
+    """The declarations of the scores that were computed, some of them with an interval, in the order of declaration.
 
     Raises:
         EvaluationError: A score is not declared, or twice, or an interval was declared and not computed, or reversely.

@@ -114,9 +114,9 @@ def error_kinds(
     prediction: ImagePrediction,
     arrays: TaxonomyArrays,
     *,
+    common: IntArray,
     absent: IntArray,
     score_threshold: float = 0.0,
-    common: IntArray | None = None,
 ) -> ImageErrors:
     """Finds the kind of every detection of an image, blank masks left out.
 
@@ -124,12 +124,12 @@ def error_kinds(
         ground_truth: Its objects with their masks, as annotated: not expanded.
         prediction: Its detections with their masks.
         arrays: The taxonomy.
+        common: (R, I) int64; pixels that detections and objects have in common.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         score_threshold: Detections whose most probable class is less probable get no kind; they still find objects.
-        common: (R, I) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
+        EvaluationError: If the detections have no masks.
     """
     best, order = counted_detections(prediction)
     regions, singles = order[best >= score_threshold], single_objects(ground_truth)
@@ -147,7 +147,10 @@ def error_kinds(
         kinds[chosen] = kind
         # The object that it overlaps most; of those without a mask the first.
         objects[chosen] = np.where(evidence[chosen], 1 + overlaps[chosen], 0).argmax(axis=1) if len(chosen) else -1
-    known = _known_classes(ground_truth, absent, arrays)
+    # Classes that are annotated or verified on the image, directly or by implication.
+    present = np.union1d(labels, np.setdiff1d(ground_truth.verified, absent))
+    known = np.asarray(arrays.ancestor_mask[present].any(axis=0))
+    known[absent] = True
     kinds[(kinds == ErrorKind.BACKGROUND) & ~known[names]] = ErrorKind.UNVERIFIED
     return ImageErrors(prediction.image_id, regions, kinds, objects, missed=singles[missed])
 
@@ -191,15 +194,12 @@ def _taken(
 def _uncounted(ground_truth: ImageGroundTruth, boxes: FloatArray, within: ScoreArray) -> BoolArray:
     """(D, I) which detections lie within which groups, or on which objects without a mask.
 
-    Args:
-        ground_truth: The objects.
-        boxes: (D, 4) float64; those of the detections.
-        within: (D, I) float32; the part of the detections' masks that lies within the objects'.
+    ``boxes`` are those of the detections; ``within`` is the (D, I) part of their masks that lies within the objects'.
     """
     has_mask, is_group = ground_truth.mask_areas > 0, ground_truth.group_of
     overlaps = np.zeros(within.shape)
     for of, over_first in ((is_group & ~has_mask, True), (~is_group & ~has_mask, False)):
-        overlaps[:, of] = box_overlaps(boxes, ground_truth.boxes[of], over_first_area=over_first)
+        overlaps[:, of] = box_overlaps(boxes[:, None], ground_truth.boxes[of], over_first_area=over_first)
     overlaps[:, is_group & has_mask] = within[:, is_group & has_mask]
     return overlaps >= OVERLAP_THRESHOLD
 
@@ -219,12 +219,3 @@ def _wrong(
         (ErrorKind.FAR, lies_on),
         (ErrorKind.LOCALISATION, compatible & (overlaps >= BACKGROUND_THRESHOLD)),
     )
-
-
-def _known_classes(ground_truth: ImageGroundTruth, absent: IntArray, arrays: TaxonomyArrays) -> BoolArray:
-    """(C,) which classes are annotated or verified on the image, directly or by implication."""
-    present = np.union1d(ground_truth.labels, np.setdiff1d(ground_truth.verified, absent))
-    known: BoolArray = np.zeros(len(arrays.depths), dtype=bool)
-    known |= arrays.ancestor_mask[present].any(axis=0)
-    known[absent] = True
-    return known

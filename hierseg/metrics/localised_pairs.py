@@ -10,17 +10,16 @@ C classes, A absent classes, N images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.metrics.bootstrap import ImageSums
-from hierseg.metrics.matching import check_sizes, common_pixels, overlaps_of_masks
+from hierseg.metrics.matching import overlaps_of_masks
 from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageGroundTruth, ImagePrediction
 from hierseg.taxonomy import TaxonomyArrays
 
@@ -77,21 +76,20 @@ class LocalisedPairs:
         """The pairs of images, one after another."""
         num_classes, count = len(arrays.depths), len(images)
         image_of = np.repeat(np.arange(count), [len(image.true_labels) for image in images])
-        true_labels = _joined([image.true_labels for image in images])
-        absent = np.zeros((len(true_labels), num_classes), dtype=bool)
-        for at, image in enumerate(images):
-            begin, end = np.searchsorted(image_of, [at, at + 1])
-            absent[begin:end, image.absent] = True
+        true_labels = _joined(image.true_labels for image in images)
+        absent = np.zeros((count, num_classes), dtype=bool)
+        for row, image in zip(absent, images, strict=True):
+            row[image.absent] = True
         no_scores: ScoreArray = np.zeros((0, num_classes), dtype=np.float32)
         return cls(
             image_ids=tuple(image.image_id for image in images),
             image_of=image_of,
             true_labels=true_labels,
-            named_labels=_joined([image.named_labels for image in images]),
+            named_labels=_joined(image.named_labels for image in images),
             class_scores=np.concatenate([no_scores, *(image.class_scores for image in images)]),
-            possible=possible_names(true_labels, absent, arrays),
+            possible=possible_names(true_labels, absent[image_of], arrays),
             missed_image_of=np.repeat(np.arange(count), [len(image.missed_labels) for image in images]),
-            missed_labels=_joined([image.missed_labels for image in images]),
+            missed_labels=_joined(image.missed_labels for image in images),
         )
 
     def __len__(self) -> int:
@@ -108,31 +106,22 @@ class LocalisedPairs:
         return len(self) + len(self.missed_labels)
 
     @property
-    def match_rate(self) -> float:
-        """Part of the objects that were found; nan without any."""
-        return len(self) / self.num_objects if self.num_objects else float('nan')
+    def match_sums(self) -> ImageSums:
+        """Part of the objects that were found."""
+        found, missed = (
+            np.bincount(image_of, minlength=self.num_images).astype(np.float64)
+            for image_of in (self.image_of, self.missed_image_of)
+        )
+        return ImageSums(self.image_ids, found, found + missed)
 
     def judged(self, named: IntArray, arrays: TaxonomyArrays) -> tuple[BoolArray, BoolArray]:
-        """Judges a name for every pair.
-
-        Args:
-            named: (P,) int64 labels.
-            arrays: The taxonomy.
-
-        Returns:
-            (P,) which names are the true class or an ancestor of it, and (P,) of which it is known whether they are.
-        """
+        """(P,) which of (P,) names are the true class or an ancestor of it, and (P,) of which it is known."""
         correct: BoolArray = arrays.ancestor_mask[self.true_labels, named]
         known: BoolArray = correct | ~self.possible[np.arange(len(named)), named]
         return correct, known
 
     def image_sums(self, values: npt.NDArray[Any], counted: BoolArray) -> ImageSums:
-        """The mean of a value over some of the pairs, as sums over the pairs of each image.
-
-        Args:
-            values: (P,) numbers.
-            counted: (P,) which pairs count.
-        """
+        """The mean of (P,) values over the pairs that count, as sums over the pairs of each image."""
         numerators, denominators = (
             np.bincount(self.image_of[counted], weights, self.num_images).astype(np.float64)
             for weights in (values[counted], None)
@@ -141,7 +130,7 @@ class LocalisedPairs:
 
 
 def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArrays) -> BoolArray:
-    """Classes that objects may be, for all that is known.
+    """(P, C) bool; classes that objects may be, for all that is known.
 
     Those that have a class in common with the true one, at or below both, that nobody verified as absent on the
     image. A Person may be a Man; a Bear may be a Toy, since a Teddy is both.
@@ -150,9 +139,6 @@ def possible_names(true_labels: IntArray, absent: BoolArray, arrays: TaxonomyArr
         true_labels: (P,) int64; as annotated.
         absent: (P, C) bool; classes verified as absent on the object's image, with all below them.
         arrays: The taxonomy.
-
-    Returns:
-        (P, C) bool.
     """
     below_true = arrays.ancestor_mask.T[true_labels] & ~absent
     shared = below_true.astype(np.float32) @ arrays.ancestor_mask.astype(np.float32)
@@ -164,9 +150,9 @@ def pair_image(
     ground_truth: ImageGroundTruth,
     prediction: ImagePrediction,
     *,
+    common: IntArray,
     absent: IntArray,
     score_threshold: float = 0.0,
-    common: IntArray | None = None,
 ) -> ImagePairs:
     """Pairs the detections of one image with its objects.
 
@@ -177,12 +163,12 @@ def pair_image(
     Args:
         ground_truth: Its objects with their masks, as annotated: not expanded.
         prediction: Its detections with their masks.
+        common: (R, I) int64; pixels that detections and objects have in common.
         absent: (A,) int64; classes verified as absent, expanded to all below them.
         score_threshold: Detections whose most probable class is less probable do not count.
-        common: (R, J) int64; pixels that detections and objects have in common, where they are known.
 
     Raises:
-        EvaluationError: If the detections have no masks, or masks of another size than the ground truth.
+        EvaluationError: If the detections have no masks.
     """
     best, order = counted_detections(prediction)
     regions = order[best >= score_threshold]
@@ -204,16 +190,9 @@ def counted_detections(prediction: ImagePrediction) -> tuple[ScoreArray, IntArra
 
     Returns:
         (D,) float32 probabilities of that class and (D,) int64 indices of the detections.
-
-    Raises:
-        EvaluationError: If the detections have no masks.
     """
-    if prediction.mask_areas is None:
-        raise EvaluationError(
-            'the detections have no masks', where=f'image {prediction.image_id}', fix='The model must predict masks.'
-        )
     best: ScoreArray = prediction.class_scores.max(axis=1, initial=0).astype(np.float32)
-    counted = np.flatnonzero((prediction.mask_areas > 0) & (best > 0))
+    counted = np.flatnonzero((prediction.measured_areas > 0) & (best > 0))
     order = counted[np.argsort(-best[counted], kind='stable')]
     return best[order], order
 
@@ -224,40 +203,20 @@ def single_objects(ground_truth: ImageGroundTruth) -> IntArray:
 
 
 def overlaps_with_objects(
-    ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray | None
+    ground_truth: ImageGroundTruth, prediction: ImagePrediction, common: IntArray
 ) -> tuple[ScoreArray, ScoreArray]:
     """(R, I) float32 intersection over union and over the detection's area; 0 where a mask is missing or blank.
 
-    Args:
-        ground_truth: The objects.
-        prediction: R detections with masks.
-        common: (R, I) int64; pixels that they have in common, where they are known.
-
-    Raises:
-        EvaluationError: If masks differ in size.
+    Arguments are those of :func:`pair_image`.
     """
-    check_sizes(ground_truth, prediction, prediction.image_id)
-    areas = prediction.mask_areas
-    if areas is None or ground_truth.size is None:
-        shape = len(prediction.named_labels), len(ground_truth.labels)
-        return np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    has_mask = np.flatnonzero(ground_truth.mask_areas > 0)
-    if common is None:
-        common = np.zeros((len(areas), len(ground_truth.labels)), dtype=np.int64)
-        masks = [ground_truth.masks[index] for index in has_mask]
-        common[:, has_mask] = common_pixels(prediction.masks, areas, masks, ground_truth.size)
     # Two blank masks have no union: they count as one pixel that is not shared.
-    return overlaps_of_masks(common, np.maximum(areas, 1)[:, None], ground_truth.mask_areas[None])
+    return overlaps_of_masks(common, np.maximum(prediction.measured_areas, 1)[:, None], ground_truth.mask_areas[None])
 
 
 def take_objects(overlaps: ScoreArray) -> IntArray:
     """Lets detections in their order take the object that they overlap most among those not taken yet.
 
-    Args:
-        overlaps: (D, J); from 0.5 on a detection takes an object.
-
-    Returns:
-        (D,) int64; the object of each, -1 for none.
+    Overlaps are (D, J); from 0.5 on a detection takes an object. Returned are (D,) objects, -1 for none.
     """
     overlaps, taken = overlaps.copy(), np.full(len(overlaps), -1, dtype=np.int64)
     for at in range(len(overlaps) if overlaps.size else 0):
@@ -268,5 +227,5 @@ def take_objects(overlaps: ScoreArray) -> IntArray:
     return taken
 
 
-def _joined(labels: Sequence[IntArray]) -> IntArray:
+def _joined(labels: Iterable[IntArray]) -> IntArray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *labels])

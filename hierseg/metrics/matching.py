@@ -11,7 +11,7 @@ the batch, J some of them, K criteria, P pairs of a claim and an object, N and M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -22,48 +22,35 @@ from pycocotools import mask as coco_mask
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.metrics.records import (
+    ANY_AREA,
     OPEN_IMAGES,
     Criterion,
     ImageDetections,
     ImageGroundTruth,
-    ImageMatches,
     ImageMatchTable,
     ImagePrediction,
     IouType,
     Verdict,
+    repeated,
 )
 
 Overlaps = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 def box_overlaps(boxes: FloatArray, others: FloatArray, *, over_first_area: bool = False) -> FloatArray:
-    """Intersection over union of every pair of boxes, or over the area of the first box.
-
-    Args:
-        boxes: (N, 4) float64 xyxy, of positive area.
-        others: (M, 4) float64 xyxy.
-        over_first_area: Divide by the area of ``boxes`` instead.
-
-    Returns:
-        (N, M) float64.
-    """
-    return overlaps_of_box_pairs(boxes[:, None], others[None], over_first_area=over_first_area)
-
-
-def overlaps_of_box_pairs(first: FloatArray, second: FloatArray, *, over_first_area: bool = False) -> FloatArray:
-    """As :func:`box_overlaps`, of boxes side by side: (..., 4) float64 that broadcast give (...) float64."""
-    extent = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    """(...) intersection over union of (..., 4) xyxy boxes that broadcast, or over the area of the first ones."""
+    extent = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     extent = np.maximum(extent, 0.0)
     intersection: FloatArray = extent[..., 1] * extent[..., 0]
-    area: FloatArray = (first[..., 3] - first[..., 1]) * (first[..., 2] - first[..., 0])
+    area: FloatArray = (boxes[..., 3] - boxes[..., 1]) * (boxes[..., 2] - boxes[..., 0])
     if over_first_area:
         return intersection / area
-    other_area: FloatArray = (second[..., 3] - second[..., 1]) * (second[..., 2] - second[..., 0])
+    other_area: FloatArray = (others[..., 3] - others[..., 1]) * (others[..., 2] - others[..., 0])
     return intersection / (area + other_area - intersection)
 
 
 def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[bytes], size: tuple[int, int]) -> IntArray:
-    """Pixels that every pair of masks has in common; what all overlaps of an image follow from.
+    """(N, M) int64; pixels that every pair of masks has in common; what all overlaps of an image follow from.
 
     pycocotools is asked as for crowds: it divides by the area of the first mask, from which the whole number of pixels
     is taken back, and skips pairs whose boxes do not meet.
@@ -73,45 +60,28 @@ def common_pixels(masks: Sequence[bytes], areas: IntArray, others: Sequence[byte
         areas: (N,) int64, pixels.
         others: M run lengths of the same kind.
         size: Height and width.
-
-    Returns:
-        (N, M) int64.
     """
     if not masks or not others:
         return np.zeros((len(masks), len(others)), dtype=np.int64)
-    over_area: FloatArray = coco_mask.iou(as_coco(masks, size), as_coco(others, size), [1] * len(others))
+    first, second = ([{'size': size, 'counts': mask} for mask in side] for side in (masks, others))
+    over_area: FloatArray = coco_mask.iou(first, second, [1] * len(others))
     return np.rint(over_area * areas[:, None]).astype(np.int64)
 
 
 def overlaps_of_masks(
     common: IntArray, areas: IntArray, other_areas: IntArray
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Overlaps of masks, none of them blank, in the type of the reference evaluator.
+    """Intersection over union and over the area of the first mask, in the type of the reference evaluator.
 
-    Args:
-        common: (...) int64; pixels that they have in common.
-        areas: int64 pixels of the first masks, that broadcast to it.
-        other_areas: int64 pixels of the second masks, likewise.
-
-    Returns:
-        Two (...) float32 arrays: intersection over union and intersection over the area of the first.
+    Pixels in common and areas, none of them 0, are int64 and broadcast.
     """
     intersection = common.astype(np.float32)
     first_area, second_area = areas.astype(np.float32), other_areas.astype(np.float32)
     return intersection / (first_area + second_area - intersection), intersection / (first_area + np.float32(1e-7))
 
 
-def as_coco(masks: Iterable[bytes], size: tuple[int, int]) -> list[dict[str, object]]:
-    """Run lengths with their height and width, as pycocotools takes them."""
-    return [{'size': size, 'counts': mask} for mask in masks]
-
-
 def check_sizes(ground_truth: ImageGroundTruth, detections: ImageDetections | ImagePrediction, image_id: str) -> None:
-    """Checks that the masks of an image can be compared.
-
-    Raises:
-        EvaluationError: If the masks of ground truth and detections differ in size.
-    """
+    """Raises an EvaluationError if the masks of ground truth and detections differ in size."""
     if ground_truth.size is None or detections.size is None or ground_truth.size == detections.size:
         return
     (height, width), (other_height, other_width) = ground_truth.size, detections.size
@@ -147,8 +117,6 @@ class Pairs:
             is_open: (D,) bool.
             threshold: Least overlap.
         """
-        if not len(self.overlaps) or not wanted.any():
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         too_small = self.overlaps < self.overlaps.dtype.type(threshold)
         near = np.flatnonzero(~too_small & is_open[self.detections] & wanted[self.objects])
         detections, overlaps = self.detections[near], self.overlaps[near]
@@ -177,19 +145,15 @@ def pairs_with(
         batch: The images.
         order: (D,) int64; detections by ascending key, of positive area.
         objects: (J,) int64, ascending; the objects that are looked at.
-        by_mask: Compare masks, else boxes.
+        by_mask: Compare masks, else boxes; an EvaluationError where masks are not given.
         common: (R, I) int64; pixels in common of all regions and objects, where they are known.
-
-    Raises:
-        EvaluationError: If masks are compared that are not given.
     """
     objects = objects[np.argsort(batch.object_keys[objects], kind='stable')]
     keys, object_keys = batch.keys[order], batch.object_keys[objects]
     begin = np.searchsorted(object_keys, keys)
     counts = np.searchsorted(object_keys, keys, side='right') - begin
-    detections = np.repeat(np.arange(len(order)), counts)
-    nth = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-    partners = objects[np.repeat(begin, counts) + nth]
+    detections, nth = repeated(counts)
+    partners = objects[begin[detections] + nth]
     regions, is_group = batch.regions[order[detections]], batch.group_of[partners]
     iou: Overlaps
     ioa: Overlaps
@@ -203,11 +167,10 @@ def pairs_with(
         iou, ioa = overlaps_of_masks(pixels, batch.areas[regions], batch.object_areas[partners])
     else:
         boxes, others = batch.boxes[regions], batch.object_boxes[partners]
-        iou, ioa = overlaps_of_box_pairs(boxes, others), overlaps_of_box_pairs(boxes, others, over_first_area=True)
-    single, group = np.flatnonzero(~is_group), np.flatnonzero(is_group)
+        iou, ioa = box_overlaps(boxes, others), box_overlaps(boxes, others, over_first_area=True)
     return (
-        Pairs(detections[single], partners[single], iou[single]),
-        Pairs(detections[group], partners[group], ioa[group]),
+        Pairs(detections[~is_group], partners[~is_group], iou[~is_group]),
+        Pairs(detections[is_group], partners[is_group], ioa[is_group]),
     )
 
 
@@ -216,12 +179,7 @@ def _blocks(
 ) -> Iterator[IntArray]:
     """Pixels in common of all masks of one key after another, (detections × objects,) each.
 
-    Args:
-        batch: The images.
-        detections: (D,) int64, by ascending key; each has an object of its key.
-        objects: (J,) int64, by ascending key.
-        begin: (D,) int64; where the objects of the detection's key begin.
-        end: (D,) int64; where they end.
+    Detections and objects come by ascending key; those of a detection's key lie between its ``begin`` and ``end``.
     """
     regions = batch.regions[detections]
     images = batch.keys[detections] // batch.num_labels
@@ -246,7 +204,6 @@ class ImageBatch:
 
     Attributes:
         num_labels: Above every label.
-        num_images: B.
         object_keys: (I,) int64.
         object_boxes: (I, 4) float64 xyxy.
         object_masks: I run lengths; ``b''`` for a box-only object.
@@ -254,7 +211,6 @@ class ImageBatch:
         group_of: (I,) bool.
         verified_keys: int64; classes verified on an image.
         keys: (D,) int64.
-        labels: (D,) int64.
         scores: (D,) float64.
         regions: (D,) int64; index of the detection's box and mask.
         boxes: (R, 4) float64 xyxy.
@@ -265,7 +221,6 @@ class ImageBatch:
     """
 
     num_labels: int
-    num_images: int
     object_keys: IntArray
     object_boxes: FloatArray
     object_masks: Sequence[bytes]
@@ -273,7 +228,6 @@ class ImageBatch:
     group_of: BoolArray
     verified_keys: IntArray
     keys: IntArray
-    labels: IntArray
     scores: FloatArray
     regions: IntArray
     boxes: FloatArray
@@ -290,18 +244,11 @@ class ImageBatch:
         num_labels = 1 + max(int(part.max(initial=0)) for part in chain(object_labels, verified, labels))
         num_regions = [len(one.boxes) for one in detections]
         first_region = np.cumsum([0, *num_regions[:-1]])
-        areas = [
-            np.zeros(count, dtype=np.int64) if one.mask_areas is None else one.mask_areas
-            for one, count in zip(detections, num_regions, strict=True)
-        ]
-        blank = [b'']
-        masks = [
-            blank * count if one.mask_areas is None else one.masks
-            for one, count in zip(detections, num_regions, strict=True)
-        ]
+        has_masks = [one.mask_areas is not None for one in detections]
+        areas = [np.zeros(len(one.boxes), np.int64) if one.mask_areas is None else one.mask_areas for one in detections]
+        masks = [[b''] * len(one.boxes) if one.mask_areas is None else one.masks for one in detections]
         return cls(
             num_labels=num_labels,
-            num_images=len(ground_truths),
             object_keys=_keys(object_labels, num_labels),
             object_boxes=np.concatenate([one.boxes for one in ground_truths]),
             object_masks=list(chain.from_iterable(one.masks for one in ground_truths)),
@@ -309,20 +256,19 @@ class ImageBatch:
             group_of=np.concatenate([one.group_of for one in ground_truths]),
             verified_keys=_keys(verified, num_labels),
             keys=_keys(labels, num_labels),
-            labels=np.concatenate(labels),
             scores=np.concatenate([one.scores for one in detections]),
             regions=np.concatenate([one.regions for one in detections])
             + np.repeat(first_region, [len(part) for part in labels]),
             boxes=np.concatenate([one.boxes for one in detections]),
             masks=list(chain.from_iterable(masks)),
             areas=np.concatenate(areas),
-            has_masks=np.repeat([one.mask_areas is not None for one in detections], num_regions),
+            has_masks=np.repeat(has_masks, num_regions),
             sizes=[one.size for one in ground_truths],
         )
 
     def bounds(self, keys: IntArray) -> list[int]:
         """Where the keys of each image begin among ascending ones, and the end of all; B + 1 numbers."""
-        first: list[int] = np.searchsorted(keys, np.arange(self.num_images + 1) * self.num_labels).tolist()
+        first: list[int] = np.searchsorted(keys, np.arange(len(self.sizes) + 1) * self.num_labels).tolist()
         return first
 
 
@@ -339,40 +285,23 @@ MAX_PAIRS = 1 << 20  # of a detection and an object of any class, in images that
 Verdicts = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """Two stages of rule 4: a and b for masked objects, c and d for the others; the boxes variant has one such pair.
-
-    Attributes:
-        singles: Pairs with single objects.
-        groups: Pairs with groups.
-        counts: Its objects count as ground truth; if not, what finds one is removed from scoring.
-    """
-
-    singles: Pairs
-    groups: Pairs
-    counts: bool
-
-
 def match_image(
     ground_truth: ImageGroundTruth,
     detections: ImageDetections,
     *,
     image_id: str,
+    criteria: Sequence[Criterion] = (OPEN_IMAGES,),
     iou_type: IouType = 'segm',
     group_of_weight: float = 0.0,
-    criterion: Criterion = OPEN_IMAGES,
-) -> ImageMatches:
-    """Matches one image by one criterion; arguments and errors as of :func:`match_images_by`."""
-    table = match_image_by(
-        ground_truth,
-        detections,
-        criteria=(criterion,),
-        image_id=image_id,
-        iou_type=iou_type,
-        group_of_weight=group_of_weight,
-    )
-    return table.at(0)
+    common: IntArray | None = None,
+) -> ImageMatchTable:
+    """Matches one image; arguments and errors as of :func:`match_images`.
+
+    Where it is known, ``common`` gives the (R, I) pixels that regions of detections and objects have in common.
+    """
+    _check(ground_truth, detections, criteria, iou_type, image_id)
+    batch = ImageBatch.of((ground_truth,), (detections,))
+    return next(_match_batch(batch, criteria, (image_id,), iou_type, group_of_weight, common))
 
 
 def match_images(
@@ -380,57 +309,7 @@ def match_images(
     detections: Sequence[ImageDetections],
     *,
     image_ids: Sequence[str],
-    iou_type: IouType = 'segm',
-    group_of_weight: float = 0.0,
-    criterion: Criterion = OPEN_IMAGES,
-) -> list[ImageMatches]:
-    """Matches images by one criterion; arguments and errors as of :func:`match_images_by`."""
-    tables = match_images_by(
-        ground_truths,
-        detections,
-        criteria=(criterion,),
-        image_ids=image_ids,
-        iou_type=iou_type,
-        group_of_weight=group_of_weight,
-    )
-    return [table.at(0) for table in tables]
-
-
-def match_image_by(
-    ground_truth: ImageGroundTruth,
-    detections: ImageDetections,
-    *,
-    criteria: Sequence[Criterion],
-    image_id: str,
-    iou_type: IouType = 'segm',
-    group_of_weight: float = 0.0,
-    common: IntArray | None = None,
-) -> ImageMatchTable:
-    """Matches one image by several criteria; arguments and errors as of :func:`match_images_by`.
-
-    Where it is known, ``common`` gives the pixels that each region of the detections has in common with each object,
-    (R, I) int64.
-    """
-    if common is None:
-        return match_images_by(
-            (ground_truth,),
-            (detections,),
-            criteria=criteria,
-            image_ids=(image_id,),
-            iou_type=iou_type,
-            group_of_weight=group_of_weight,
-        )[0]
-    _check(ground_truth, detections, criteria, iou_type, image_id)
-    batch = ImageBatch.of((ground_truth,), (detections,))
-    return next(_match_batch(batch, criteria, (image_id,), iou_type, group_of_weight, common))
-
-
-def match_images_by(
-    ground_truths: Sequence[ImageGroundTruth],
-    detections: Sequence[ImageDetections],
-    *,
-    criteria: Sequence[Criterion],
-    image_ids: Sequence[str],
+    criteria: Sequence[Criterion] = (OPEN_IMAGES,),
     iou_type: IouType = 'segm',
     group_of_weight: float = 0.0,
 ) -> list[ImageMatchTable]:
@@ -443,8 +322,8 @@ def match_images_by(
     Args:
         ground_truths: The objects of each image, expanded.
         detections: The detections of each image.
-        criteria: K criteria.
         image_ids: The id of each image.
+        criteria: K criteria.
         iou_type: ``segm`` compares masks, and boxes where an object has no mask; ``bbox`` boxes only.
         group_of_weight: w, what finding a group counts.
 
@@ -476,7 +355,7 @@ def _check(
     iou_type: IouType,
     image_id: str,
 ) -> None:
-    by_size = not all(criterion.has_any_area for criterion in criteria)
+    by_size = any(criterion.area_range != ANY_AREA for criterion in criteria)
     if by_size and (iou_type == 'bbox' or detections.mask_areas is None):
         raise EvaluationError(
             'a range of area is asked for, but boxes are compared',
@@ -508,11 +387,12 @@ def _match_batch(
     group_of_weight: float,
     common: IntArray | None = None,
 ) -> Iterator[ImageMatchTable]:
-    """Matches images by several criteria and yields their tables; arguments as of :func:`match_images_by`."""
+    """The tables of images; arguments as of :func:`match_images`."""
     counted = batch.object_areas > 0 if iou_type == 'segm' else np.ones(len(batch.object_keys), dtype=bool)
     order = _evaluatable(batch, iou_type)
+    # Stages a and b are of the objects that count as ground truth, c and d of the others.
     stages = [
-        _Stage(*pairs_with(batch, order, objects, by_mask=by_mask, common=common), counts=counts)
+        (*pairs_with(batch, order, objects, by_mask=by_mask, common=common), counts)
         for by_mask, counts, of_stage in ((iou_type == 'segm', True, counted), (False, False, ~counted))
         if len(objects := np.flatnonzero(of_stage))
     ]
@@ -522,7 +402,7 @@ def _match_batch(
         verdicts[verdicts == Verdict.GROUP_FOUND] = Verdict.REMOVED
     scored = (verdicts != Verdict.REMOVED).any(axis=0)
     order, verdicts = order[scored], verdicts[:, scored]
-    labels, scores = batch.labels[order], batch.scores[order]
+    labels, scores = batch.keys[order] % batch.num_labels, batch.scores[order]
 
     weights = np.where(batch.group_of, group_of_weight, 1.0) * counted
     counted_keys, inverse = np.unique(batch.object_keys, return_inverse=True)
@@ -558,28 +438,27 @@ def _evaluatable(batch: ImageBatch, iou_type: IouType) -> IntArray:
     return order[np.arange(len(keys)) - np.searchsorted(keys, keys) < MAX_DETECTIONS]
 
 
-def _verdicts(batch: ImageBatch, order: IntArray, stages: Sequence[_Stage], criterion: Criterion) -> Verdicts:
-    """(D,) what the criterion makes of the detections; the four stages of rule 4.
+def _verdicts(
+    batch: ImageBatch, order: IntArray, stages: Sequence[tuple[Pairs, Pairs, bool]], criterion: Criterion
+) -> Verdicts:
+    """(D,) what the criterion makes of the detections that are looked at; the four stages of rule 4.
 
-    Args:
-        batch: The images.
-        order: (D,) int64; the detections that are looked at.
-        stages: Stages a and b, then c and d.
-        criterion: The criterion.
+    Two stages are pairs with single objects, pairs with groups, and whether these objects count as ground truth; if
+    not, what finds one is removed from scoring.
     """
     threshold, inside = criterion.iou_threshold, criterion.contains(batch.object_areas)
     is_open: BoolArray = np.ones(len(order), dtype=bool)  # has not succeeded in a stage yet
     verdicts: Verdicts = np.full(len(order), Verdict.FALSE_POSITIVE, dtype=np.uint8)
-    for stage in stages:
-        counts = inside & stage.counts
-        for singles, verdict in ((counts, Verdict.TRUE_POSITIVE), (~counts, Verdict.REMOVED)):
-            takers, _ = first_of_each(*stage.singles.taken(singles, is_open, threshold))
+    for singles, groups, are_counted in stages:
+        counts = inside & are_counted
+        for wanted, verdict in ((counts, Verdict.TRUE_POSITIVE), (~counts, Verdict.REMOVED)):
+            takers, _ = first_of_each(*singles.taken(wanted, is_open, threshold))
             is_open[takers] = False
             verdicts[takers] = verdict
-        within, groups = stage.groups.taken(np.ones_like(inside), is_open, threshold)
+        within, around = groups.taken(np.ones_like(inside), is_open, threshold)
         is_open[within] = False
         verdicts[within] = Verdict.REMOVED
-        best, found = first_of_each(within, groups)
+        best, found = first_of_each(within, around)
         verdicts[best[counts[found] & (batch.scores[order[best]] > 0)]] = Verdict.GROUP_FOUND
     verdicts[is_open & ~criterion.contains(batch.areas[batch.regions[order]])] = Verdict.REMOVED
     return verdicts

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.metrics.bootstrap import ImageSums, Resampling, interval
+from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.declarations import Metric
 from hierseg.metrics.localised_pairs import LocalisedPairs, ScoreArray
 from hierseg.taxonomy import TaxonomyArrays
@@ -58,12 +58,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, eq=False)
 class OperatingCurve:
-    """Operating points by threshold.
-
-    Attributes:
-        thresholds: T numbers.
-        points: What each gives.
-    """
+    """Operating points by threshold: T numbers, and what each gives."""
 
     thresholds: tuple[float, ...]
     points: tuple[OperatingPoint, ...]
@@ -78,21 +73,15 @@ class OperatingCurve:
         """(T,) float64."""
         return np.array([point.information for point in self.points], dtype=np.float64)
 
-    @property
-    def information_recall(self) -> FloatArray:
-        """(T,) float64."""
-        return np.array([point.information_recall for point in self.points], dtype=np.float64)
-
     def recall_at_correctness(self, correctness: float) -> float:
-        """The largest information recall at which names are at least that correct.
+        """The largest information recall at which names are at least that correct; nan if no name can be judged.
 
-        Where no threshold gets there it is 0, for to say nothing is always right; nan if no name can be judged.
-        Source: R@90C and R@95C in Valmadre, NeurIPS 2022.
+        Where no threshold gets there it is 0, for to say nothing is always right. Source: R@90C and R@95C in Valmadre,
+        NeurIPS 2022.
         """
-        known = self.correctness[~np.isnan(self.correctness)]
-        if not len(known):
+        if np.isnan(self.correctness).all():
             return float('nan')
-        return float(self.information_recall[self.correctness >= correctness].max(initial=0))
+        return max((point.information_recall for point in self.points if point.correctness >= correctness), default=0.0)
 
     @property
     def recalls(self) -> dict[str, float]:
@@ -106,24 +95,15 @@ def information(arrays: TaxonomyArrays) -> FloatArray:
     A leaf says 1, the virtual root would say 0. Source: Valmadre, "Hierarchical classification at multiple operating
     points", NeurIPS 2022, divided by what a leaf says. With a single leaf no name says anything.
     """
-    num_leaves = int((arrays.ancestor_mask.sum(axis=0) == 1).sum())
+    num_leaves = int(arrays.is_leaf.sum())
     said: FloatArray = np.log(num_leaves / arrays.leaf_counts) / max(np.log(num_leaves), np.finfo(np.float64).tiny)
     return said
 
 
 def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays) -> tuple[FloatArray, FloatArray]:
-    """Information of the lowest common ancestor of name and true class, as a part of that of each of them.
+    """(P,) precision and recall: what the lowest common ancestor says, of what the name and what the true class says.
 
-    It is the one of :attr:`~hierseg.taxonomy.TaxonomyArrays.lowest_common_ancestors`; the virtual root says nothing.
-    The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
-
-    Args:
-        labels: (P,) int64; the true classes.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-
-    Returns:
-        (P,) float64 precision, of what the name says, and (P,) float64 recall, of what the true class says.
+    The virtual root says nothing. The part of a class that says nothing is 1. Source: Valmadre, NeurIPS 2022.
     """
     said = information(arrays)
     shared = np.append(said, 0.0)[arrays.lowest_common_ancestors[labels, named]]  # -1, the virtual root, is the last
@@ -134,13 +114,7 @@ def information_shares(labels: IntArray, named: IntArray, arrays: TaxonomyArrays
 
 
 def operating_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> dict[str, ImageSums]:
-    """The numbers of an :class:`OperatingPoint` as sums over images, for :meth:`Resampling.ratios`.
-
-    Args:
-        pairs: P pairs.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-    """
+    """The numbers of an :class:`OperatingPoint` as sums over images; arguments as of :func:`hierarchical_sums`."""
     correct, known = pairs.judged(named, arrays)
     every: BoolArray = np.ones(len(pairs), dtype=bool)
     return {
@@ -154,26 +128,14 @@ def operating_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArray
 
 
 def operating_point(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> OperatingPoint:
-    """Judges a name for every pair.
-
-    Args:
-        pairs: P pairs.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-    """
+    """Judges a name for every pair; arguments as of :func:`hierarchical_sums`."""
     return OperatingPoint(**{name: sums.ratio for name, sums in operating_sums(pairs, named, arrays).items()})
 
 
 def operating_curve(
     pairs: LocalisedPairs, names: npt.NDArray[np.int64], arrays: TaxonomyArrays, *, thresholds: Sequence[float]
 ) -> OperatingCurve:
-    """Judges the names that a system gives at each of several thresholds.
-
-    Args:
-        pairs: P pairs.
-        names: (P, T) int64 labels; for the back-off rule, the deepest class that reaches the threshold.
-        arrays: The taxonomy.
-        thresholds: T numbers.
+    """Judges the (P, T) names that a system gives to P pairs at T thresholds, such as those of the back-off rule.
 
     Raises:
         EvaluationError: If there is not one name for each pair and threshold.
@@ -186,71 +148,11 @@ def operating_curve(
     return OperatingCurve(tuple(thresholds), tuple(operating_point(pairs, column, arrays) for column in names.T))
 
 
-def correctness_interval(
-    pairs: LocalisedPairs,
-    named: IntArray,
-    arrays: TaxonomyArrays,
-    *,
-    resampling: Resampling,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of the correctness by bootstrap over images.
-
-    Args:
-        pairs: P pairs.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-        resampling: Over their images.
-        confidence: Of the interval.
-
-    Returns:
-        Its ends; nan where no name is known to be right or wrong.
-
-    Raises:
-        EvaluationError: If the resampling is of other images.
-    """
-    correct, known = pairs.judged(named, arrays)
-    return interval(resampling.ratios(pairs.image_sums(correct, known)), confidence=confidence)
-
-
 CANDIDATES = (1, 5, 20)
 """Numbers of most probable classes whose distance is averaged."""
 
 ROUNDING = 1e-5
 """A part by which a parent may be less probable than its child: what sums in float32 leave."""
-
-
-@dataclass(frozen=True)
-class HierarchicalResult(OperatingPoint):
-    """An operating point and everything beyond; nan where nothing counts.
-
-    Attributes:
-        match_rate: Part of the objects that were found; the others speak of these alone.
-        severity: Mean height of the lowest common ancestor over the known names that are not exact; a coarser name
-            has the height of the name, two classes with nothing in common one more than the highest class has.
-            Source: Bertinetto et al., "Making better mistakes", CVPR 2020. Read it beside ``exact``: a system that
-            makes more errors, but slight ones, has the lower severity.
-        hierarchical_precision: Mean part of the name's ancestors that are the true class's, over known pairs.
-        hierarchical_recall: Mean part of the true class's ancestors that are the name's, over known pairs.
-        hierarchical_f: Mean over known pairs of the harmonic mean of both.
-        information_precision: Mean part of what the name says that is right; see :func:`information_shares`.
-        distance_at_1: Mean distance of the most probable candidate over settled pairs; see :func:`distances_at`.
-        distance_at_5: Of the five most probable ones.
-        distance_at_20: Of the twenty most probable ones.
-        path_consistency: Part of all pairs whose name is claimed with a consistent path; see
-            :func:`consistent_paths`.
-    """
-
-    match_rate: float
-    severity: float
-    hierarchical_precision: float
-    hierarchical_recall: float
-    hierarchical_f: float
-    information_precision: float
-    distance_at_1: float
-    distance_at_5: float
-    distance_at_20: float
-    path_consistency: float
 
 
 def _declared(
@@ -288,27 +190,30 @@ NAME_METRICS = (
     _declared('unknown', 'unknown names', 'Part of the names that are not known to be right or wrong.',
               lower=True, on_page=False),
 )  # fmt: skip
-"""All fields of :class:`HierarchicalResult`, and :attr:`OperatingCurve.recalls`."""
-
-
-def hierarchical_result(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> HierarchicalResult:
-    """Judges a name for every pair.
-
-    Args:
-        pairs: P pairs.
-        named: (P,) int64 labels.
-        arrays: The taxonomy.
-    """
-    return HierarchicalResult(**{name: sums.ratio for name, sums in hierarchical_sums(pairs, named, arrays).items()})
+"""All of :func:`hierarchical_sums`, and :attr:`OperatingCurve.recalls`."""
 
 
 def hierarchical_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> dict[str, ImageSums]:
-    """The numbers of a :class:`HierarchicalResult` as sums over images, for :meth:`Resampling.ratios`.
+    """All that is known of the names of P pairs, as sums over images: the ratio of each is the result.
 
     Args:
         pairs: P pairs.
         named: (P,) int64 labels.
         arrays: The taxonomy.
+
+    Returns:
+        By key of :data:`NAME_METRICS`: the numbers of an :class:`OperatingPoint` and
+
+        - ``match_rate``: part of the objects that were found; the others speak of these alone;
+        - ``severity``: mean height of the lowest common ancestor over the known names that are not exact; a coarser
+          name has the height of the name, two classes with nothing in common one more than the highest class has.
+          Source: Bertinetto et al., "Making better mistakes", CVPR 2020. Read it beside ``exact``: a system that
+          makes more errors, but slight ones, has the lower severity;
+        - ``hierarchical_precision``, ``hierarchical_recall``: mean part of the ancestors of the name that are the
+          true class's, and reversely, and ``hierarchical_f``, the mean harmonic mean of both; over known pairs;
+        - ``information_precision``: mean part of what the name says that is right; see :func:`information_shares`;
+        - ``distance_at_1``, ``_5``, ``_20``: over settled pairs; see :func:`distances_at`;
+        - ``path_consistency``: part of all pairs; see :func:`consistent_paths`.
     """
     true = pairs.true_labels
     _, known = pairs.judged(named, arrays)
@@ -322,7 +227,7 @@ def hierarchical_sums(pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyAr
     distances = distances_at(pairs.class_scores, true, arrays)
     return {
         **operating_sums(pairs, named, arrays),
-        'match_rate': _match_sums(pairs),
+        'match_rate': pairs.match_sums,
         'severity': pairs.image_sums(heights, known & (named != true)),
         'hierarchical_precision': pairs.image_sums(shared / above_name, known),
         'hierarchical_recall': pairs.image_sums(shared / above_true, known),
@@ -363,7 +268,7 @@ def distances_at(class_scores: ScoreArray, labels: IntArray, arrays: TaxonomyArr
 
 
 def consistent_paths(class_scores: ScoreArray, named: IntArray, arrays: TaxonomyArrays) -> BoolArray:
-    """Names that come with a consistent path.
+    """(N,) bool; names that come with a consistent path.
 
     That is one from a root class down to the name, by any parents, on which the detection claims every class and no
     parent is less probable than its child. A model whose probabilities are sums over outcomes has no others; of a
@@ -374,9 +279,6 @@ def consistent_paths(class_scores: ScoreArray, named: IntArray, arrays: Taxonomy
         class_scores: (N, C) float32; 0 for classes that a detection does not claim.
         named: (N,) int64 labels.
         arrays: The taxonomy.
-
-    Returns:
-        (N,) bool.
     """
     consistent = class_scores > 0
     # Depth by the longest path: parents come before their children.
@@ -387,14 +289,6 @@ def consistent_paths(class_scores: ScoreArray, named: IntArray, arrays: Taxonomy
             consistent[:, label] &= (consistent[:, parents] & surer).any(axis=1)
     of_names: BoolArray = consistent[np.arange(len(named)), named]
     return of_names
-
-
-def _match_sums(pairs: LocalisedPairs) -> ImageSums:
-    found, missed = (
-        np.bincount(image_of, minlength=pairs.num_images).astype(np.float64)
-        for image_of in (pairs.image_of, pairs.missed_image_of)
-    )
-    return ImageSums(pairs.image_ids, found, found + missed)
 
 
 MISSED = -1
@@ -419,24 +313,13 @@ class Confusion:
 
     @classmethod
     def of(cls, pairs: LocalisedPairs, named: IntArray, arrays: TaxonomyArrays) -> Confusion:
-        """Counts the names of pairs, and missed objects.
-
-        Args:
-            pairs: P pairs.
-            named: (P,) int64 labels.
-            arrays: The taxonomy.
-        """
+        """Counts the (P,) names of pairs, and missed objects."""
         true = np.concatenate([pairs.true_labels, pairs.missed_labels])
         names = np.concatenate([named, np.full(len(pairs.missed_labels), MISSED, dtype=np.int64)])
         return cls._summed(true, names, np.ones(len(true), dtype=np.int64), len(arrays.depths))
 
     def collapsed(self, arrays: TaxonomyArrays, *, depth: int) -> Confusion:
-        """The same counts where every class is replaced by its ancestor at a depth.
-
-        Args:
-            arrays: The taxonomy.
-            depth: Edges below the root class; see :func:`labels_at_depth`.
-        """
+        """The same counts where every class is replaced by its ancestor at a depth; see :func:`labels_at_depth`."""
         labels = labels_at_depth(arrays, depth=depth)
         names = np.append(labels, MISSED)[self.named_labels]  # the last stands for MISSED itself
         return self._summed(labels[self.true_labels], names, self.counts, self.num_classes)
@@ -450,29 +333,23 @@ class Confusion:
     @classmethod
     def _summed(cls, true: IntArray, names: IntArray, counts: IntArray, num_classes: int) -> Confusion:
         cells, inverse = np.unique(true * (num_classes + 1) + names + 1, return_inverse=True)
-        totals = np.zeros(len(cells), dtype=np.int64)
-        np.add.at(totals, inverse, counts)
+        totals = np.bincount(inverse, counts, len(cells)).astype(np.int64)
         return cls(cells // (num_classes + 1), cells % (num_classes + 1) - 1, totals, num_classes)
 
 
 def labels_at_depth(arrays: TaxonomyArrays, *, depth: int) -> IntArray:
     """(C,) int64; the class on each class's preferred path that is ``depth`` edges below the root class.
 
-    A class that is less deep stands for itself. Depth is counted on the preferred path, which on a DAG may be shorter
-    than the longest.
-
-    Raises:
-        EvaluationError: On a negative depth.
+    A class that is less deep stands for itself. The preferred path may be shorter than the longest. A negative depth is
+    an EvaluationError.
     """
     if depth < 0:
         raise EvaluationError(f'depth={depth}', fix='Root classes have the depth 0.')
-    steps = np.zeros(len(arrays.depths), dtype=np.int64)
-    parents = arrays.preferred_parents
-    # Depth by the longest path: a parent is known before its children.
-    for label in np.argsort(arrays.depths, kind='stable'):
-        if parents[label] >= 0:
-            steps[label] = steps[parents[label]] + 1
-    labels = np.arange(len(parents))
+    parents = above = arrays.preferred_parents
+    labels, steps = np.arange(len(parents)), np.zeros(len(parents), dtype=np.int64)
+    while (above >= 0).any():
+        steps += above >= 0
+        above = np.where(above >= 0, parents[above], -1)
     while (deeper := steps[labels] > depth).any():
         labels[deeper] = parents[labels[deeper]]
     return labels

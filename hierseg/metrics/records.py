@@ -10,10 +10,10 @@ files normalise them to [0, 1]. Masks are COCO compressed run lengths; ``b''`` m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -29,11 +29,7 @@ DEFAULT_GROUP_OF_WEIGHTS = {'segm': 0.0, 'bbox': 1.0}
 
 
 def checked_iou_type(iou_type: str) -> IouType:
-    """The argument itself.
-
-    Raises:
-        EvaluationError: If it is neither ``segm`` nor ``bbox``.
-    """
+    """The argument itself; an EvaluationError if it is neither ``segm`` nor ``bbox``."""
     if iou_type == 'segm':
         return 'segm'
     if iou_type == 'bbox':
@@ -95,6 +91,15 @@ class ImagePrediction:
         return ImageDetections(labels, scores, regions, self.boxes, self.masks, self.mask_areas, self.size)
 
     @property
+    def measured_areas(self) -> IntArray:
+        """The areas of the masks; an EvaluationError if there are none."""
+        if self.mask_areas is None:
+            raise EvaluationError(
+                'the detections have no masks', where=f'image {self.image_id}', fix='The model must predict masks.'
+            )
+        return self.mask_areas
+
+    @property
     def named_scores(self) -> FloatArray:
         """(R,) float64; the probability of the class that each detection names."""
         scores: FloatArray = self.class_scores[np.arange(len(self.named_labels)), self.named_labels].astype(np.float64)
@@ -108,8 +113,7 @@ class ImageDetections:
     Attributes:
         labels: (D,) int64.
         scores: (D,) float64, finite.
-        regions: (D,) int64; index of the claim's box and mask. A path such as Person > Man is two
-            claims on one region.
+        regions: (D,) int64; index of the claim's box and mask. Person > Man is two claims on one region.
         boxes: (R, 4) float64 xyxy; for masks the tight box of the mask.
         masks: R run lengths; empty for box detections.
         mask_areas: (R,) int64, pixels; 0 marks a blank mask.
@@ -183,61 +187,32 @@ class OpenImagesResult:
 
     def mean_over(self, labels: Sequence[int]) -> float:
         """Mean over those of ``labels`` that have a value; nan if none has."""
-        return mean_over_classes(self.average_precision, labels)
+        return float(mean_over_classes(self.average_precision, labels))
 
     def mean_curve(self, labels: Sequence[int]) -> FloatArray:
         """(P,) float64; mean of the curves of those of ``labels`` that have one; nan if none has."""
-        return _mean_over(self.precision_curves, labels)
+        return mean_over_classes(self.precision_curves, labels)
 
     def to_json(self, class_ids: Sequence[str]) -> dict[str, Any]:
-        """The document that the command writes: ``mAP``, ``num_classes_evaluated`` and ``AP`` by class id.
-
-        Values that do not exist are None.
-        """
-        values = [None if np.isnan(value) else float(value) for value in self.average_precision]
-        mean = self.mean_average_precision
+        """The document that the command writes: means, and ``AP`` by class id; None for a value that does not exist."""
+        mean, *values = (
+            None if math.isnan(value) else value
+            for value in (self.mean_average_precision, *self.average_precision.tolist())
+        )
         return {
-            'mAP': None if np.isnan(mean) else mean,
+            'mAP': mean,
             'num_classes_evaluated': self.num_classes_evaluated,
             'AP': dict(zip(class_ids, values, strict=True)),
         }
 
 
-def mean_over_thresholds(results: Iterable[OpenImagesResult]) -> FloatArray:
-    """Mean of the average precision of every class over overlap thresholds, such as 0.5, 0.55, …, 0.95.
+def mean_over_classes(values: FloatArray, labels: Sequence[int]) -> FloatArray:
+    """Mean over those rows of ``labels`` that are not nan; nan if there is none.
 
     Args:
-        results: Of the same images, classes and range of area.
-
-    Returns:
-        (C,) float64; nan for classes without counted ground truth.
-
-    Raises:
-        EvaluationError: If there is no result, or their ground truth differs.
+        values: (C, ...) float64; a row is nan in all places or in none.
+        labels: Classes.
     """
-    listed = list(results)
-    if not listed:
-        raise EvaluationError('there is nothing to average', fix='Give the result of at least one threshold.')
-    if any(not np.array_equal(listed[0].num_ground_truth, result.num_ground_truth) for result in listed):
-        raise EvaluationError(
-            'the results differ in their ground truth', fix='Average over thresholds, not over images or sizes.'
-        )
-    mean: FloatArray = np.mean([result.average_precision for result in listed], axis=0)
-    return mean
-
-
-def mean_over_classes(values: FloatArray, labels: Sequence[int]) -> float:
-    """Mean over those of ``labels`` whose value is not nan; nan if there is none.
-
-    Args:
-        values: (C,) float64.
-        labels: Classes; see :func:`hierseg.metrics.average_precision`.
-    """
-    return float(_mean_over(values, labels))
-
-
-def _mean_over(values: FloatArray, labels: Sequence[int]) -> FloatArray:
-    """Mean over the rows of ``labels`` that are not nan; a row is nan in all places or in none."""
     rows = values[np.asarray(labels, dtype=np.int64)]
     rows = rows[~np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))]
     mean: FloatArray = rows.mean(axis=0) if len(rows) else np.full(values.shape[1:], np.nan)
@@ -248,21 +223,19 @@ OVERLAP_THRESHOLD = 0.5
 IOU_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Those of COCO."""
 ANY_AREA = (0.0, math.inf)
+AREA_RANGES = {'small': (0.0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, math.inf)}
+"""Least and greatest area in pixels by size of object, as in COCO."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Condition that average precision is computed under.
+    """Condition that average precision is computed under; an EvaluationError if a value is out of range.
 
     Attributes:
         iou_threshold: Least overlap, above 0 and at most 1: intersection over union with a single object and
-            intersection over the detection's area with a group. The reference evaluator has one threshold for both,
-            and so has COCO with its crowds.
+            intersection over the detection's area with a group, as in the reference evaluator and COCO's crowds.
         area_range: Least and greatest area of an object's mask in pixels, both included as in COCO: an object of
             exactly 32² pixels is small and medium.
-
-    Raises:
-        EvaluationError: If a value is out of range.
     """
 
     iou_threshold: float = OVERLAP_THRESHOLD
@@ -277,11 +250,6 @@ class Criterion:
                 f'area_range={self.area_range}', fix='Give the least area in pixels, then the greatest.'
             )
 
-    @property
-    def has_any_area(self) -> bool:
-        """True where objects of every size count."""
-        return self.area_range == ANY_AREA
-
     def contains(self, areas: IntArray) -> BoolArray:
         """(N,) bool; which areas, in pixels, are within the range."""
         low, high = self.area_range
@@ -291,25 +259,6 @@ class Criterion:
 
 OPEN_IMAGES = Criterion()
 """That of the Open Images Challenge: overlap 0.5, every size."""
-
-
-def area_ranges(small_to: float = 32**2, medium_to: float = 96**2) -> dict[str, tuple[float, float]]:
-    """Ranges of area for small, medium and large objects; COCO's by default.
-
-    Args:
-        small_to: Greatest area of a small object and least of a medium one, in pixels.
-        medium_to: Greatest area of a medium object and least of a large one, in pixels.
-
-    Raises:
-        EvaluationError: If they do not ascend.
-
-    Example:
-        >>> area_ranges()
-        {'small': (0.0, 1024), 'medium': (1024, 9216), 'large': (9216, inf)}
-    """
-    if not 0 < small_to < medium_to:
-        raise EvaluationError(f'sizes up to {small_to} and {medium_to} pixels', fix='The bounds must ascend.')
-    return {'small': (0.0, small_to), 'medium': (small_to, medium_to), 'large': (medium_to, math.inf)}
 
 
 class Verdict(IntEnum):
@@ -373,43 +322,33 @@ class Expansion:
     reach gets one copy. Predictions are never expanded.
 
     Attributes:
-        upward_mask: (C, C) bool; ``[v, a]`` says that a row of class v is copied to class a.
+        above: (C + 1,) and (P,) int64; the classes that v implies are those from ``above[0][v]`` to before
+            ``above[0][v + 1]`` of the second.
+        below: The classes whose absence the absence of v implies, likewise.
     """
 
-    upward_mask: BoolArray
+    above: tuple[IntArray, IntArray]
+    below: tuple[IntArray, IntArray]
 
     @classmethod
     def of(cls, taxonomy: Taxonomy) -> Expansion:
         """Expansion through the taxonomy."""
-        return cls(taxonomy.arrays.ancestor_mask)
+        arrays = taxonomy.arrays
+        return cls((arrays.starts, arrays.at_or_above), arrays.rows_below[:2])
 
     @classmethod
     def none(cls, num_classes: int) -> Expansion:
         """For files that are expanded already: every row stays what it is."""
-        return cls(np.eye(num_classes, dtype=bool))
-
-    @cached_property
-    def _above(self) -> _Implied:
-        return _Implied.of(self.upward_mask)
-
-    @cached_property
-    def _below(self) -> _Implied:
-        return _Implied.of(self.upward_mask.T)
+        itself = np.arange(num_classes + 1), np.arange(num_classes)
+        return cls(itself, itself)
 
     def upward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Copies rows to their ancestors.
-
-        Args:
-            labels: (N,) int64.
-
-        Returns:
-            (M,) indices of the rows to repeat, ascending, and (M,) their new labels.
-        """
-        return _repeat(self._above, labels)
+        """Copies N rows to their ancestors: (M,) indices of the rows to repeat, ascending, and (M,) new labels."""
+        return _copies(*self.above, labels)
 
     def downward(self, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Copies rows to their descendants; arguments and result as of :meth:`upward`."""
-        return _repeat(self._below, labels)
+        """Copies rows to their descendants, likewise."""
+        return _copies(*self.below, labels)
 
     def verified(self, positive: IntArray, negative: IntArray) -> IntArray:
         """Classes of one image that are verified, directly or by implication, ascending and unique."""
@@ -417,25 +356,23 @@ class Expansion:
         return labels
 
 
-@dataclass(frozen=True, eq=False)
-class _Implied:
-    """Implied classes of every class, one class after another: those of v are ``classes[first[v] : first[v + 1]]``."""
-
-    classes: IntArray
-    first: IntArray
-
-    @classmethod
-    def of(cls, mask: BoolArray) -> _Implied:
-        sources, classes = np.nonzero(mask)
-        return cls(classes, np.searchsorted(sources, np.arange(len(mask) + 1)))
+def _copies(starts: IntArray, classes: IntArray, labels: IntArray) -> tuple[IntArray, IntArray]:
+    begin = starts[labels]
+    rows, nth = repeated(starts[labels + 1] - begin)
+    return rows, classes[begin[rows] + nth]
 
 
-def _repeat(implied: _Implied, labels: IntArray) -> tuple[IntArray, IntArray]:
-    begin = implied.first[labels]
-    repeats = implied.first[labels + 1] - begin
-    rows = np.repeat(np.arange(len(labels)), repeats)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return rows, implied.classes[begin[rows] + within]
+def check_once(ascending: Sequence[str]) -> None:
+    """Raises an EvaluationError if one of the image ids, which ascend, occurs twice."""
+    for image, following in pairwise(ascending):
+        if image == following:
+            raise EvaluationError('the image occurs twice', where=f'image {image}', fix='Each image counts once.')
+
+
+def repeated(counts: IntArray) -> tuple[IntArray, IntArray]:
+    """(M,) index of each thing as often as it counts, and (M,) the number of each repetition, from 0."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -461,9 +398,7 @@ class InstanceRows:
 
     def take(self, rows: IntArray) -> InstanceRows:
         """The given rows."""
-        return InstanceRows(
-            self.images[rows], self.labels[rows], self.boxes[rows], self.group_of[rows], self.sources[rows]
-        )
+        return self.expanded(rows, self.labels[rows])
 
     def expanded(self, rows: IntArray, labels: IntArray) -> InstanceRows:
         """The given rows with new labels."""
@@ -477,20 +412,13 @@ def join_boxes_and_masks(boxes: InstanceRows, masks: InstanceRows) -> tuple[Inst
     mask rows with one key make k × m objects; a box row alone makes a box-only object, a mask row alone an
     object with that mask.
 
-    Args:
-        boxes: Rows of boxes.
-        masks: Rows of masks; ``sources`` says which mask each has.
-
     Returns:
         I objects and (I,) int64 the ``sources`` of their mask rows, -1 without one. Objects are sorted by
         image, class, coordinates (x1, x2, y1, y2) and group-of flag, as the reference's join sorts them:
         where overlaps tie, the first object is the one that a detection tries.
     """
     both = InstanceRows(
-        *(
-            np.concatenate([getattr(boxes, name), getattr(masks, name)])
-            for name in ('images', 'labels', 'boxes', 'group_of', 'sources')
-        )
+        *(np.concatenate([getattr(boxes, part.name), getattr(masks, part.name)]) for part in fields(InstanceRows))
     )
     if not len(both):
         return both, np.zeros(0, dtype=np.int64)
@@ -509,10 +437,9 @@ def join_boxes_and_masks(boxes: InstanceRows, masks: InstanceRows) -> tuple[Inst
     # The objects of a group: its box rows (or one stand-in) times its mask rows (or one stand-in).
     per_box = np.maximum(num_masks, 1)
     num_objects = np.maximum(num_boxes, 1) * per_box
-    of_group = np.repeat(np.arange(len(first)), num_objects)
-    within = np.arange(len(of_group)) - np.repeat(np.cumsum(num_objects) - num_objects, num_objects)
-    box_position = first[of_group] + within // per_box[of_group]
-    mask_position = first[of_group] + num_boxes[of_group] + within % per_box[of_group]
+    of_group, nth = repeated(num_objects)
+    box_position = first[of_group] + nth // per_box[of_group]
+    mask_position = first[of_group] + num_boxes[of_group] + nth % per_box[of_group]
     has_mask = num_masks[of_group] > 0
     mask_sources = np.full(len(of_group), -1, dtype=np.int64)
     mask_sources[has_mask] = both.sources[order[mask_position[has_mask]]]

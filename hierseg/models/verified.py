@@ -22,7 +22,7 @@ from hierseg.formats import BoolArray, IntArray
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays
-from hierseg.taxonomy.compare import require_same_taxonomy
+from hierseg.taxonomy.graph import require_same_taxonomy
 
 WHERE = 'verified'
 

@@ -5,11 +5,13 @@ where no compiled one is found: a compiled one always wins, and one that is brok
 computes with torchvision where that imports and works, else in plain torch. Nothing here imports torch before mmcv asks
 for its operators, and nothing imports the rest of hierseg.
 
-``HIERSEG_OPERATORS=torchvision`` or ``=torch`` in the environment insists on a backend.
+``HIERSEG_OPERATORS=torchvision``, ``=torch`` or ``=compiled`` in the environment insists on a backend, also where there
+are compiled operators; it is read when hierseg is imported.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import util
@@ -20,16 +22,23 @@ from types import ModuleType
 __all__ = ['backend', 'install']
 
 EXTENSION = 'mmcv._ext'
+VARIABLE = 'HIERSEG_OPERATORS'
 
 
 def install() -> None:
     """Lets mmcv find the stand-in where there are no compiled operators; a second call changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        # Asked first where the environment insists on another backend than compiled operators.
+        insists = os.environ.get(VARIABLE, 'compiled') not in ('', 'compiled')
+        sys.meta_path.insert(0 if insists else len(sys.meta_path), _Finder())
 
 
 def backend() -> str:
-    """Name of the operators that mmcv uses here: ``compiled``, ``torchvision``, ``torch``, or ``none`` without mmcv."""
+    """Name of the operators that mmcv uses here: ``compiled``, ``torchvision``, ``torch``, or ``none`` without mmcv.
+
+    Raises:
+        RuntimeError: If the environment insists on a backend that is unknown or does not work.
+    """
     install()
     try:
         spec = util.find_spec(EXTENSION)

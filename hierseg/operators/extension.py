@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hierseg.operators import plain
+from hierseg.operators import VARIABLE, plain
 from hierseg.operators.plain import RoiAlign
 
-BACKEND_VARIABLE = 'HIERSEG_OPERATORS'
 NEEDED_BY = {
     'deform_conv': 'RepPoints, VFNet, TOOD, FoveaBox, CentripetalNet, Cascade RPN, Guided Anchoring and any `dcn`',
     'modulated_deform_conv': 'DCNv2, DyHead and ATSS with VLFusion',
@@ -66,12 +66,14 @@ def choose_backend() -> Backend:
     Raises:
         RuntimeError: If the environment insists on a backend that is unknown or does not work.
     """
-    wanted = os.environ.get(BACKEND_VARIABLE, '')
+    wanted = os.environ.get(VARIABLE, '')
+    if wanted == 'compiled':
+        raise RuntimeError(f'{VARIABLE} asks for compiled operators, which the mmcv here does not have')
     if wanted not in ('', 'torch', 'torchvision'):
-        raise RuntimeError(f'{BACKEND_VARIABLE} is {wanted!r}; it may be torch or torchvision')
+        raise RuntimeError(f'{VARIABLE} is {wanted!r}; it may be compiled, torchvision or torch')
     chosen = _plain('') if wanted == 'torch' else _torchvision()
     if wanted and chosen.name != wanted:
-        raise RuntimeError(f'{BACKEND_VARIABLE} asks for torchvision, which does not work here: {chosen.reason}')
+        raise RuntimeError(f'{VARIABLE} asks for torchvision, which does not work here: {chosen.reason}')
     logging.getLogger('hierseg').info('mmcv has no compiled operators; they are computed by %s', chosen.name)
     return chosen
 
@@ -92,13 +94,19 @@ def _torchvision() -> Backend:
     except Exception as error:  # a build for another torch raises RuntimeError, a lost library OSError
         return _plain(f'{type(error).__name__}: {error}')
 
+    def precise(tensor: Tensor) -> Tensor:
+        # In half precision coordinates are off by pixels, and torchvision's operators for the CPU refuse it.
+        return tensor if tensor.dtype == torch.float64 else tensor.float()
+
     def roi_align_forward(features: Tensor, rois: Tensor, settings: RoiAlign) -> Tensor:
+        features = precise(features)
         return ops.roi_align(  # type: ignore[no-any-return]
             features, rois.to(features.dtype), settings.spatial_scale, settings.height, settings.width,
             settings.sampling_ratio, settings.aligned,
         )  # fmt: skip
 
     def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settings: RoiAlign) -> Tensor:
+        gradient = precise(gradient)
         return ops._roi_align_backward(  # type: ignore[no-any-return]
             gradient, rois.to(gradient.dtype), settings.spatial_scale, settings.height, settings.width, *shape,
             settings.sampling_ratio, settings.aligned,
@@ -107,6 +115,7 @@ def _torchvision() -> Backend:
     def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
         if offset:  # torchvision has none
             return plain.nms(boxes, scores, iou_threshold, offset)
+        boxes = precise(boxes)
         # By rank, so that ties are ordered as by mmcv, and with its threshold in single precision.
         order = scores.sort(0, True)[1]
         ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
@@ -140,10 +149,10 @@ def operators() -> dict[str, Any]:
         return backend.nms(boxes, scores, iou_threshold, offset)
 
     return {
-        'roi_align_forward': roi_align_forward,
+        'roi_align_forward': _traced_whole(roi_align_forward),
         'roi_align_backward': roi_align_backward,
-        'nms': nms,
-        'softnms': _soft_nms,
+        'nms': _traced_whole(nms),
+        'softnms': _traced_whole(_soft_nms),
         'sigmoid_focal_loss_forward': _focal_forward,
         'sigmoid_focal_loss_backward': _focal_backward,
         'ms_deform_attn_forward': _deformable_attention_forward,
@@ -167,6 +176,20 @@ def missing(name: str) -> Callable[..., Any]:
         raise OperatorError(name)
 
     return refuse
+
+
+def _traced_whole(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator without warnings of `torch.jit.trace`, which records mmcv's call of it as a whole."""
+
+    @wraps(operator)
+    def call(*args: Any, **settings: Any) -> Any:
+        if not torch.jit.is_tracing():
+            return operator(*args, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            return operator(*args, **settings)
+
+    return call
 
 
 def _soft_nms(boxes: Tensor, scores: Tensor, detections: Tensor, **settings: Any) -> Tensor:

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ENTRIES_AT_ONCE = 1 << 20
-"""Entries of the sparse matrix that are laid out at a time: about 32 MB with what computing them takes."""
+ENTRIES_AT_ONCE = 1 << 16
+"""Entries of the sparse matrix that are laid out at a time: about 3 MB with what computing them takes.
+
+The gradient of the pixels that these entries touch is laid out, too, so that more at a time would take more for it."""
 BOXES_AT_ONCE = 128
 """Boxes that suppression decides at a time."""
 
@@ -81,10 +83,11 @@ def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settin
         bins = torch.arange(begin, begin + len(counts), device=counts.device).repeat_interleave(counts)
         touched, order = torch.sort(entries.pixels)
         pixels, counts = torch.unique_consecutive(touched, return_counts=True)
-        of_pixels[pixels] += F.embedding_bag(
+        part = F.embedding_bag(
             bins[order], of_bins, counts.cumsum(0) - counts, mode='sum', per_sample_weights=entries.weights[order]
         )
-    return of_pixels.view(images, height, width, channels).permute(0, 3, 1, 2).contiguous()
+        of_pixels.index_add_(0, pixels, part)
+    return of_pixels.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
 class _Entries(NamedTuple):

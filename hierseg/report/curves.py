@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,9 @@ MARKED = 30
 
 @dataclass(frozen=True)
 class LossCurves:
-    """The losses of one model, or of one layer of a model.
+    """Losses by epoch, counted from 1 through the whole run: means of the logged training losses, validation losses.
 
-    Attributes:
-        name: The layer's name, or '' for a model that is trained as a whole.
-        training: Mean of the logged training losses by epoch, counted from 1 through the whole run.
-        validation: Validation loss by epoch.
+    They are of one layer, by its name, or of a model that is trained as a whole, whose name is ''.
     """
 
     name: str
@@ -43,18 +41,14 @@ class LossCurves:
 def read_losses(work_dir: Path) -> list[LossCurves]:
     """The curves of the run in a work directory, in the order of training.
 
-    A run that was resumed has a folder of scalars for each start. What a start logged beyond the point from
-    which the next one went on is left out, as is everything that an earlier run in the same directory logged.
-
-    Args:
-        work_dir: The directory with a folder named by time stamp for each start.
+    Entries that a start logged beyond the point from which the next one went on are left out, as is everything that an
+    earlier run in the same directory logged.
 
     Returns:
         An entry for each layer, or a single one; empty before the first loss is logged.
     """
-    entries = _without_repeats(_entries(work_dir))
     layers: dict[str, tuple[dict[int, list[float]], dict[int, float]]] = {}
-    for _, epoch, losses in entries:
+    for _, epoch, losses in _without_repeats(_losses(entry for start in logged_starts(work_dir) for entry in start)):
         # A layer's losses also stand under 'loss', which serves for a model as a whole only.
         names = [key for key in losses if '/' in key.removeprefix('val/')] or [*losses]
         for key in names:
@@ -70,21 +64,26 @@ def read_losses(work_dir: Path) -> list[LossCurves]:
     ]
 
 
-def _entries(work_dir: Path) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Iteration, epoch and losses of every logged line that has losses, in the order of writing."""
+def logged_starts(work_dir: Path) -> list[list[dict[str, Any]]]:
+    """Entries of the log of scalars for each start of a run, whose folders are named by time stamp."""
+    starts = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            try:
-                entry: dict[str, Any] = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed
-            losses = {
-                key.removeprefix('train/'): value
-                for key, value in entry.items()
-                if key == 'loss' or key.endswith('/loss')
-            }
-            if losses and {'iter', 'epoch'} <= entry.keys():
-                yield entry['iter'], entry['epoch'], losses
+        entries = []
+        for line in file.read_text(encoding='utf-8').splitlines():
+            with suppress(json.JSONDecodeError):  # of the last line of a run that was killed
+                entries.append(json.loads(line))
+        starts.append(entries)
+    return starts
+
+
+def _losses(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Iteration, epoch and losses of every entry that has losses."""
+    for entry in entries:
+        found = {
+            key.removeprefix('train/'): value for key, value in entry.items() if key == 'loss' or key.endswith('/loss')
+        }
+        if found and {'iter', 'epoch'} <= entry.keys():
+            yield entry['iter'], entry['epoch'], found
 
 
 def _without_repeats(entries: Iterable[tuple[int, int, dict[str, float]]]) -> list[tuple[int, int, dict[str, float]]]:
@@ -103,11 +102,7 @@ def _without_repeats(entries: Iterable[tuple[int, int, dict[str, float]]]) -> li
 
 
 def draw_losses(curves: list[LossCurves]) -> bytes:
-    """A PNG with a panel for each layer: mean training loss and validation loss by epoch.
-
-    Args:
-        curves: What :func:`read_losses` gives; at least one.
-    """
+    """A PNG with a panel for each layer, at least one: mean training loss and validation loss by epoch."""
     figure = Figure(figsize=(6.4 * len(curves), 4.2), layout='constrained')
     for axes, curve in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves, strict=True):
         _draw(axes, curve)
@@ -119,17 +114,11 @@ def draw_losses(curves: list[LossCurves]) -> bytes:
 def _draw(axes: Axes, curve: LossCurves) -> None:
     # Epochs of the layer itself, as its settings count them.
     before = min([*curve.training, *curve.validation]) - 1
-    for values, color, label in (
-        (curve.training, TRAINING, 'training'),
-        (curve.validation, VALIDATION, 'validation'),
-    ):
+    for label, values, color in (('training', curve.training, TRAINING), ('validation', curve.validation, VALIDATION)):
         epochs = sorted(values)
         marker = 'o' if len(epochs) <= MARKED else ''
-        axes.plot(
-            [epoch - before for epoch in epochs],
-            [values[epoch] for epoch in epochs],
-            color=color, label=label, linewidth=1.6, marker=marker, markersize=4,
-        )  # fmt: skip
+        x, y = [epoch - before for epoch in epochs], [values[epoch] for epoch in epochs]
+        axes.plot(x, y, color=color, label=label, linewidth=1.6, marker=marker, markersize=4)
     axes.set_title(curve.name.replace('layer', 'Layer ') or 'Loss', loc='left')
     axes.set_xlabel('epoch')
     axes.set_ylabel('loss')

@@ -7,6 +7,7 @@ Shape letters: C classes; H, W the image. Everything is drawn after enlarging th
 from __future__ import annotations
 
 import colorsys
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,7 @@ Picture = npt.NDArray[np.uint8]
 Rectangle = tuple[int, int, int, int]
 GOLDEN_RATIO = 0.618033988749895
 """Steps of this part of a circle keep any number of hues far apart, and never move an earlier one."""
-SEPARATOR = ' › '
+SEPARATOR, GROUP = ' › ', '(group)'
 FULL_SIZE = 640
 """Pictures whose longer side is smaller are enlarged to about this, so that text finds room."""
 LARGEST_FACTOR = 6
@@ -50,15 +51,16 @@ def class_colors(taxonomy: Taxonomy) -> npt.NDArray[np.uint8]:
     Returns:
         (C, 3) uint8, RGB.
     """
-    roots = taxonomy.arrays.preferred_roots
-    family_of = {root: family for family, root in enumerate(taxonomy.root_classes)}
-    colors = np.empty((taxonomy.num_classes, 3), dtype=np.uint8)
-    for root, family in family_of.items():
-        members = np.nonzero(roots == root)[0]
-        members = members[np.argsort(members != root, kind='stable')]  # the root class itself first
-        for position, label in enumerate(members):
-            colors[label] = _shade(family, position)
-    return colors
+    colors = np.empty((taxonomy.num_classes, 3))
+    for family, root in enumerate(taxonomy.root_classes):
+        hue = (0.58 + family * GOLDEN_RATIO) % 1
+        colors[root] = colorsys.hsv_to_rgb(hue, 0.78, 0.95)
+        members = np.flatnonzero(taxonomy.arrays.preferred_roots == root)
+        for position, label in enumerate(members[members != root], 1):
+            step = (position * GOLDEN_RATIO) % 1
+            shade = (hue + (step - 0.5) * 0.06) % 1
+            colors[label] = colorsys.hsv_to_rgb(shade, 0.95 - 0.5 * step, 0.72 + 0.28 * ((step * 3) % 1))
+    return np.round(colors * 255).astype(np.uint8)
 
 
 def text_color(background: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -71,36 +73,16 @@ def text_color(background: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
     return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
 
 
-def _shade(family: int, position: int) -> tuple[int, int, int]:
-    """RGB of a family's member; position 0 is its root class."""
-    hue = (0.58 + family * GOLDEN_RATIO) % 1
-    if position == 0:
-        saturation, value = 0.78, 0.95
-    else:
-        step = (position * GOLDEN_RATIO) % 1
-        hue = (hue + (step - 0.5) * 0.06) % 1
-        saturation, value = 0.95 - 0.5 * step, 0.72 + 0.28 * ((step * 3) % 1)
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
 def path_steps(
-    taxonomy: Taxonomy,
-    label: int,
-    *,
-    class_scores: npt.NDArray[np.floating] | None = None,
-    score: float | None = None,
+    taxonomy: Taxonomy, label: int, *, class_scores: npt.NDArray[np.floating] | None = None, score: float | None = None
 ) -> tuple[str, ...]:
-    """Texts for the steps of a class's preferred path, root class first.
+    """Texts for the steps of a class's preferred path, root class first, such as ``('Animal 0.98', 'Dog 0.71')``.
 
     Args:
         taxonomy: The classes.
         label: The decided class.
         class_scores: (C,) probability of every class; a step that the detection does not claim (0) stays bare.
         score: Probability of the decided class, where only that is known.
-
-    Returns:
-        Such as ``('Animal 0.98', 'Dog 0.71')``, ``('Animal', 'Dog 0.71')`` or ``('Animal', 'Dog')``.
     """
     path = taxonomy.preferred_path(label)
     scores = {label: score} if score is not None else {}
@@ -112,21 +94,16 @@ def path_steps(
 
 
 def label_variants(steps: tuple[str, ...], *, mark: str = '') -> tuple[str, ...]:
-    """Forms of a label from the longest to the shortest: root steps give way first.
-
-    Args:
-        steps: From :func:`path_steps`.
-        mark: A remark that every form keeps, such as ``(group)``.
+    """Forms of a label from the longest to the shortest: root steps give way first, a mark stays.
 
     Example:
         >>> label_variants(('Animal', 'Carnivore', 'Dog'), mark='(group)')
         ('Animal › Carnivore › Dog (group)', '… › Carnivore › Dog (group)', 'Dog (group)')
     """
     behind = f' {mark}' if mark else ''
-    whole = [SEPARATOR.join(steps)]
+    whole, last = SEPARATOR.join(steps), steps[1:][-1:]
     cut = [SEPARATOR.join(('…', *steps[start:])) for start in range(1, len(steps) - 1)]
-    last = [steps[-1]] if len(steps) > 1 else []
-    return tuple(text + behind for text in (*whole, *cut, *last))
+    return tuple(text + behind for text in (whole, *cut, *last))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +113,7 @@ class DrawnInstance:
     Attributes:
         box: (4,) xyxy, pixels.
         color: (3,) uint8 RGB.
-        texts: The label from its longest to its shortest form; see ``hierseg.report.drawing``.
+        texts: The label from its longest to its shortest form, as of :func:`label_variants`.
         mask: (H, W) bool or uint8; None or empty for a box without a mask.
         dashed: Whether the box is dashed, as for a group.
     """
@@ -151,27 +128,22 @@ class DrawnInstance:
 def draw_instances(
     image: Picture, instances: Sequence[DrawnInstance], *, text_size: int | None = None
 ) -> tuple[Picture, int]:
-    """Draws instances on an enlarged copy of an image, large ones first.
+    """Draws instances on an enlarged copy of an (H, W, 3) uint8 RGB image, large ones first.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        instances: What to draw.
-        text_size: Pixels of the labels' text; None for :func:`font_size`.
+    Labels have text of ``text_size`` pixels, else of :func:`font_size`.
 
     Returns:
         The picture (see :func:`enlargement` for its size) and the number of labels that found no place.
     """
     height, width = image.shape[:2]
     factor = enlargement(height, width)
-    picture = (
-        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
-    )
-    ordered = sorted(instances, key=lambda instance: -_box_area(instance.box))
+    picture = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    ordered = sorted(instances, key=lambda instance: -np.prod(instance.box[2:] - instance.box[:2]))
     for instance in ordered:
         _draw_mask(picture, instance, factor)
     for instance in ordered:
         _draw_box(picture, instance, factor)
-    return _draw_labels(picture, ordered, factor, text_size=text_size or font_size(picture))
+    return _draw_labels(picture, ordered, factor, text_size or font_size(picture))
 
 
 def enlargement(height: int, width: int) -> int:
@@ -200,22 +172,20 @@ def _draw_mask(picture: Picture, instance: DrawnInstance, factor: int) -> None:
     if width == 0:
         return
     part = cv2.copyMakeBorder(mask[top : top + height, left : left + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    if factor > 1:
-        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-    part = part[factor:-factor, factor:-factor]
+    part = cv2.resize(part, None, fx=factor, fy=factor)[factor:-factor, factor:-factor]
     left, top = left * factor, top * factor
     region = picture[top : top + part.shape[0], left : left + part.shape[1]]
     inside = part > 127
     tint = instance.color.astype(np.float32) * MASK_OPACITY
     region[inside] = (region[inside] * np.float32(1 - MASK_OPACITY) + tint).astype(np.uint8)
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-    cv2.drawContours(picture, outlines, -1, _rgb(instance), 2, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, instance.color.tolist(), 2, cv2.LINE_AA)
 
 
 def _draw_box(picture: Picture, instance: DrawnInstance, factor: int) -> None:
     left, top, right, bottom = (int(side) for side in np.round(np.asarray(instance.box) * factor))
     has_mask = instance.mask is not None and bool(instance.mask.any())
-    color, thickness = _rgb(instance), 1 if has_mask else 2
+    color, thickness = instance.color.tolist(), 1 if has_mask else 2
     if not instance.dashed:
         cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
         return
@@ -230,13 +200,8 @@ def _draw_box(picture: Picture, instance: DrawnInstance, factor: int) -> None:
             cv2.line(picture, first, last, color, thickness, cv2.LINE_AA)
 
 
-def _rgb(instance: DrawnInstance) -> tuple[int, int, int]:
-    red, green, blue = instance.color.tolist()
-    return red, green, blue
-
-
 def _draw_labels(
-    picture: Picture, instances: Sequence[DrawnInstance], factor: int, *, text_size: int
+    picture: Picture, instances: Sequence[DrawnInstance], factor: int, text_size: int
 ) -> tuple[Picture, int]:
     """Writes every label that finds a place; returns the picture and the number of those that did not."""
     crowded = len(instances) > CROWD
@@ -244,19 +209,19 @@ def _draw_labels(
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas, 'RGBA')
     line = letters.size * 1.35 + 1
-    boxes = [np.asarray(instance.box) * factor for instance in instances]
-    small = np.array([box for box in boxes if _box_area(box) < (10 * line) ** 2]).reshape(-1, 4)
+    boxes = np.array([instance.box * factor for instance in instances]).reshape(-1, 4)
+    small = boxes[(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) < (10 * line) ** 2]
     placed: list[Rectangle] = []
-    for box, instance in zip(reversed(boxes), reversed(instances), strict=True):  # small ones have the least choice
+    for box, instance in zip(boxes[::-1], reversed(instances), strict=True):  # small ones have the least choice
         allowed = max(1.5 * (box[2] - box[0]), picture.shape[1] / (7 if crowded else 3))
         sizes = [(text, int(letters.getlength(text)) + 8, int(line)) for text in instance.texts]
         sizes = [size for size in sizes[:-1] if size[1] <= allowed] + sizes[-1:]
-        choice = _place(box, sizes, picture.shape[1::-1], placed, small)
+        choice = _place(box, sizes, picture.shape[1::-1], np.array(placed).reshape(-1, 4), small)
         if choice is None:
             continue
         text, rectangle = choice
         placed.append(rectangle)
-        pen.rounded_rectangle(rectangle, radius=3, fill=(*_rgb(instance), round(255 * LABEL_OPACITY)))
+        pen.rounded_rectangle(rectangle, radius=3, fill=(*instance.color.tolist(), round(255 * LABEL_OPACITY)))
         middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
         pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
     return np.asarray(canvas), len(instances) - len(placed)
@@ -266,25 +231,18 @@ def _place(
     box: npt.NDArray[np.floating],
     texts: Sequence[tuple[str, int, int]],
     size: Sequence[int],
-    labels: Sequence[Rectangle],
+    labels: npt.NDArray[np.int64],
     small: npt.NDArray[np.floating],
 ) -> tuple[str, Rectangle] | None:
     """The longest text with a place near its box where it covers nothing, and that place.
 
-    If there is none, the one that covers least; covering a label counts four times as much as covering a
-    small box.
-
-    Args:
-        box: (4,) xyxy, pixels of the picture.
-        texts: Texts with their width and height, the longest first.
-        size: Width and height of the picture.
-        labels: Labels that stand already.
-        small: (S, 4) boxes of small instances.
+    If there is none, the one that covers least; covering one of the (L, 4) labels that stand already counts four
+    times as much as covering one of the (S, 4) small boxes. Texts have their width and height, the longest first.
     """
     best: tuple[float, str, Rectangle] | None = None
     for text, width, height in texts:
         for rectangle in _candidates(box, width, height, size):
-            covered = _overlap(rectangle, np.asarray(labels).reshape(-1, 4))
+            covered = _overlap(rectangle, labels)
             if covered > TOLERATED_OVERLAP:
                 continue
             cost = covered + 0.25 * min(_overlap(rectangle, small), 1)
@@ -309,11 +267,8 @@ def _candidates(box: npt.NDArray[np.floating], width: int, height: int, size: Se
         (right, top),
         (left - width, top),
     ]
-    rectangles = []
-    for x, y in places:
-        x, y = int(np.clip(x, 0, max(size[0] - width, 0))), int(np.clip(y, 0, max(size[1] - height, 0)))
-        rectangles.append((x, y, x + width, y + height))
-    return rectangles
+    inside = np.clip(places, 0, np.maximum(np.subtract(size, (width, height)), 0))
+    return [(x, y, x + width, y + height) for x, y in inside.tolist()]
 
 
 def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]) -> float:
@@ -324,20 +279,9 @@ def _overlap(rectangle: Rectangle, others: npt.NDArray[np.floating | np.integer]
     return float((np.clip(widths, 0, None) * np.clip(heights, 0, None)).sum()) / area
 
 
-def _box_area(box: npt.NDArray[np.floating]) -> float:
-    return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
 @dataclass(frozen=True, eq=False)
 class TitledPicture:
-    """A picture with its texts.
-
-    Attributes:
-        picture: (H, W, 3) uint8 RGB.
-        title: Bold, above.
-        subtitle: Behind the title.
-        remarks: Lines below; a line that is too wide ends in an ellipsis.
-    """
+    """An (H, W, 3) uint8 RGB picture with a title and a subtitle above it, and remarks below, a line each."""
 
     picture: Picture
     title: str
@@ -346,13 +290,14 @@ class TitledPicture:
 
 
 def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
-    """Sets pictures with their texts in a row, all tops aligned.
+    """Sets pictures with their texts in a row, all tops aligned; text that is too wide ends in an ellipsis.
 
     Returns:
         RGB uint8; as wide as the pictures and the gaps between them, and higher than the highest of them
         by the heading and the longest list of remarks (see :func:`line_height`).
     """
-    line = line_height(panels[0].picture)
+    line, size = line_height(panels[0].picture), font_size(panels[0].picture)
+    bold, plain = font(size, bold=True), font(size)
     below = max(len(panel.remarks) for panel in panels) * line
     heights = [panel.picture.shape[0] for panel in panels]
     widths = [panel.picture.shape[1] for panel in panels]
@@ -360,8 +305,6 @@ def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
     pen = ImageDraw.Draw(sheet)
     left = 0
     for panel, height, width in zip(panels, heights, widths, strict=True):
-        size = font_size(panels[0].picture)
-        bold, plain = font(size, bold=True), font(size)
         pen.text((left + 6, line / 2), panel.title, font=bold, fill=LIGHT_TEXT, anchor='lm')
         behind = 6 + bold.getlength(panel.title) + size
         subtitle = shortened(panel.subtitle, width - behind, size)
@@ -374,10 +317,14 @@ def side_by_side(panels: Sequence[TitledPicture]) -> Picture:
     return np.asarray(sheet)
 
 
-def count_text(instances: int, left_out: int) -> str:
-    """Text on the number of instances drawn, and of those whose label found no place."""
-    text = f'{instances} instance{"" if instances == 1 else "s"}'
-    return f'{text}, {left_out} of them without room for a label' if left_out else text
+def panel_of(
+    image: Picture, instances: Sequence[DrawnInstance], title: str, *, note: str = '', remarks: tuple[str, ...] = ()
+) -> TitledPicture:
+    """Draws instances and tells, before the note, how many they are and how many labels found no place."""
+    picture, left_out = draw_instances(image, instances)
+    count = f'{len(instances)} instance{"" if len(instances) == 1 else "s"}'
+    without = f', {left_out} of them without room for a label' if left_out else ''
+    return TitledPicture(picture, title, count + without + note, remarks)
 
 
 def line_height(picture: Picture) -> int:
@@ -390,11 +337,6 @@ def shortened(text: str, width: float, size: int) -> str:
     letters = font(size)
     if letters.getlength(text) <= width:
         return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if letters.getlength(text[:middle].rstrip() + ' …') <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip(' ,') + ' …' if low else ''
+    ends = range(1, len(text) + 1)
+    end = bisect_right(ends, width, key=lambda end: letters.getlength(text[:end].rstrip() + ' …'))
+    return text[:end].rstrip(' ,') + ' …' if end else ''

@@ -1,7 +1,7 @@
 """Flow of the two-layer ensemble on one image: its layers' instances, what became of them, as a picture and a table.
 
-Shape letters: N layer-0 instances, M layer-1 instances, K merged instances, C classes of the taxonomy, H, W the
-image. Labels are those of the full taxonomy.
+Shape letters: N layer-0 instances, M layer-1 instances, K merged instances, H, W the image. Labels are those of the
+full taxonomy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 
@@ -21,14 +20,12 @@ from hierseg.report.drawing import (
     LIGHT_TEXT,
     DrawnInstance,
     Picture,
-    TitledPicture,
     class_colors,
-    count_text,
-    draw_instances,
     font,
     font_size,
     label_variants,
     line_height,
+    panel_of,
     path_steps,
     shortened,
     side_by_side,
@@ -36,6 +33,10 @@ from hierseg.report.drawing import (
 from hierseg.taxonomy import Taxonomy
 
 NOTHING = '–'
+HEADINGS = ('', 'Layer 0', 'Layer 1', 'IoU of masks', 'Final', 'Layer 1 also says')
+WIDTHS = (0.06, 0.17, 0.17, 0.12, 0.26, 0.22)
+"""Parts of the width of the picture."""
+MOST_ROWS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,54 +57,51 @@ class Flow:
     merged: InstanceData
     joining: MergedInstances
 
-    @property
-    def num_first(self) -> int:
-        """N."""
-        return len(self.layers[0])
-
-    def shown(self, threshold: float) -> npt.NDArray[np.int64]:
-        """Merged instances of which any class has at least this score, in their order."""
+    def shown(self, score_threshold: float) -> list[tuple[int, int]]:
+        """Numbers, from 1, and positions of merged instances of which any class has at least this score."""
         best = self.merged.class_scores.amax(dim=1) if len(self.merged) else self.merged.scores
-        return np.flatnonzero(best.numpy() >= threshold)
+        return list(enumerate(np.flatnonzero(best.numpy() >= score_threshold).tolist(), 1))
 
-    def opinions(self, instance: int) -> npt.NDArray[np.int64]:
+    def dropped(self, score_threshold: float) -> list[int]:
+        """Layer-1 instances of at least this score that are in no merged one."""
+        kept = set((self.joining.sources - len(self.layers[0])).tolist())
+        entries = enumerate(zip(self.joining.joined.tolist(), self.layers[1].scores.tolist(), strict=True))
+        return [at for at, (owner, score) in entries if owner < 0 and at not in kept and score >= score_threshold]
+
+    def source(self, instance: int) -> int | None:
+        """The layer-0 instance that a merged one is; None where it is of layer 1 alone."""
+        source = int(self.joining.sources[instance])
+        return source if source < len(self.layers[0]) else None
+
+    def opinions(self, instance: int) -> list[int]:
         """Layer-1 instances that a merged instance is made of, the best first."""
-        source = int(self.joining.sources[instance])
-        if source >= self.num_first:
-            return np.array([source - self.num_first])
+        source = self.source(instance)
+        if source is None:
+            return [int(self.joining.sources[instance]) - len(self.layers[0])]
         members = np.flatnonzero(self.joining.joined == source)
-        members = members[np.argsort(-self.layers[1].scores.numpy()[members], kind='stable')]
-        return members[np.argsort(members != self.joining.best[instance], kind='stable')]
-
-    def overlap(self, instance: int, opinion: int) -> float | None:
-        """Intersection over union of the masks of a merged instance of layer 0 and a layer-1 instance."""
-        source = int(self.joining.sources[instance])
-        if source >= self.num_first:
-            return None
-        one, other = self.layers[0].masks[source], self.layers[1].masks[opinion]
-        return float((one & other).sum() / (one | other).sum())
+        order = np.lexsort([-self.layers[1].scores.numpy()[members], members != self.joining.best[instance]])
+        return members[order].tolist()
 
     def path(self, instance: int) -> tuple[int, ...]:
         """Labels from the root class that layer 0 gave, or the preferred one, to the class to name."""
-        label, source = int(self.merged.labels[instance]), int(self.joining.sources[instance])
-        if source >= self.num_first:
+        label, source = int(self.merged.labels[instance]), self.source(instance)
+        if source is None:
             return self.taxonomy.preferred_path(label)
         root = int(self.layers[0].labels[source])
         return next(path for path in self.taxonomy.paths(label) if path[0] == root)
 
+    def said(self, layer: int, index: int) -> str:
+        """Class and score that a layer gives to one of its instances."""
+        found = self.layers[layer]
+        return f'{self.taxonomy.names[int(found.labels[index])]} {float(found.scores[index]):.2f}'
+
 
 @dataclass(frozen=True)
 class FlowRow:
-    """A row of the report's table.
+    """A row of the report's table: class and score of both layers, the IoU of their masks, and the final path.
 
-    Attributes:
-        number: Of the instance in the picture; 0 for one that was dropped.
-        label: The named class; of the layer-1 instance where it was dropped.
-        first: Class and score of layer 0, or a dash.
-        second: Class and score of layer 1, or a dash.
-        overlap: Intersection over union of their masks, or a dash.
-        final: The path, such as ``(Person, Man)``.
-        others: Other classes that layer 1 saw in the instance, with their scores.
+    The number is that in the picture, 0 for a layer-1 instance that was dropped. The label is the class to name, or
+    that of the dropped instance. Others are further classes that layer 1 saw in the instance.
     """
 
     number: int
@@ -120,110 +118,80 @@ class FlowRow:
         return f'{self.number or NOTHING:>3}  {self.first} ← {self.second} = {self.final}{behind}'
 
 
-def flow_rows(flow: Flow, *, threshold: float = 0.3) -> list[FlowRow]:
+def flow_rows(flow: Flow, *, score_threshold: float = 0.3) -> list[FlowRow]:
     """Rows of the table: classes that each layer and the ensemble give to each instance.
 
-    Args:
-        flow: Instances of the image.
-        threshold: Instances without a class of at least this score are left out, and so are other opinions below it.
+    Instances without a class of at least ``score_threshold`` are left out, and so are other opinions below it.
     """
-    rows = [_row(flow, number, int(instance), threshold) for number, instance in enumerate(flow.shown(threshold), 1)]
-    kept = {int(source) - flow.num_first for source in flow.joining.sources}
-    for index, (owner, score) in enumerate(zip(flow.joining.joined, flow.layers[1].scores.tolist(), strict=True)):
-        if owner < 0 and index not in kept and score >= threshold:
-            label = int(flow.layers[1].labels[index])
-            rows.append(FlowRow(0, label, NOTHING, _scored(flow, 1, index), NOTHING, 'dropped'))
+    first, second = flow.layers
+    rows = []
+    for number, instance in flow.shown(score_threshold):
+        source, opinions, overlap = flow.source(instance), flow.opinions(instance), NOTHING
+        if source is not None and opinions:
+            one, other = first.masks[source], second.masks[opinions[0]]
+            overlap = f'{float((one & other).sum() / (one | other).sum()):.2f}'
+        rows.append(
+            FlowRow(
+                number=number,
+                label=int(flow.merged.labels[instance]),
+                first=NOTHING if source is None else flow.said(0, source),
+                second=flow.said(1, opinions[0]) if opinions else NOTHING,
+                overlap=overlap,
+                final=f'({", ".join(flow.taxonomy.names[label] for label in flow.path(instance))})',
+                others=', '.join(flow.said(1, at) for at in opinions[1:] if second.scores[at] >= score_threshold),
+            )
+        )
+    dropped = flow.dropped(score_threshold)
+    rows += [FlowRow(0, int(second.labels[at]), NOTHING, flow.said(1, at), NOTHING, 'dropped') for at in dropped]
     return rows
 
 
-def _row(flow: Flow, number: int, instance: int, threshold: float) -> FlowRow:
-    source = int(flow.joining.sources[instance])
-    opinions = [int(opinion) for opinion in flow.opinions(instance)]
-    overlap = flow.overlap(instance, opinions[0]) if opinions else None
-    scores = flow.layers[1].scores
-    return FlowRow(
-        number=number,
-        label=int(flow.merged.labels[instance]),
-        first=_scored(flow, 0, source) if source < flow.num_first else NOTHING,
-        second=_scored(flow, 1, opinions[0]) if opinions else NOTHING,
-        overlap=NOTHING if overlap is None else f'{overlap:.2f}',
-        final='(' + ', '.join(flow.taxonomy.names[label] for label in flow.path(instance)) + ')',
-        others=', '.join(_scored(flow, 1, other) for other in opinions[1:] if scores[other] >= threshold),
-    )
-
-
-def _scored(flow: Flow, layer: int, index: int) -> str:
-    found = flow.layers[layer]
-    return f'{flow.taxonomy.names[int(found.labels[index])]} {float(found.scores[index]):.2f}'
-
-
-HEADINGS = ('', 'Layer 0', 'Layer 1', 'IoU of masks', 'Final', 'Layer 1 also says')
-WIDTHS = (0.06, 0.17, 0.17, 0.12, 0.26, 0.22)
-"""Parts of the width of the picture."""
-MOST_ROWS = 24
-
-
-def draw_flow(flow: Flow, *, threshold: float = 0.3) -> Picture:
+def draw_flow(flow: Flow, *, score_threshold: float = 0.3) -> Picture:
     """Draws the instances of each layer and of the ensemble, with one number for each through all panels.
 
-    Args:
-        flow: Instances of the image.
-        threshold: Instances without a class of at least this score are left out.
+    Instances without a class of at least ``score_threshold`` are left out.
 
     Returns:
         RGB uint8.
     """
-    rows = flow_rows(flow, threshold=threshold)
-    drawn = _numbered(flow, threshold)
     titles = ('Layer 0: root classes', '+ Layer 1: deeper classes', '= Final')
-    panels = []
-    for title, instances in zip(titles, drawn, strict=True):
-        picture, left_out = draw_instances(flow.image, instances)
-        subtitle = count_text(len(instances), left_out)
-        panels.append(TitledPicture(picture, title, f'{subtitle}, score ≥ {threshold:g}'))
+    panels = [
+        panel_of(flow.image, instances, title, note=f', score ≥ {score_threshold:g}')
+        for title, instances in zip(titles, _numbered(flow, score_threshold), strict=True)
+    ]
     upper = side_by_side(panels)
-    lower = _table(flow, rows, upper.shape[1], panels[0].picture)
-    return np.concatenate([upper, lower])
+    rows = flow_rows(flow, score_threshold=score_threshold)
+    return np.concatenate([upper, _table(flow, rows, upper.shape[1], panels[0].picture)])
 
 
-def _numbered(flow: Flow, threshold: float) -> tuple[list[DrawnInstance], list[DrawnInstance], list[DrawnInstance]]:
-    """Instances of the panels; all that belong together have the number of the merged one."""
-    first: list[DrawnInstance] = []
-    second: list[DrawnInstance] = []
-    final: list[DrawnInstance] = []
-    for number, instance in enumerate(flow.shown(threshold), 1):
-        source = int(flow.joining.sources[instance])
-        if source < flow.num_first:
-            first.append(_drawn(flow, 0, source, f'{number}: '))
-        best = int(flow.joining.best[instance])
-        named = best >= 0 and int(flow.merged.labels[instance]) == int(flow.layers[1].labels[best])
-        second += [
-            _drawn(flow, 1, int(opinion), f'{number}: ')
-            for opinion in flow.opinions(instance)
-            if flow.layers[1].scores[opinion] >= threshold or (named and opinion == best)
-        ]
-        final.append(_final(flow, int(instance), f'{number}: '))
-    belongs = {int(source) - flow.num_first for source in flow.joining.sources}
-    for index, owner in enumerate(flow.joining.joined):
-        if owner < 0 and index not in belongs and flow.layers[1].scores[index] >= threshold:
-            second.append(_drawn(flow, 1, index, 'dropped: '))
-    return first, second, final
+def _numbered(flow: Flow, score_threshold: float) -> tuple[list[DrawnInstance], ...]:
+    """Instances of the three panels; all that belong together have the number of the merged one."""
+    second, colors = flow.layers[1], class_colors(flow.taxonomy)
+    panels: tuple[list[DrawnInstance], ...] = ([], [], [])
 
+    def draw(panel: int, found: InstanceData, index: int, label: int, texts: tuple[str, ...]) -> None:
+        box, mask = found.bboxes[index].numpy(), found.masks[index].numpy()
+        panels[panel].append(DrawnInstance(box, colors[label], texts, mask))
 
-def _drawn(flow: Flow, layer: int, index: int, before: str) -> DrawnInstance:
-    found, label = flow.layers[layer], int(flow.layers[layer].labels[index])
-    text = f'{before}{flow.taxonomy.names[label]} {float(found.scores[index]):.2f}'
-    color = class_colors(flow.taxonomy)[label]
-    return DrawnInstance(found.bboxes[index].numpy(), color, (text,), found.masks[index].numpy())
+    def draw_layer(layer: int, index: int, before: str) -> None:
+        found = flow.layers[layer]
+        draw(layer, found, index, int(found.labels[index]), (f'{before}: {flow.said(layer, index)}',))
 
-
-def _final(flow: Flow, instance: int, before: str) -> DrawnInstance:
-    found, path = flow.merged, flow.path(instance)
-    claims = found.class_scores[instance].numpy()
-    steps = tuple(path_steps(flow.taxonomy, step, class_scores=claims)[-1] for step in path)
-    texts = tuple(before + text for text in label_variants(steps))
-    color = class_colors(flow.taxonomy)[path[-1]]
-    return DrawnInstance(found.bboxes[instance].numpy(), color, texts, found.masks[instance].numpy())
+    for number, instance in flow.shown(score_threshold):
+        source, best = flow.source(instance), int(flow.joining.best[instance])
+        if source is not None:
+            draw_layer(0, source, str(number))
+        named = best >= 0 and int(flow.merged.labels[instance]) == int(second.labels[best])
+        for opinion in flow.opinions(instance):
+            if second.scores[opinion] >= score_threshold or (named and opinion == best):
+                draw_layer(1, opinion, str(number))
+        path, claims = flow.path(instance), flow.merged.class_scores[instance].numpy()
+        steps = tuple(path_steps(flow.taxonomy, step, class_scores=claims)[-1] for step in path)
+        texts = tuple(f'{number}: {text}' for text in label_variants(steps))
+        draw(2, flow.merged, instance, path[-1], texts)
+    for index in flow.dropped(score_threshold):
+        draw_layer(1, index, 'dropped')
+    return panels
 
 
 def _table(flow: Flow, rows: Sequence[FlowRow], width: int, picture: Picture) -> Picture:
@@ -241,8 +209,7 @@ def _table(flow: Flow, rows: Sequence[FlowRow], width: int, picture: Picture) ->
     colors = class_colors(flow.taxonomy)
     for index, row in enumerate(shown, 1):
         middle = (index + 0.5) * line
-        color = tuple(int(channel) for channel in colors[row.label])
-        pen.rectangle((6, middle - size / 2, 6 + size, middle + size / 2), fill=color)
+        pen.rectangle((6, middle - size / 2, 6 + size, middle + size / 2), fill=tuple(colors[row.label].tolist()))
         pen.text((12 + size, middle), str(row.number or NOTHING), font=plain, fill=LIGHT_TEXT, anchor='lm')
         cells = (row.first, row.second, row.overlap, row.final, row.others)
         for left, room, text in zip(lefts[1:], rooms[1:], cells, strict=True):

@@ -27,32 +27,31 @@ from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError
 from hierseg.registry import DATASETS, VISUALIZERS
 from hierseg.report.drawing import (
+    GROUP,
     DrawnInstance,
     Picture,
     TitledPicture,
     class_colors,
-    count_text,
-    draw_instances,
     label_variants,
+    panel_of,
     path_steps,
     side_by_side,
 )
 from hierseg.taxonomy import Taxonomy
 
-GROUP, BOX_ONLY = '(group)', '(box only)'
+BOX_ONLY = '(box only)'
 
 
 @VISUALIZERS.register_module()
 class HierLocalVisualizer(DetLocalVisualizer):
     """Draws instances with their class paths, such as ``Animal 0.98 › Dog 0.71``.
 
-    Ground truth stands left of the prediction. The hue of a class is that of its root class. Group-of
-    boxes are dashed, boxes without a mask are marked, and verified labels are listed below. Small pictures
-    are enlarged so that text is legible. It serves mmdet's ``DetVisualizationHook``, so that
-    ``tools/test.py --show-dir`` writes these pictures.
+    Ground truth stands left of the prediction. The hue of a class is that of its root class. Group-of boxes are
+    dashed, boxes without a mask are marked, and verified labels are listed below. It serves mmdet's
+    ``DetVisualizationHook``, so that ``tools/test.py --show-dir`` writes these pictures.
 
-    The classes come from ``dataset_meta``: ``taxonomy`` (``Taxonomy.to_json()``, as ``StoreDataset`` gives
-    it), or ``classes`` alone for a data set without a hierarchy.
+    The classes come from ``dataset_meta``: ``taxonomy`` (``Taxonomy.to_json()``, as ``StoreDataset`` gives it), or
+    ``classes`` alone for a data set without a hierarchy.
 
     Arguments are those of ``DetLocalVisualizer``; its colours, line width and alpha have no effect here.
     """
@@ -99,17 +98,9 @@ class HierLocalVisualizer(DetLocalVisualizer):
     ) -> None:
         """Draws a sample, then shows it, writes it to ``out_file`` or hands it to the backends.
 
-        Args:
-            name: Title of the window and key for the backends.
-            image: (H, W, 3) RGB; boxes and masks of the sample are in its pixels.
-            data_sample: With ``gt_instances``, ``ignored_instances`` and ``pred_instances``, each optional.
-            draw_gt: Whether to draw the ground truth.
-            draw_pred: Whether to draw the prediction.
-            show: Whether to open a window.
-            wait_time: Seconds until it closes; 0 waits for a key.
-            out_file: Where to write the picture.
-            pred_score_thr: Detections with a lower score are not drawn.
-            step: For the backends.
+        Arguments are those of ``DetLocalVisualizer.add_datasample``: an (H, W, 3) RGB image, and in its pixels the
+        sample's ``gt_instances``, ``ignored_instances`` and ``pred_instances``, each optional. A window closes after
+        ``wait_time`` seconds; 0 waits for a key.
         """
         picture = image.clip(0, 255).astype(np.uint8)
         panels = []
@@ -120,7 +111,9 @@ class HierLocalVisualizer(DetLocalVisualizer):
             if draw_gt and 'gt_instances' in sample and 'bboxes' in sample.gt_instances:
                 panels.append(self._ground_truth(picture, sample))
             if draw_pred and 'pred_instances' in sample:
-                panels.append(self._prediction(picture, sample, pred_score_thr))
+                found = sample.pred_instances[sample.pred_instances.scores >= pred_score_thr]
+                note = f' with score ≥ {pred_score_thr:g}'
+                panels.append(panel_of(picture, self._drawn(found), 'Prediction', note=note))
         drawn = side_by_side(panels) if panels else picture
         self.set_image(drawn)
         if show:
@@ -134,48 +127,27 @@ class HierLocalVisualizer(DetLocalVisualizer):
         instances = self._drawn(sample.gt_instances)
         if 'ignored_instances' in sample:
             instances += self._drawn(sample.ignored_instances, mark=GROUP)
-        picture, left_out = draw_instances(image, instances)
-        return TitledPicture(picture, 'Ground truth', count_text(len(instances), left_out), self._verified(sample))
-
-    def _prediction(self, image: Picture, sample: DetDataSample, threshold: float) -> TitledPicture:
-        found = sample.pred_instances
-        instances = self._drawn(found[found.scores >= threshold])
-        picture, left_out = draw_instances(image, instances)
-        return TitledPicture(
-            picture, 'Prediction', f'{count_text(len(instances), left_out)} with score ≥ {threshold:g}'
-        )
-
-    def _verified(self, sample: DetDataSample) -> tuple[str, ...]:
-        """A line for the classes verified as present and one for those verified as absent, where there are."""
-        lines = []
+        remarks = []
         for key, title in (('verified_positive', 'Verified present'), ('verified_negative', 'Verified absent')):
-            labels = sample.get(key, ())
-            if len(labels):
-                lines.append(f'{title}: ' + ', '.join(self.taxonomy.names[label] for label in labels))
-        return tuple(lines)
+            names = [self.taxonomy.names[label] for label in sample.get(key, ())]
+            remarks += [f'{title}: {", ".join(names)}'] if names else []
+        return panel_of(image, instances, 'Ground truth', remarks=tuple(remarks))
 
     def _drawn(self, instances: InstanceData, *, mark: str = '') -> list[DrawnInstance]:
         """Texts and colours for annotated or detected instances."""
         if len(instances) == 0:
             return []
-        boxes = _array(instances.bboxes)
-        masks = _array(instances.masks).astype(np.uint8) if 'masks' in instances else None
-        class_scores = _array(instances.class_scores) if 'class_scores' in instances else None
-        scores = _array(instances.scores) if 'scores' in instances else None
+        boxes, labels = _array(instances.bboxes), _array(instances.labels).tolist()
+        nothing = [None] * len(labels)
+        masks = _array(instances.masks).astype(np.uint8) if 'masks' in instances else nothing
+        class_scores = _array(instances.class_scores) if 'class_scores' in instances else nothing
+        scores = _array(instances.scores).tolist() if 'scores' in instances else nothing
         colors = class_colors(self.taxonomy)
         drawn = []
-        for index, label in enumerate(_array(instances.labels).tolist()):
-            steps = path_steps(
-                self.taxonomy,
-                label,
-                class_scores=None if class_scores is None else class_scores[index],
-                score=None if scores is None else float(scores[index]),
-            )
-            mask = None if masks is None else masks[index]
+        for box, label, mask, claims, score in zip(boxes, labels, masks, class_scores, scores, strict=True):
+            steps = path_steps(self.taxonomy, label, class_scores=claims, score=score)
             remark = mark or (BOX_ONLY if mask is not None and not mask.any() else '')
-            drawn.append(
-                DrawnInstance(boxes[index], colors[label], label_variants(steps, mark=remark), mask, bool(mark))
-            )
+            drawn.append(DrawnInstance(box, colors[label], label_variants(steps, mark=remark), mask, bool(mark)))
         return drawn
 
 
@@ -197,12 +169,7 @@ def _array(data: Any) -> npt.NDArray[Any]:
 
 
 def store_dataset(store: str | Path, images: str | Path) -> StoreDataset:
-    """The data set of a whole store, nothing filtered or transformed.
-
-    Args:
-        store: Folder of the store.
-        images: Folder of the images.
-    """
+    """The data set of a whole store, by the folders of the store and of its images; nothing filtered or transformed."""
     pipeline = [
         LoadImageFromFile(color_type='color_ignore_orientation'),  # as stores count pixels
         LoadAnnotations(with_mask=True),
@@ -212,11 +179,7 @@ def store_dataset(store: str | Path, images: str | Path) -> StoreDataset:
 
 
 def configured_dataset(config: Mapping[str, Any], split: str) -> Any:
-    """Builds the data set that a config names for a split, with its pipeline.
-
-    Args:
-        config: An MMDetection config.
-        split: ``train``, ``val`` or ``test``.
+    """Builds the data set that a config names for a split, ``train``, ``val`` or ``test``, with its pipeline.
 
     Raises:
         ConfigError: If the config has no such data loader, or one for each layer.

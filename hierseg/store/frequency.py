@@ -55,12 +55,7 @@ class TrainingLabels:
 
     @classmethod
     def of(cls, store: Store | LayerView, rows: IntArray | None = None) -> TrainingLabels:
-        """Reads whole columns of a store or a view of it, and no mask.
-
-        Args:
-            store: The store.
-            rows: (N,) the images that count, as rows of the store; None for all.
-        """
+        """Reads whole columns, and no mask, of a store or a view of it: of the images in ``rows``, (N,), or all."""
         first, count = store.first_instances, store.num_instances_per_image
         trains = trainable(store.all_boxes(), store.instance_column('group_of'))
         labels = store.instance_column('label').astype(np.int64)  # not store.labels, which would stay in memory

@@ -57,7 +57,6 @@ class LayerView:
         seed: Of the cap; at least 0, below 2**64.
 
     Attributes:
-        path: The folder of the store.
         classes: The classes of the layer, and what becomes of the others.
         taxonomy: The K classes of the layer, in the label order of the store's, without edges.
         labels_of_layer: (K,) int64; their labels in the taxonomy of the store.
@@ -208,8 +207,9 @@ class LayerView:
         """For all instances of the store: whether they are in the view."""
         kept = np.zeros(len(self.store), dtype=bool)
         kept[self.rows] = True
-        in_layer: BoolArray = self.classes.layer_labels[self.store.instance_column('label')] >= 0
-        return in_layer & np.repeat(kept, self.store.num_instances_per_image)
+        in_layer = self.classes.layer_labels[self.store.instance_column('label')] >= 0
+        shown: BoolArray = in_layer & np.repeat(kept, self.store.num_instances_per_image)
+        return shown
 
     def _capped(self, images_per_class: int) -> IntArray:
         labels = self.classes.layer_labels[self.store.instance_column('label')]
@@ -268,14 +268,11 @@ class LayerClasses:
 
 
 def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
-    """Instances that are neither group-of boxes nor shorter than a pixel.
+    """(B,) bool; instances that are neither group-of nor shorter than a pixel. Others stay as regions to ignore.
 
     Args:
         boxes: (B, 4) float64; xyxy, pixels.
         group_of: (B,) bool.
-
-    Returns:
-        (B,) bool. The others stay in the data as regions to ignore.
     """
     trains: BoolArray = ~group_of
     for start, end in ((0, 2), (1, 3)):  # one side after the other: of millions of boxes, each array counts
@@ -284,14 +281,11 @@ def trainable(boxes: FloatArray, group_of: BoolArray) -> BoolArray:
 
 
 def covers(boxes: FloatArray, targets: FloatArray) -> BoolArray:
-    """True where a box hides more than a quarter of a target box: intersection / target area > 0.25.
+    """(...) bool; true where a box hides more than a quarter of a target: intersection / target area > 0.25.
 
     Args:
         boxes: (..., 4) float64; xyxy, pixels.
-        targets: (..., 4) float64; likewise, broadcast against ``boxes``.
-
-    Returns:
-        (...) bool; never true of a target without area.
+        targets: (..., 4) float64; likewise, broadcast against ``boxes``. One without area is never hidden.
 
     Example:
         >>> covers(np.array([0.0, 0.0, 5.0, 10.0]), np.array([[0.0, 0, 20, 10], [0.0, 0, 19, 10]])).tolist()
@@ -305,16 +299,13 @@ def covers(boxes: FloatArray, targets: FloatArray) -> BoolArray:
 
 
 def spared(boxes: FloatArray, images: IntArray, candidates: BoolArray, targets: BoolArray) -> BoolArray:
-    """Boxes that are not painted, since they would hide an instance of the layer, see :class:`LayerView`.
+    """(B,) bool; boxes that are not painted, since they would hide an instance of the layer, see :class:`LayerView`.
 
     Args:
         boxes: (B, 4) float64; xyxy, pixels, of any number of images.
         images: (B,) int64; the image of each, ascending.
         candidates: (B,) bool; boxes that may be painted.
         targets: (B,) bool; instances of the layer.
-
-    Returns:
-        (B,) bool, true for spared candidates alone.
     """
     candidate_rows, target_rows = np.flatnonzero(candidates), np.flatnonzero(targets)
     targets_of_image = np.bincount(images[target_rows], minlength=int(images.max(initial=-1)) + 1)
@@ -343,7 +334,7 @@ def random_order(image_ids: npt.NDArray[np.object_], seed: int) -> IntArray:
 
 
 def capped_images(images: IntArray, labels: IntArray, order: IntArray, *, images_per_class: int) -> IntArray:
-    """Chooses images so that every class keeps ``images_per_class`` of its own, or all if it has fewer.
+    """Images, ascending, so that every class keeps ``images_per_class`` of its own, or all if it has fewer.
 
     Of the images that hold a class, its first ``images_per_class`` in ``order`` are kept, and the union over classes
     is the result. A frequent class therefore has more images than that in the end: those that a rarer class brought
@@ -354,9 +345,6 @@ def capped_images(images: IntArray, labels: IntArray, order: IntArray, *, images
         labels: (T,) int64; its class.
         order: (N,) int64; all images, from :func:`random_order`.
         images_per_class: At least 1.
-
-    Returns:
-        int64; the images kept, ascending.
     """
     count = len(order)
     rank = np.empty(count, dtype=np.int64)

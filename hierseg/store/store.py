@@ -105,8 +105,7 @@ Views = dict[str, npt.NDArray[Any]]
 class _Table:
     """One memory-mapped Arrow file of several record batches, addressed by row.
 
-    An image's rows never straddle two batches (the writer sees to it), so that a slice of rows is a
-    slice of one batch: a bisection and a few numpy views, whatever the size of the file.
+    An image's rows never straddle two batches (the writer sees to it), so that they are a slice of one batch.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

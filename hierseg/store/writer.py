@@ -47,7 +47,7 @@ ROWS_PER_BATCH = 1 << 16
 BYTES_PER_BATCH = 1 << 26
 IMAGES_AT_ONCE = 256
 """Single images that wait to be written together."""
-# Counts in place of the spans of rows, which depend on the parts before.
+# The spans of rows depend on the parts before.
 _COUNTS = ('num_instances', 'num_verified')
 _PART_IMAGES = pa.schema([*IMAGE_FIELDS, *((name, pa.int32()) for name in _COUNTS)])
 PART_SCHEMAS = {'images': _PART_IMAGES, 'instances': INSTANCES_SCHEMA, 'verified': VERIFIED_SCHEMA}
@@ -60,12 +60,9 @@ Verified = tuple[IntArray, IntArray]
 
 @dataclass(frozen=True, eq=False)
 class StorePart:
-    """Consecutive images of a store, with all that belongs to them.
+    """Consecutive images of a store: its tables, with ``num_instances`` and ``num_verified`` in place of spans of rows.
 
-    Attributes:
-        images: As in the store, but with ``num_instances`` and ``num_verified`` in place of spans of rows.
-        instances: Of one image after the other.
-        verified: Likewise; of each image the present labels, then the absent ones, both ascending.
+    Of each image the verified labels are the present ones, then the absent ones, both ascending.
     """
 
     images: pa.Table

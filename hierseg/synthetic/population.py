@@ -204,12 +204,13 @@ def verified_labels(
             None verifies every class, internal ones too.
         generator: Where chance comes from.
     """
-    is_present = taxonomy.arrays.ancestor_mask[labels].any(axis=0)
+    ancestor_mask = taxonomy.arrays.ancestor_mask
+    is_present = ancestor_mask[labels].any(axis=0)
     absent = np.flatnonzero(~is_present)
     if negatives is None:
         return np.flatnonzero(is_present), absent
     # A class that shares a root class with something in the picture is the likelier mistake.
-    root_mask = taxonomy.arrays.root_mask
+    root_mask = ancestor_mask & (taxonomy.arrays.preferred_parents < 0)
     is_relative = (root_mask[absent] & root_mask[labels].any(axis=0)).any(axis=1)
     weights = np.where(is_relative, 5.0, 1.0)
     count = min(negatives, len(absent))

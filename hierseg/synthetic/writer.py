@@ -41,7 +41,7 @@ from hierseg.synthetic.population import (
 )
 from hierseg.synthetic.scenes import ScenePainter
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.draft import VIRTUAL_ROOT
+from hierseg.taxonomy.formats import VIRTUAL_ROOT
 
 _BOX = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
 _MASK = ('MaskPath', 'ImageID', 'LabelName', 'BoxID', 'BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')

@@ -8,59 +8,21 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from hierseg.errors import TaxonomyError, exits_cleanly
 from hierseg.files import write_json
-from hierseg.taxonomy.draft import TaxonomyDraft
+from hierseg.taxonomy.formats import read_draft
 from hierseg.taxonomy.graph import Taxonomy
-from hierseg.taxonomy.readers import read_draft
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
+def lint(taxonomy: Taxonomy) -> list[str]:
+    """What is odd in a taxonomy, though it makes it no less usable.
 
-    Attributes:
-        severity: An error makes the taxonomy unusable, a warning does not.
-        message: What was found, where, and for an error what would be right.
+    Classes with several parents, edges that another path makes superfluous, single-child chains and names that
+    several classes share.
     """
-
-    severity: Literal['error', 'warning']
-    message: str
-
-    def __str__(self) -> str:
-        return f'{self.severity}: {self.message}'
-
-
-@dataclass(frozen=True)
-class LintReport:
-    """All findings, and the taxonomy unless there are errors.
-
-    Attributes:
-        findings: Errors first.
-        taxonomy: None if it is unusable.
-    """
-
-    findings: tuple[Finding, ...]
-    taxonomy: Taxonomy | None
-
-
-def lint(draft: TaxonomyDraft) -> LintReport:
-    """Looks for everything that is wrong or odd in a draft.
-
-    Errors are all that :meth:`TaxonomyDraft.errors` knows: cycles, duplicate ids, unknown classes and what
-    the reader met. Warnings are classes with several parents, edges that another path makes
-    superfluous, single-child chains and names that several classes share.
-    """
-    errors: list[TaxonomyError] = draft.errors()
-    if errors:
-        return LintReport(tuple(Finding('error', str(error)) for error in errors), None)
-    taxonomy = draft.build()
     checks = (several_parents, superfluous_edges, single_child_chains, shared_names)
-    warnings = [Finding('warning', message) for check in checks for message in check(taxonomy)]
-    return LintReport(tuple(warnings), taxonomy)
+    return [message for check in checks for message in check(taxonomy)]
 
 
 def described(taxonomy: Taxonomy, label: int) -> str:
@@ -146,18 +108,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def parse_preferred_parents(pairs: Sequence[str]) -> dict[str, str]:
-    """Child → parent of ``CHILD=PARENT`` texts.
+def child_and_parent(text: str) -> tuple[str, str]:
+    """Child and parent of ``CHILD=PARENT``.
 
     Raises:
         TaxonomyError: On another form.
     """
-    for pair in pairs:
-        if not all(pair.partition('=')):
-            raise TaxonomyError(
-                f'{pair!r} is no preferred parent', where='--preferred-parent', fix='Write CHILD=PARENT.'
-            )
-    return {child: parent for child, _, parent in (pair.partition('=') for pair in pairs)}
+    child, _, parent = text.partition('=')
+    if not child or not parent:
+        raise TaxonomyError(f'{text!r} is no preferred parent', where='--preferred-parent', fix='Write CHILD=PARENT.')
+    return child, parent
 
 
 def draw(taxonomy: Taxonomy) -> Iterator[str]:
@@ -186,22 +146,6 @@ def draw(taxonomy: Taxonomy) -> Iterator[str]:
             stack += [(child, label, deeper, child == children[-1]) for child in reversed(children)]
 
 
-def report_lines(draft: TaxonomyDraft, report: LintReport) -> Iterator[str]:
-    """Everything that the command prints."""
-    if report.taxonomy:
-        yield draft.source
-        yield from draw(report.taxonomy)
-        yield ''
-        yield summary(report.taxonomy)
-    errors = sum(finding.severity == 'error' for finding in report.findings)
-    yield f'lint: {_count(errors, "error")}, {_count(len(report.findings) - errors, "warning")}'
-    yield from map(str, report.findings)
-
-
-def _count(number: int, noun: str) -> str:
-    return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
 def _print(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='replace')  # a terminal without box characters
@@ -219,14 +163,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     draft = read_draft(
         options.file,
         classes=options.classes,
-        preferred_parents=parse_preferred_parents(options.preferred_parent),
+        preferred_parents=dict(map(child_and_parent, options.preferred_parent)),
         ignore_parts=options.ignore_parts,
     )
-    report = lint(draft)
-    if options.json and report.taxonomy:
-        write_json(report.taxonomy.to_json(), options.json, error=TaxonomyError)
-    _print('\n'.join(report_lines(draft, report)))
-    return 0 if report.taxonomy else 1
+    errors, warnings, lines = draft.errors(), [], []
+    if not errors:
+        taxonomy = draft.build()
+        warnings = lint(taxonomy)
+        lines = [draft.source, *draw(taxonomy), '', summary(taxonomy)]
+        if options.json:
+            write_json(taxonomy.to_json(), options.json, error=TaxonomyError)
+    counts = (
+        f'{len(found)} {noun}{"s" * (len(found) != 1)}' for found, noun in ((errors, 'error'), (warnings, 'warning'))
+    )
+    lines += [f'lint: {", ".join(counts)}', *(f'error: {error}' for error in errors)]
+    _print('\n'.join([*lines, *(f'warning: {warning}' for warning in warnings)]))
+    return 1 if errors else 0
 
 
 if __name__ == '__main__':

@@ -174,11 +174,6 @@ class TaxonomyArrays:
         return _read_only(up_steps)
 
     @cached_property
-    def root_mask(self) -> BoolArray:
-        """(C, C) bool; ``[v, r]`` says that r is a root class and v or an ancestor of v."""
-        return _read_only(self.ancestor_mask & (self.preferred_parents < 0)[None, :])
-
-    @cached_property
     def lowest_common_ancestors(self) -> StepArray:
         """(C, C) int32; the common ancestor that says most, a class being its own; -1 if that is the virtual root.
 

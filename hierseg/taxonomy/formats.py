@@ -1,6 +1,6 @@
-"""Formats of a hierarchy: edge lists in CSV or YAML, the Open Images JSON, and the categories of a COCO file.
+"""Readers of a hierarchy: edge lists in CSV or YAML, Open Images and hierseg JSON, and the categories of a COCO file.
 
-Each parser makes a draft, which tells all that is wrong with a file. The virtual root of Open Images may be among the
+Each makes a draft, which tells all that is wrong with a file. The virtual root of Open Images may be among the
 parents of an edge list; it says as much as no parent.
 
 Of COCO categories, the id of a class is ``str(category id)``, so that annotations find their way back. Labels follow
@@ -10,17 +10,291 @@ the file, as in MMDetection's COCO data set; classes that are no category come a
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hierseg.errors import TaxonomyError
-from hierseg.taxonomy.draft import VIRTUAL_ROOT, ClassList, TaxonomyDraft, csv_rows, line_of
+from hierseg.taxonomy.graph import Taxonomy, TaxonomyDraft
+
+AnyPath = str | PathLike[str]
+
+VIRTUAL_ROOT = '/m/0bl9f'
+"""MID of "Entity", which stands above all classes in Open Images and is none."""
+
+HEADERS = {('id', 'name'), ('mid', 'name'), ('labelname', 'displayname')}
+"""The challenge files have no header; those of Open Images V7 have the last one."""
+
+OPEN_IMAGES_PREFERRED_PARENTS: Mapping[str, str] = {'/m/0kmg4': '/m/0138tl'}
+"""Teddy bear is a Toy before it is a Bear; applied where a file has that edge."""
 
 YAML_FORMS = 'Write "child: parent", "child: [parent, parent]" or "child: null", or a list of [child, parent] pairs.'
+
+GROUP_PREFIX = 'supercategory:'
+NO_SUPERCATEGORY = ('', 'none')
+"""Words that exporters write for a category that has no supercategory; compared in lower case."""
+
+
+def read_taxonomy(
+    path: AnyPath,
+    *,
+    classes: AnyPath | None = None,
+    preferred_parents: Mapping[str, str] | None = None,
+    ignore_parts: bool = False,
+) -> Taxonomy:
+    """Reads a taxonomy.
+
+    The format follows from the ending and the content:
+
+    - ``.json``: the Open Images hierarchy (nested ``LabelName`` and ``Subcategory``; the top node is the virtual
+      root and no class), a COCO file (``categories`` with ``supercategory``), or what
+      :meth:`Taxonomy.to_json` made.
+    - ``.csv``: an edge list under the header ``child,parent`` or ``child,parent,name``. An empty parent says that
+      the child is a root class, which a class that occurs only as a parent is too.
+    - ``.yaml``, ``.yml``: an edge list as a mapping ``child: parent``, ``child: [parents]`` or ``child: null``, or as a
+      list of ``[child, parent]``.
+
+    Args:
+        path: The hierarchy.
+        classes: Ids, names and label order, where the hierarchy has not all of them: the class-description
+            CSV of Open Images (rows ``id,name``), or a COCO file, of which an edge list then gives the
+            levels above the categories. Without it labels follow the first mention in the hierarchy.
+        preferred_parents: Child → the parent to follow where there are several, by id or name; otherwise
+            it is the one that the file mentions first. Added to ``OPEN_IMAGES_PREFERRED_PARENTS``, which it can
+            overrule.
+        ignore_parts: Whether to leave out the Part edges of an Open Images hierarchy instead of refusing it.
+
+    Raises:
+        TaxonomyError: If a file cannot be read, is malformed, or does not hold a DAG over its classes.
+    """
+    return read_draft(path, classes=classes, preferred_parents=preferred_parents, ignore_parts=ignore_parts).build()
+
+
+def read_draft(
+    path: AnyPath,
+    *,
+    classes: AnyPath | None = None,
+    preferred_parents: Mapping[str, str] | None = None,
+    ignore_parts: bool = False,
+) -> TaxonomyDraft:
+    """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy.
+
+    Raises:
+        TaxonomyError: If a file cannot be read or is malformed.
+    """
+    where, text = str(path), read_text(path)
+    match Path(path).suffix.lower():
+        case '.json':
+            draft = _from_json(text, where=where, classes=classes, ignore_parts=ignore_parts)
+        case '.csv':
+            draft = _from_edges(_csv_edges(text, where=where), where=where, classes=classes)
+        case '.yaml' | '.yml':
+            draft = _from_edges(_yaml_edges(text, where=where), where=where, classes=classes)
+        case suffix:
+            raise TaxonomyError(
+                f'unknown ending {suffix!r} of a hierarchy', where=where, fix='Use .json, .csv, .yaml or .yml.'
+            )
+    return replace(draft, preferred_parents={**draft.preferred_parents, **draft.resolve(preferred_parents or {})})
+
+
+def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: bool) -> TaxonomyDraft:
+    document = _parse_json(text, where=where)
+    keys = document.keys() if isinstance(document, dict) else set()
+    if keys & {'LabelName', 'Subcategory', 'Part'}:
+        class_list = _read_classes(classes)
+        if isinstance(class_list, dict):
+            raise TaxonomyError(
+                f'an Open Images hierarchy cannot stand over the COCO categories of {classes}',
+                where=where,
+                fix='Give an edge list.',
+            )
+        draft = open_images_draft(document, text, where=where, classes=class_list, ignore_parts=ignore_parts)
+        return _with_default_preferences(draft)
+    if not keys & {'categories', 'format'}:
+        raise TaxonomyError(
+            'the JSON is no hierarchy that hierseg knows',
+            where=where,
+            fix='It has "LabelName" (Open Images), "categories" (COCO) or "format": "hierseg-taxonomy".',
+        )
+    if classes is not None:
+        raise TaxonomyError(f'the file names its classes itself, and {classes} does too', where=where, fix='Give one.')
+    if 'format' in keys:
+        return TaxonomyDraft.from_json(document, where=where)
+    return coco_draft(document, where=where)
+
+
+def _from_edges(read: Iterator[Edge], *, where: str, classes: AnyPath | None) -> TaxonomyDraft:
+    edges = [
+        replace(edge, parent=None) if edge.parent == VIRTUAL_ROOT else edge
+        for edge in read
+        if edge.child != VIRTUAL_ROOT
+    ]
+    class_list = _read_classes(classes)
+    if isinstance(class_list, dict):
+        draft = replace(coco_draft(class_list, where=str(classes), edges=edges), source=where)
+    else:
+        draft = edge_list_draft(edges, where=where, classes=class_list)
+    return _with_default_preferences(draft)
+
+
+def _read_classes(path: AnyPath | None) -> ClassList | dict[str, object] | None:
+    """The class list in a CSV, or the whole COCO document."""
+    if path is None:
+        return None
+    text = read_text(path)
+    if Path(path).suffix.lower() != '.json':
+        return parse_class_list(text, where=str(path))
+    document = _parse_json(text, where=str(path))
+    if not isinstance(document, dict) or 'categories' not in document:
+        raise TaxonomyError('no list of classes', where=str(path), fix='Give a CSV with rows "id,name" or a COCO file.')
+    return document
+
+
+def _with_default_preferences(draft: TaxonomyDraft) -> TaxonomyDraft:
+    edges = set(draft.edges)
+    return replace(draft, preferred_parents={c: p for c, p in OPEN_IMAGES_PREFERRED_PARENTS.items() if (c, p) in edges})
+
+
+def read_text(path: AnyPath) -> str:
+    """Reads UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        TaxonomyError: If the file cannot be read or is in another encoding.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TaxonomyError(f'cannot read the file ({error.strerror})', where=str(path)) from None
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content.count(b'\n', 0, error.start) + 1
+        raise TaxonomyError('not UTF-8 text', where=f'{path}, line {line}', fix='Save the file as UTF-8.') from None
+
+
+def _parse_json(text: str, *, where: str) -> Any:
+    """Parses JSON and refuses an object with the same key twice, of which the first would be lost.
+
+    Raises:
+        TaxonomyError: If the text is no valid JSON.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise TaxonomyError(
+                f'an object has the key {repeated!r} twice: {dict(pairs)!r:.80}', where=where, fix='Join the two.'
+            )
+        return fields
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise TaxonomyError(f'not valid JSON: {error.msg}', where=f'{where}, line {error.lineno}') from None
+    except RecursionError:
+        raise TaxonomyError('the JSON is nested too deeply to be a hierarchy', where=where) from None
+
+
+def _csv_rows(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and stripped cells of every row that is not blank.
+
+    Raises:
+        TaxonomyError: On broken quoting and the like.
+    """
+    reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise TaxonomyError(f'not valid CSV: {error}', where=f'{where}, line {reader.line_num}') from None
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Classes in label order.
+
+    Attributes:
+        source: The file, for messages.
+        ids: Class ids, unique.
+        names: Names.
+        places: File and line, or the like, of each class.
+        problems: Classes that are listed twice; the first mention counts.
+    """
+
+    source: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    problems: tuple[TaxonomyError, ...] = ()
+
+    @cached_property
+    def name_of(self) -> Mapping[str, str]:
+        """Class id → name."""
+        return dict(zip(self.ids, self.names, strict=True))
+
+    @cached_property
+    def ids_of(self) -> Mapping[str, list[str]]:
+        """Name → ids of the classes with that name."""
+        ids_of = defaultdict(list)
+        for class_id, name in self.name_of.items():
+            ids_of[name].append(class_id)
+        return dict(ids_of)
+
+    def find(self, text: str, *, where: str) -> str | None:
+        """The id of the class with this id or this name; None if there is none.
+
+        Raises:
+            TaxonomyError: If several classes answer to it.
+        """
+        candidates: set[str] = {*self.ids_of.get(text, ()), *({text} & self.name_of.keys())}
+        if len(candidates) > 1:
+            raise TaxonomyError(
+                f'{text!r} is the id or the name of several classes: {sorted(candidates)}',
+                where=where,
+                fix='Name each by an id that is not the name of another.',
+            )
+        return candidates.pop() if candidates else None
+
+
+def parse_class_list(text: str, *, where: str) -> ClassList:
+    """Parses a class-description CSV with rows ``id,name``; the virtual root is left out.
+
+    Raises:
+        TaxonomyError: On a malformed row.
+    """
+    rows: dict[str, tuple[str, str]] = {}
+    problems = []
+    for line, row in _csv_rows(text, where=where):
+        place = f'{where}, line {line}'
+        if line == 1 and tuple(cell.lower() for cell in row) in HEADERS:
+            continue
+        if len(row) != 2 or not all(row):
+            raise TaxonomyError(
+                f'expected a class id and a name, found {row}',
+                where=place,
+                fix='Write "id,name", and quote a name that has a comma.',
+            )
+        class_id, name = row
+        if class_id in rows:
+            what = f'class {class_id!r} is listed twice, first in {rows[class_id][1]}'
+            problems.append(TaxonomyError(what, where=place, fix='List it once: its place is its label.'))
+        elif class_id != VIRTUAL_ROOT:
+            rows[class_id] = (name, place)
+    names, places = tuple(name for name, _ in rows.values()), tuple(place for _, place in rows.values())
+    return ClassList(where, tuple(rows), names, places, tuple(problems))
 
 
 @dataclass(frozen=True)
@@ -40,15 +314,9 @@ class Edge:
     place: str
 
 
-def parse_csv(text: str, *, where: str) -> list[Edge]:
-    """Parses rows under the header ``child,parent`` or ``child,parent,name``, in any order of columns.
-
-    An empty parent says that the child is a root class; an empty name that this row gives none.
-
-    Raises:
-        TaxonomyError: On another header or a malformed row.
-    """
-    rows = csv_rows(text, where=where)
+def _csv_edges(text: str, *, where: str) -> Iterator[Edge]:
+    """Rows under the header ``child,parent`` or ``child,parent,name``, in any order of columns."""
+    rows = _csv_rows(text, where=where)
     _, header = next(rows, (1, []))
     if sorted(header) not in (['child', 'parent'], ['child', 'name', 'parent']):
         raise TaxonomyError(
@@ -56,23 +324,18 @@ def parse_csv(text: str, *, where: str) -> list[Edge]:
             where=f'{where}, line 1',
             fix='Write "child,parent" or "child,parent,name"; a list of classes is given as such, beside a hierarchy.',
         )
-    edges = []
     for line, row in rows:
         place = f'{where}, line {line}'
         cells = dict(zip(header, row, strict=False))
         if len(row) != len(header) or not cells['child']:
             raise TaxonomyError(f'malformed row {row}', where=place, fix=f'Fill in {",".join(header)}.')
-        edges.append(Edge(cells['child'], cells['parent'] or None, cells.get('name') or None, place))
-    return _without_virtual_root(edges)
+        yield Edge(cells['child'], cells['parent'] or None, cells.get('name') or None, place)
 
 
-def parse_yaml(text: str, *, where: str) -> list[Edge]:
-    """Parses a mapping of child to parent, list of parents or null, or a list of (child, parent) pairs.
+def _yaml_edges(text: str, *, where: str) -> Iterator[Edge]:
+    """Edges of a mapping of child to parent, list of parents or null, or of a list of (child, parent) pairs.
 
     Scalars are taken as written: ``no`` and ``007`` are ids, not a bool and a number.
-
-    Raises:
-        TaxonomyError: On invalid YAML, another structure or a child that occurs twice in a mapping.
     """
     try:
         # The node graph, not the loaded document: it knows lines and keeps a key that occurs twice.
@@ -83,11 +346,7 @@ def parse_yaml(text: str, *, where: str) -> list[Edge]:
     except (yaml.YAMLError, RecursionError) as error:
         raise TaxonomyError(f'not valid YAML: {str(error).splitlines()[0]}', where=where) from None
     if document is None:
-        return []
-    return _without_virtual_root(_yaml_edges(document, where=where))
-
-
-def _yaml_edges(document: yaml.Node, *, where: str) -> Iterator[Edge]:
+        return
     first_lines: dict[str, int] = {}
     for child_node, parent_node in _yaml_pairs(document, where=where):
         child = _yaml_scalar(child_node, where=where)
@@ -123,14 +382,6 @@ def _yaml_scalar(node: yaml.Node, *, where: str) -> str | None:
         raise TaxonomyError('not a class', where=f'{where}, line {node.start_mark.line + 1}', fix=YAML_FORMS)
     is_null = node.tag == 'tag:yaml.org,2002:null' or not node.value.strip()
     return None if is_null else str(node.value).strip()
-
-
-def _without_virtual_root(edges: Iterable[Edge]) -> list[Edge]:
-    return [
-        replace(edge, parent=None) if edge.parent == VIRTUAL_ROOT else edge
-        for edge in edges
-        if edge.child != VIRTUAL_ROOT
-    ]
 
 
 def edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | None) -> TaxonomyDraft:
@@ -287,12 +538,12 @@ def _mismatches(
 
 
 def _place(class_id: str, text: str, where: str, *, mention: int = 1) -> str:
-    return f'{where}, line {line_of(text, class_id, mention=mention)}'
-
-
-GROUP_PREFIX = 'supercategory:'
-NO_SUPERCATEGORY = ('', 'none')
-"""Words that exporters write for a category that has no supercategory; compared in lower case."""
+    """File and line on which a JSON text has this string for the ``mention``-th time; line 1 if it has not."""
+    position = -1
+    for _ in range(mention):
+        position = text.find(json.dumps(class_id), position + 1)
+    line = text.count('\n', 0, max(position, 0)) + 1
+    return f'{where}, line {line}'
 
 
 def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = ()) -> TaxonomyDraft:
@@ -311,7 +562,7 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
     Raises:
         TaxonomyError: On a malformed category.
     """
-    categories, supercategories = parse_categories(document, where=where)
+    categories, supercategories = _parse_categories(document, where=where)
     groups: dict[str, str] = {}
     problems: list[TaxonomyError] = list(categories.problems)
     moved = {edge.child for edge in edges}
@@ -326,18 +577,17 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
             what = f'supercategory {above!r} is the name of the categories {", ".join(candidates)}'
             problems.append(TaxonomyError(what, where=place, fix='Give categories different names.'))
         pairs.append((class_id, candidates[0]))
-    _add_parents(edges, categories, groups)
+    for edge in edges:
+        # A parent that is no category is a class of its own; a child that is neither is a misspelt category.
+        if edge.parent and edge.parent not in categories.name_of and edge.parent not in categories.ids_of:
+            _group(edge.parent, groups)
     classes = ClassList(where, (*categories.ids, *groups), (*categories.names, *groups.values()), ())
     draft = edge_list_draft(edges, where=where, classes=classes)
     return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems))
 
 
-def parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, list[str | None]]:
-    """The categories of a COCO file and the supercategory of each.
-
-    Raises:
-        TaxonomyError: On a malformed category.
-    """
+def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, list[str | None]]:
+    """The categories of a COCO file and the supercategory of each."""
     entries = document.get('categories')
     if not isinstance(entries, list):
         raise TaxonomyError('"categories" is not a list', where=where)
@@ -369,10 +619,3 @@ def _group(text: str, groups: dict[str, str]) -> str:
     name = text.removeprefix(GROUP_PREFIX)
     groups[GROUP_PREFIX + name] = name
     return GROUP_PREFIX + name
-
-
-def _add_parents(edges: Sequence[Edge], categories: ClassList, groups: dict[str, str]) -> None:
-    """Adds the parents in an edge list that are no categories; a child that is neither is a misspelt category."""
-    for edge in edges:
-        if edge.parent and edge.parent not in categories.name_of and edge.parent not in categories.ids_of:
-            _group(edge.parent, groups)

@@ -1,4 +1,4 @@
-"""The class hierarchy: a frozen directed acyclic graph over classes.
+"""The class hierarchy: a frozen directed acyclic graph over classes, and what keeps classes and edges from being one.
 
 Shape letters: C classes. A class is addressed by its *label*, its index in ``ids``; the virtual root
 above all root classes is no class and has no label.
@@ -6,20 +6,26 @@ above all root classes is no class and has no label.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import networkx as nx
 
-from hierseg.errors import TaxonomyError
+from hierseg.errors import ConfigError, TaxonomyError
 from hierseg.taxonomy.arrays import TaxonomyArrays
 
 FORMAT = 'hierseg-taxonomy'
 VERSION = 1
+
+SHOWN_PROBLEMS = 5
+"""The error of :meth:`TaxonomyDraft.build` tells this many problems in full."""
+
+SHOWN_DIFFERENCES = 3
+"""An error about two taxonomies names this many of the differences and counts the others."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,6 @@ class Taxonomy:
         names: Names for people, one per class.
         parents: Labels of the parents of each class, the preferred parent first; empty for a root class.
 
-    Raises:
-        TaxonomyError: Without classes; on empty or duplicate ids, lists of different lengths, labels out of
-            range, a repeated parent or a cycle.
-
     Example:
         >>> animals = Taxonomy.from_edges(['toy', 'animal', 'teddy'], [('teddy', 'toy'), ('teddy', 'animal')])
         >>> animals.preferred_path(2), animals.paths(2)
@@ -44,31 +46,6 @@ class Taxonomy:
     ids: tuple[str, ...]
     names: tuple[str, ...]
     parents: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        if not self.ids:
-            raise TaxonomyError('the taxonomy has no classes', fix='It needs at least one.')
-        if not len(self.ids) == len(self.names) == len(self.parents):
-            raise TaxonomyError(
-                f'{len(self.ids)} ids, {len(self.names)} names and {len(self.parents)} parent lists',
-                fix='Each class has one of each.',
-            )
-        if not all(self.ids):
-            raise TaxonomyError('a class id is empty', where=f'label {self.ids.index("")}')
-        repeated = [class_id for class_id, count in Counter(self.ids).items() if count > 1]
-        if repeated:
-            raise TaxonomyError(f'duplicate class ids {repeated}', fix='Each class is listed once.')
-        for label, parents in enumerate(self.parents):
-            if any(not 0 <= parent < len(self.ids) for parent in parents):
-                raise TaxonomyError(f'parents {parents} out of range', where=f'class {self.ids[label]}')
-            if len(set(parents)) < len(parents):
-                raise TaxonomyError(f'parents {parents} name one twice', where=f'class {self.ids[label]}')
-        if not nx.is_directed_acyclic_graph(self.graph):
-            cycle = [self.ids[edge[0]] for edge in nx.find_cycle(self.graph)]
-            raise TaxonomyError(
-                'the hierarchy has a cycle: ' + ' > '.join([*cycle, cycle[0]]),
-                fix='A class must not be its own ancestor; remove one of these edges.',
-            )
 
     @classmethod
     def from_edges(
@@ -89,27 +66,10 @@ class Taxonomy:
             preferred_parents: Child id → id of the parent to put first.
 
         Raises:
-            TaxonomyError: On an unknown id, or a preferred parent that is no parent.
+            TaxonomyError: On all that :meth:`TaxonomyDraft.errors` knows.
         """
-        label_of = {class_id: label for label, class_id in enumerate(ids)}
-        parents: list[list[int]] = [[] for _ in ids]
-        for child, parent in edges:
-            for class_id in (child, parent):
-                if class_id not in label_of:
-                    raise TaxonomyError(
-                        f'unknown class {class_id!r}', where=f'edge {child} → {parent}', fix='Add it to the class list.'
-                    )
-            if label_of[parent] not in parents[label_of[child]]:
-                parents[label_of[child]].append(label_of[parent])
-        for child, parent in (preferred_parents or {}).items():
-            if child not in label_of or label_of.get(parent, -1) not in parents[label_of[child]]:
-                raise TaxonomyError(
-                    f'preferred parent {parent!r} of {child!r} is none of its parents',
-                    fix='Name a class and one of its parents.',
-                )
-            parents[label_of[child]].remove(label_of[parent])
-            parents[label_of[child]].insert(0, label_of[parent])
-        return cls(tuple(ids), tuple(names if names is not None else ids), tuple(map(tuple, parents)))
+        names = ids if names is None else names
+        return TaxonomyDraft('', tuple(ids), tuple(names), tuple(edges), preferred_parents or {}).build()
 
     def __reduce__(self) -> tuple[object, ...]:
         # A copy for a worker process carries no matrices: they grow with the square of the classes.
@@ -217,48 +177,194 @@ class Taxonomy:
         Raises:
             TaxonomyError: If the document is something else, of another version or no taxonomy.
         """
-        ids, names, edges = parse_json(document, where=where)
-        try:
-            return cls.from_edges(ids, edges, names=names)
-        except TaxonomyError as error:
-            raise TaxonomyError(
-                error.what, where=', '.join(filter(None, [where, error.where])), fix=error.fix
-            ) from None
-
-    def __str__(self) -> str:
-        return json.dumps(self.to_json(), ensure_ascii=False)
+        return TaxonomyDraft.from_json(document, where=where).build()
 
     def dataset_meta(self) -> dict[str, Any]:
         """Classes as data sets and checkpoints describe them: names and ids by label, and :meth:`to_json`."""
         return {'classes': self.names, 'class_ids': self.ids, 'taxonomy': self.to_json()}
 
 
-def parse_json(document: object, *, where: str = '') -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """The ids, names and (child, parent) edges in a :meth:`Taxonomy.to_json` document, not yet checked.
+@dataclass(frozen=True)
+class TaxonomyDraft:
+    """Classes and edges as read, so that a lint report can show all that is wrong with a file.
+
+    Attributes:
+        source: The file, for messages.
+        ids: Class ids in label order.
+        names: Names in label order.
+        edges: Child and parent ids.
+        preferred_parents: Child id → id of the parent to put first.
+        problems: What the reader found wrong and could pass over.
+    """
+
+    source: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+    preferred_parents: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[TaxonomyError, ...] = ()
+
+    @classmethod
+    def from_json(cls, document: object, *, where: str) -> TaxonomyDraft:
+        """Reads a :meth:`Taxonomy.to_json` document.
+
+        Raises:
+            TaxonomyError: If the document is something else or of another version.
+        """
+        fields = document if isinstance(document, Mapping) else {}
+        if (fields.get('format'), fields.get('version')) != (FORMAT, VERSION):
+            found = f'{fields.get("format")!r} version {fields.get("version")!r}'
+            raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
+        names: list[tuple[str, str]] = []
+        edges: list[tuple[str, str]] = []
+        classes = fields.get('classes')
+        for entry in classes if isinstance(classes, list) else [classes]:
+            match entry:
+                case {'id': str(class_id), 'name': str(name), 'parents': [*parents]} if all(
+                    isinstance(parent, str) for parent in parents
+                ):
+                    names.append((class_id, name))
+                    edges.extend((class_id, parent) for parent in parents)
+                case _:
+                    raise TaxonomyError(
+                        f'malformed class entry {entry!r:.80}',
+                        where=where,
+                        fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
+                    )
+        return cls(where, tuple(class_id for class_id, _ in names), tuple(name for _, name in names), tuple(edges))
+
+    def errors(self) -> list[TaxonomyError]:
+        """All that keeps this draft from being a taxonomy; nothing, if it is one."""
+        errors = list(self.problems)
+        if not self.ids:
+            errors.append(self._error('no classes', fix='A taxonomy needs at least one.'))
+        if len(self.ids) != len(self.names):
+            errors.append(self._error(f'{len(self.ids)} ids and {len(self.names)} names', fix='Name each class.'))
+        if '' in self.ids:
+            errors.append(self._error(f'the id of class {self.ids.index("")} is empty', fix='Give it one.'))
+        for class_id, count in Counter(self.ids).items():
+            if count > 1:
+                errors.append(self._error(f'class {class_id!r} is listed {count} times', fix='List it once.'))
+        known, edges = set(self.ids), set(self.edges)
+        errors += [
+            self._error(f'unknown class {class_id!r} in the edge {child} → {parent}', fix='Add it as a class.')
+            for child, parent in self.edges
+            for class_id in {child, parent} - known
+        ]
+        errors += [
+            self._error(f'preferred parent {parent!r} of {child!r} is none of its parents', fix='Name one.')
+            for child, parent in self.preferred_parents.items()
+            if (child, parent) not in edges
+        ]
+        return errors + [
+            self._error(f'cycle {" → ".join(cycle)}', fix='No class is its own ancestor: remove one of these edges.')
+            for cycle in self._cycles()
+        ]
+
+    def build(self) -> Taxonomy:
+        """The taxonomy.
+
+        Raises:
+            TaxonomyError: On anything in :meth:`errors`, of which it tells the first few.
+        """
+        errors = self.errors()
+        if len(errors) > 1:
+            told = '; '.join(': '.join(filter(None, (error.where, error.what))) for error in errors[:SHOWN_PROBLEMS])
+            more = f'; and {len(errors) - SHOWN_PROBLEMS} more' if len(errors) > SHOWN_PROBLEMS else ''
+            raise TaxonomyError(
+                f'{len(errors)} problems: {told}{more}',
+                fix=f'{errors[0].fix} `python -m hierseg.taxonomy` tells all.',
+            )
+        if errors:
+            raise errors[0]
+        label_of = {class_id: label for label, class_id in enumerate(self.ids)}
+        # Dictionaries, for a pair that occurs twice counts once.
+        parents: list[dict[int, None]] = [{} for _ in self.ids]
+        for child, parent in (*self.preferred_parents.items(), *self.edges):
+            parents[label_of[child]][label_of[parent]] = None
+        return Taxonomy(self.ids, self.names, tuple(map(tuple, parents)))
+
+    def resolve(self, ids_or_names: Mapping[str, str]) -> dict[str, str]:
+        """Replaces names by ids, in keys and values; what is no name of just one class stays as it is."""
+        counts = Counter(self.names)
+        id_of = {name: class_id for class_id, name in zip(self.ids, self.names, strict=True) if counts[name] == 1}
+        id_of |= dict(zip(self.ids, self.ids, strict=True))
+        return {id_of.get(child, child): id_of.get(parent, parent) for child, parent in ids_or_names.items()}
+
+    def _error(self, what: str, *, fix: str) -> TaxonomyError:
+        return TaxonomyError(what, where=self.source, fix=fix)
+
+    def _cycles(self) -> list[list[str]]:
+        """One cycle, child to parent and back to its start, of every knot of classes that has one."""
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_edges_from(self.edges)
+        cycles = []
+        for knot in nx.strongly_connected_components(graph):
+            start = min(knot)
+            if len(knot) > 1 or graph.has_edge(start, start):
+                cycle = [edge[0] for edge in nx.find_cycle(graph.subgraph(knot), start)]
+                cycles.append([*cycle, cycle[0]])
+        return sorted(cycles)
+
+
+def require_same_taxonomy(expected: Taxonomy, found: Taxonomy, *, where: str) -> None:
+    """Requires the same class ids in the same order with the same parents; names may differ.
+
+    A label is a position, so classes in another order train and score without any sign of a fault.
+
+    Args:
+        expected: What the data were prepared with.
+        found: What the configuration names.
+        where: Whose taxonomies these are; printed in front of the error.
 
     Raises:
-        TaxonomyError: If the document is something else or of another version.
+        ConfigError: If they differ; it names the first differences by label.
+
+    Example:
+        >>> wide = Taxonomy.from_edges(['animal', 'dog'], [('dog', 'animal')])
+        >>> require_same_taxonomy(wide, Taxonomy.from_edges(['animal', 'dog'], []), where='loss')
+        Traceback (most recent call last):
+        ...
+        hierseg.errors.ConfigError: loss: the taxonomies differ: class 1 (dog) has parents [animal] expected, \
+none found. Name the taxonomy that the store was made with, or convert the data anew.
     """
-    fields = document if isinstance(document, Mapping) else {}
-    if (fields.get('format'), fields.get('version')) != (FORMAT, VERSION):
-        found = f'{fields.get("format")!r} version {fields.get("version")!r}'
-        raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
-    ids: list[str] = []
-    names: list[str] = []
-    edges: list[tuple[str, str]] = []
-    classes = fields.get('classes')
-    for entry in classes if isinstance(classes, list) else [classes]:
-        match entry:
-            case {'id': str(class_id), 'name': str(name), 'parents': [*parents]} if all(
-                isinstance(parent, str) for parent in parents
-            ):
-                ids.append(class_id)
-                names.append(name)
-                edges.extend((class_id, parent) for parent in parents)
-            case _:
-                raise TaxonomyError(
-                    f'malformed class entry {entry!r:.80}',
-                    where=where,
-                    fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
-                )
-    return ids, names, edges
+
+    def parents(taxonomy: Taxonomy, label: int) -> str:
+        ids = [taxonomy.ids[parent] for parent in taxonomy.parents[label]]
+        return f'[{", ".join(ids)}]' if ids else 'none'
+
+    differences = _list_differences(expected.ids, found.ids) or [
+        f'class {label} ({class_id}) has parents {parents(expected, label)} expected, {parents(found, label)} found'
+        for label, class_id in enumerate(expected.ids)
+        if expected.parents[label] != found.parents[label]
+    ]
+    fix = 'Name the taxonomy that the store was made with, or convert the data anew.'
+    _raise_if_any(differences, 'the taxonomies differ', where=where, fix=fix)
+
+
+def require_same_class_names(expected: Sequence[str], found: Sequence[str], *, where: str) -> None:
+    """Requires the same class names in the same order.
+
+    Raises:
+        ConfigError: If they differ; it names the first differences by label.
+    """
+    fix = 'Leave the names out: they come from the store.'
+    _raise_if_any(_list_differences(expected, found), 'the class names differ', where=where, fix=fix)
+
+
+def _list_differences(expected: Sequence[str], found: Sequence[str]) -> list[str]:
+    """One sentence per label at which two class lists differ, their lengths first."""
+    differences = []
+    if len(expected) != len(found):
+        differences.append(f'{len(expected)} classes expected, {len(found)} found')
+    for label, (one, other) in enumerate(zip_longest(expected, found)):
+        if one != other:
+            one, other = ('none' if entry is None else repr(entry) for entry in (one, other))
+            differences.append(f'class {label} is {one} expected, {other} found')
+    return differences
+
+
+def _raise_if_any(differences: Sequence[str], what: str, *, where: str, fix: str) -> None:
+    if differences:
+        more = f'; and {len(differences) - SHOWN_DIFFERENCES} more' if len(differences) > SHOWN_DIFFERENCES else ''
+        raise ConfigError(f'{what}: {"; ".join(differences[:SHOWN_DIFFERENCES])}{more}', where=where, fix=fix)

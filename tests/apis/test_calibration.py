@@ -184,7 +184,7 @@ class TestTool:
         options = {**EASY, f'{place}.store': dataset.store, f'{place}.data_prefix.img': 'train/'}
         found, _ = calibrate('end_to_end.py', checkpoint, work_dir='out', options=options)
         assert found.is_training_data
-        assert found.num_images == 16
+        assert found.pairs.num_images == 16
 
     def test_the_ensemble_has_no_such_threshold(self, here: Path, checkpoint: str) -> None:
         with pytest.raises(ConfigError, match='TwoLayerEnsemble has no threshold on class probabilities'):

@@ -155,11 +155,10 @@ def test_of_equal_names_the_first_archive_counts(tmp_path):
     index = ZipIndex.build(archives)
     np.save(tmp_path / 'index.npy', index.members)
     masks = pickle.loads(pickle.dumps(MaskZips(archives, tmp_path / 'index.npy')))
-    located = masks.locate('mask.png', '')
-    assert located is not None
-    assert (located[0], located[1]()) == (f'{tmp_path}/1.zip/mask.png', b'content 1')
+    place, read = masks.locate('mask.png', '')
+    assert (place, read()) == (f'{tmp_path}/1.zip/mask.png', b'content 1')
     assert [masks.locate(f'other{number}.png', '')[1]() for number in range(3)] == [b'', b'x', b'xx']
-    assert masks.locate('another.png', '') is None
+    assert masks.locate('another.png', '') == ('another.png', None)
 
 
 def test_the_digest_follows_names_and_contents(tmp_path):

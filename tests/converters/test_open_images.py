@@ -279,7 +279,8 @@ def test_converter_and_evaluator_accept_the_same_groups(split, text, is_group):
     split.add_box('a', '/m/car', LEFT, group_of=text)
     split.labels = [('a', '/m/car', 'True')]
     store, _ = split.convert()
-    truth = read_ground_truth(split.path('box'), split.path('label'), None, taxonomy=split.taxonomy).image(0)
+    truths = read_ground_truth(split.path('box'), split.path('label'), None, taxonomy=split.taxonomy)
+    [truth] = truths.values()
     assert store.instances(0).group_of.tolist() == truth.group_of.tolist() == [is_group]
     assert store.verified(0)[0].tolist() == truth.verified.tolist() == [2]
 

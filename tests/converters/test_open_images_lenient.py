@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from hierseg.errors import AnnotationError
-from hierseg.formats import csv_tables
-from hierseg.formats.csv_tables import read_chunks
 
 BOX = (0.0, 0.5, 0.0, 1.0)
 
@@ -75,45 +72,3 @@ def test_unknown_classes_of_bad_rows_are_counted_once(good):
         'box rows that cannot be used': 1,
         'box rows of classes not in the taxonomy': 1,
     }
-
-
-def test_rows_keep_their_places_beside_bad_lines_in_any_block(tmp_path, monkeypatch):
-    # 300 lines of about 12 bytes in blocks of 256: bad lines in many blocks, empty lines among them.
-    monkeypatch.setattr(csv_tables, 'BLOCK_BYTES', 256)
-    generator = np.random.default_rng(0)
-    lines, expected, bad = ['A,B'], [], []
-    for row in range(300):
-        if generator.random() < 0.1:
-            lines.append('')
-        if generator.random() < 0.2:
-            bad.append(row)
-            lines.append('x' if row % 2 else 'x,1,2')
-        else:
-            expected.append((row, f'text{row}', float(row)))
-            lines.append(f'text{row},{row}')
-    path = tmp_path / 'x.csv'
-    path.write_text('\n'.join(lines) + '\n')
-    told: list[int] = []
-    chunks = list(read_chunks(path, ['A', 'B'], skip_lines=lambda row, what: told.append(row)))
-    assert len(chunks) > 5
-    assert told == bad
-    found = [
-        (int(row), text, float(value))
-        for chunk in chunks
-        for row, text, value in zip(chunk.rows, chunk.texts['A'].to_pylist(), chunk.numbers('B'), strict=True)
-    ]
-    assert found == expected
-    line = lines.index(f'text{expected[-1][0]},{expected[-1][0]}') + 1
-    assert csv_tables.place_of(path, expected[-1][0]) == f'{path}, line {line}'
-
-
-@pytest.mark.parametrize(
-    ('text', 'value'), [(' 5', 5.0), ('1e-3', 0.001), ('-0', 0.0), ('1_0', None), ('0x1', None), ('1,5', None)]
-)
-def test_numbers_with_a_wrong_one_among_them(tmp_path, text, value):
-    path = tmp_path / 'x.csv'
-    path.write_text(f'A\n"{text}"\nwrong\n7\n')
-    [chunk] = read_chunks(path, ['A'])
-    assert chunk.numbers('A').tolist() == [value or 0.0, 0.0, 7.0]
-    assert chunk.wrong().tolist() == [value is None, True, False]
-    assert chunk.fault_of(1) == "A is 'wrong'"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
+from hierseg.evaluation.predictions import ImageTruth, prediction_of
+from hierseg.metrics.records import Expansion
+from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
 
 LEFT, RIGHT, BELOW = (0, 0, 4, 4), (4, 0, 8, 4), (0, 4, 8, 8)
@@ -94,6 +98,15 @@ def test_runs_in_an_evaluator(store):
     evaluator.dataset_meta = {'taxonomy': teddy_taxonomy().to_json()}
     evaluator.process(data_samples=[sample('a', (LEFT, {BEAR: 0.6}))])
     assert evaluator.evaluate(1)['pairs/match_rate'] == 0.5
+
+
+def test_masks_of_another_size(store):
+    opened = Store.open(store)
+    truth = ImageTruth.read(opened, 0, expansion=Expansion.of(opened.taxonomy))
+    found = sample('a', (LEFT, {BEAR: 0.6}))['pred_instances']
+    prediction = replace(prediction_of(found, opened.image(0), num_classes=5), size=(9, 16))
+    with pytest.raises(EvaluationError, match=r'^image a: detection masks are 16×9'):
+        truth.common_pixels(prediction)
 
 
 def test_clear_errors(store):

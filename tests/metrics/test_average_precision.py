@@ -10,14 +10,14 @@ from hypothesis.extra import numpy as hnp
 from match_records import image_matches as image
 
 from hierseg.errors import EvaluationError
-from hierseg.metrics.average_precision import RECALLS, average_precision, precision_at_recalls, summarise
+from hierseg.metrics.average_precision import RECALLS, average_precision, summarise
 
 TP, FP = 1.0, 0.0
 
 
 def ap(weights, total, scores=None):
     scores = np.arange(len(weights), 0, -1, dtype=np.float64) if scores is None else np.array(scores)
-    return average_precision(scores, np.array(weights, dtype=np.float64), total)
+    return average_precision(scores, np.array(weights, dtype=np.float64), total)[0]
 
 
 class TestRule6:
@@ -58,9 +58,9 @@ class TestRule6:
         assert ap([TP, FP], 1, scores=[0.5, 0.5]) == 0.5
 
 
-def curve(weights, total, recalls=RECALLS):
+def curve(weights, total):
     scores = np.arange(len(weights), 0, -1, dtype=np.float64)
-    return precision_at_recalls(scores, np.array(weights, dtype=np.float64), total, recalls=np.array(recalls))
+    return average_precision(scores, np.array(weights, dtype=np.float64), total)[1]
 
 
 class TestCurve:
@@ -68,8 +68,8 @@ class TestCurve:
 
     def test_the_best_precision_at_that_recall_or_a_greater_one(self):
         # TP FP TP TP of 5: precision 1 at recall 0.2, 2/3 at 0.4, 3/4 at 0.6; so 3/4 from above 0.2 up to 0.6.
-        found = curve([TP, FP, TP, TP], 5, [0, 0.2, 0.21, 0.4, 0.6, 0.61, 1])
-        np.testing.assert_allclose(found, [1, 1, 0.75, 0.75, 0.75, 0, 0], rtol=1e-15)
+        found = curve([TP, FP, TP, TP], 5)
+        np.testing.assert_allclose(found, [1] * 21 + [0.75] * 40 + [0] * 40, rtol=1e-15)
 
     def test_a_recall_that_is_reached_exactly_counts(self):
         # 57 of 100, where the 57th step of a linspace over [0, 1] is a little above 0.57.
@@ -78,11 +78,10 @@ class TestCurve:
         assert found.tolist() == [1.0] * 58 + [0.0] * 43
 
     def test_a_false_positive_in_front(self):
-        assert curve([FP, TP], 1, [0, 1]).tolist() == [0.5, 0.5]
+        assert curve([FP, TP], 1).tolist() == [0.5] * 101
 
     def test_nothing_found(self):
-        assert curve([FP], 2, [0, 0.5]).tolist() == [0, 0]
-        assert curve([], 2, [0, 0.5]).tolist() == [0, 0]
+        assert curve([FP], 2).tolist() == curve([], 2).tolist() == [0] * 101
 
     def test_no_ground_truth_has_no_value(self):
         assert np.isnan(curve([FP], 0)).all()
@@ -148,8 +147,8 @@ scores_and_weights = st.integers(1, 12).flatmap(
 def test_bounded_and_a_lower_false_positive_cannot_help(entries, missed):
     scores, weights = entries
     total = float(weights.sum() + missed)
-    before = average_precision(scores, weights, total)
-    after = average_precision(np.append(scores, scores.min() - 1), np.append(weights, FP), total)
+    before, _ = average_precision(scores, weights, total)
+    after, _ = average_precision(np.append(scores, scores.min() - 1), np.append(weights, FP), total)
     if total == 0:
         assert math.isnan(before)
         assert math.isnan(after)
@@ -174,8 +173,11 @@ def test_the_curve_falls_and_its_area_is_the_average_precision(entries, missed):
     total = float(weights.sum() + missed)
     if total == 0:
         return
+    area, curve = average_precision(scores, weights, total)
     # Midway between the recalls that n objects can have, the curve is the height of the step of width 1 / n.
     midways = (np.arange(total) + 0.5) / total
-    sampled = precision_at_recalls(scores, weights, total, recalls=midways)
-    assert sampled.mean() == pytest.approx(average_precision(scores, weights, total), abs=1e-12)
-    assert (np.diff(precision_at_recalls(scores, weights, total)) <= 0).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('hierseg.metrics.average_precision.RECALLS', midways)
+        sampled = average_precision(scores, weights, total)[1]
+    assert sampled.mean() == pytest.approx(area, abs=1e-12)
+    assert (np.diff(curve) <= 0).all()

@@ -18,17 +18,17 @@ from pycocotools.cocoeval import COCOeval
 from hierseg.errors import EvaluationError
 from hierseg.metrics import ImageDetections, matching
 from hierseg.metrics.average_precision import RECALLS, summarise, summarise_by
-from hierseg.metrics.matching import match_image, match_image_by, match_images, match_images_by
-from hierseg.metrics.records import ANY_AREA, IOU_THRESHOLDS, OPEN_IMAGES, Criterion, area_ranges, mean_over_thresholds
+from hierseg.metrics.matching import match_image, match_images
+from hierseg.metrics.records import ANY_AREA, AREA_RANGES, IOU_THRESHOLDS, OPEN_IMAGES, Criterion
 
 ONE = (0, 0, 4, 4)  # 16 pixels
 
 
 def scored(objects, claims, *, iou=0.5, areas=ANY_AREA, weight=0.0, iou_type='segm'):
     """(score, weight) of every scored entry, by descending score."""
-    matches = match_image(
-        objects, claims, image_id='i', iou_type=iou_type, group_of_weight=weight, criterion=Criterion(iou, areas)
-    )
+    criteria = [Criterion(iou, areas)]
+    table = match_image(objects, claims, image_id='i', iou_type=iou_type, group_of_weight=weight, criteria=criteria)
+    matches = table.at(0)
     return sorted(zip(matches.scores.tolist(), matches.weights.tolist(), strict=True), reverse=True)
 
 
@@ -133,7 +133,7 @@ class TestAreas:
     def test_counts(self):
         objects = ground_truth((ONE, 'mask'), (NINE, 'mask'), (NINE, 'mask group'), (ONE, 'box'), (ONE, 'mask', 1))
         criteria = (Criterion(0.5), Criterion(0.5, SMALL), Criterion(0.5, LARGE))
-        table = match_image_by(objects, detections(), criteria=criteria, image_id='i', group_of_weight=0.5)
+        table = match_image(objects, detections(), criteria=criteria, image_id='i', group_of_weight=0.5)
         assert table.counted_labels.tolist() == [0, 1]
         assert table.counts.tolist() == [[2.5, 1], [1.5, 0], [1, 1]]
 
@@ -156,10 +156,12 @@ def test_ranges_ascend(areas):
         Criterion(0.5, areas)
 
 
-def test_bounds_ascend():
-    assert area_ranges(10, 20) == {'small': (0, 10), 'medium': (10, 20), 'large': (20, math.inf)}
-    with pytest.raises(EvaluationError, match='ascend'):
-        area_ranges(20, 10)
+def test_sizes_are_those_of_coco():
+    evaluator = COCOeval(iouType='segm').params
+    found = {size: (low, min(high, 1e10)) for size, (low, high) in AREA_RANGES.items()}
+    assert found == {
+        size: tuple(area) for size, area in zip(evaluator.areaRngLbl[1:], evaluator.areaRng[1:], strict=True)
+    }
 
 
 PLACES = [(0, 0, 4, 4), (0, 0, 4, 3), (0, 0, 3, 4), (0, 0, 8, 4), (4, 0, 8, 4), (2, 2, 6, 6), (0, 0, 1, 1)]
@@ -178,10 +180,10 @@ some_claims = st.lists(
 def test_many_criteria_at_once_are_each_alone(objects, claims, weight):
     objects, claims = ground_truth(*objects), detections(*claims)
     criteria = [Criterion(iou, areas) for iou in (0.5, 0.7, 0.75, 0.9) for areas in (ANY_AREA, SMALL, LARGE)]
-    table = match_image_by(objects, claims, criteria=criteria, image_id='i', group_of_weight=weight)
+    table = match_image(objects, claims, criteria=criteria, image_id='i', group_of_weight=weight)
     table = pickle.loads(pickle.dumps(table))
     for index, criterion in enumerate(criteria):
-        alone = match_image(objects, claims, image_id='i', group_of_weight=weight, criterion=criterion)
+        alone = match_image(objects, claims, image_id='i', group_of_weight=weight, criteria=[criterion]).at(0)
         for name in ('labels', 'scores', 'weights', 'counted_labels', 'counts'):
             np.testing.assert_array_equal(getattr(table.at(index), name), getattr(alone, name), strict=True)
 
@@ -197,10 +199,10 @@ def test_many_images_at_once_are_each_alone(max_pairs, images, iou_type):
     options = {'criteria': [Criterion(0.5), Criterion(0.75)], 'iou_type': iou_type, 'group_of_weight': 0.5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching, 'MAX_PAIRS', max_pairs)
-        tables = match_images_by(truths, found, image_ids=[str(number) for number in range(len(images))], **options)
+        tables = match_images(truths, found, image_ids=[str(number) for number in range(len(images))], **options)
     assert len(tables) == len(images)
     for number, (table, (truth, claims)) in enumerate(zip(tables, images, strict=True)):
-        alone = match_image_by(truth, claims, image_id=str(number), **options)
+        alone = match_image(truth, claims, image_id=str(number), **options)
         assert table.image_id == alone.image_id
         for name in ('labels', 'scores', 'verdicts', 'counted_labels', 'counts'):
             np.testing.assert_array_equal(getattr(table, name), getattr(alone, name), strict=True)
@@ -216,7 +218,7 @@ def test_a_bad_image_among_many_is_named():
 @given(some_objects, some_claims)
 def test_a_stricter_threshold_finds_no_more(objects, claims):
     criteria = [Criterion(iou) for iou in IOU_THRESHOLDS]
-    table = match_image_by(ground_truth(*objects), detections(*claims), criteria=criteria, image_id='i')
+    table = match_image(ground_truth(*objects), detections(*claims), criteria=criteria, image_id='i')
     found = [table.at(index).weights.sum() for index in range(len(criteria))]
     assert found == sorted(found, reverse=True)
 
@@ -225,14 +227,14 @@ def test_a_stricter_threshold_finds_no_more(objects, claims):
 def test_every_object_has_one_size(objects, claims):
     # No place has 10 pixels.
     criteria = [Criterion(0.5, areas) for areas in (ANY_AREA, SMALL, LARGE)]
-    table = match_image_by(
+    table = match_image(
         ground_truth(*objects), detections(*claims), criteria=criteria, image_id='i', group_of_weight=1.0
     )
     np.testing.assert_array_equal(table.counts[0], table.counts[1] + table.counts[2])
 
 
 class TestSummary:
-    """Results by criterion and their means."""
+    """Results by criterion."""
 
     CRITERIA = (Criterion(0.5), Criterion(0.75), Criterion(0.9))
 
@@ -241,7 +243,7 @@ class TestSummary:
         # Image a: IoU 0.75, found by the first two. Image b: IoU 1, found by all. Precision 1, recall 1, 1, then a
         # false positive at 0.9 before the true one at 0.8: precision 1/2 at recall 1/2.
         tables = [
-            match_image_by(ground_truth((ONE, 'mask')), claims, criteria=self.CRITERIA, image_id=image_id)
+            match_image(ground_truth((ONE, 'mask')), claims, criteria=self.CRITERIA, image_id=image_id)
             for image_id, claims in (('b', detections((ONE, 0.8))), ('a', detections(((0, 0, 4, 3), 0.9))))
         ]
         return summarise_by(tables, 2, criteria=self.CRITERIA)
@@ -250,21 +252,8 @@ class TestSummary:
         assert [result.average_precision[0] for result in results.values()] == [1, 1, 0.25]
         assert tuple(results) == self.CRITERIA
 
-    def test_mean(self, results):
-        np.testing.assert_allclose(mean_over_thresholds(results.values()), [0.75, np.nan], rtol=1e-15)
-
-    def test_only_thresholds_can_be_averaged(self, results):
-        table = match_image_by(
-            ground_truth((ONE, 'mask')), detections(), criteria=[Criterion(0.5, SMALL)], image_id='a'
-        )
-        other = summarise_by([table], 2, criteria=[Criterion(0.5, SMALL)])
-        with pytest.raises(EvaluationError, match='differ in their ground truth'):
-            mean_over_thresholds([*results.values(), *other.values()])
-        with pytest.raises(EvaluationError, match='nothing'):
-            mean_over_thresholds([])
-
     def test_all_images_need_the_same_criteria(self):
-        table = match_image_by(ground_truth(), detections(), criteria=[OPEN_IMAGES], image_id='a')
+        table = match_image(ground_truth(), detections(), criteria=[OPEN_IMAGES], image_id='a')
         with pytest.raises(EvaluationError, match=r'image a: .*same criteria'):
             summarise_by([table], 1, criteria=self.CRITERIA)
 
@@ -328,7 +317,7 @@ class TestAgainstCoco:
         images = [self.image(seed) for seed in range(20)]
         criteria = [Criterion(iou, areas) for iou in IOU_THRESHOLDS for areas in self.AREAS]
         tables = [
-            match_image_by(objects, claims, criteria=criteria, image_id=f'{number:02}')
+            match_image(objects, claims, criteria=criteria, image_id=f'{number:02}')
             for number, (objects, claims) in enumerate(images)
         ]
         results = summarise_by(tables, self.CLASSES, criteria=criteria)
@@ -345,4 +334,4 @@ class TestAgainstCoco:
 def test_the_default_is_that_of_open_images():
     objects, claims = ground_truth((ONE, 'mask')), detections(((0, 0, 4, 2), 0.9))
     assert Criterion(0.5, (0, math.inf)) == OPEN_IMAGES
-    assert summarise([match_image(objects, claims, image_id='i')], 1).average_precision.tolist() == [1.0]
+    assert summarise([match_image(objects, claims, image_id='i').at(0)], 1).average_precision.tolist() == [1.0]

@@ -95,16 +95,17 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_every_image_is_in_one_part(files, tiny_parts, tmp_path):
     taxonomy = teddy_taxonomy()
     truth = read_ground_truth(files['boxes'], files['labels'], files['masks'], taxonomy=taxonomy)
-    rows = detection_rows(files['predictions'], truth.image_ids, taxonomy=taxonomy, iou_type='segm')
+    rows = detection_rows(files['predictions'], list(truth), taxonomy=taxonomy, iou_type='segm')
     parts = open_images.split_by_image(rows, truth, predictions=files['predictions'], iou_type='segm', folder=tmp_path)
     assert len(parts) == 40 // 3
-    assert [image for part in parts for image in part.ground_truth.image_ids] == truth.image_ids
+    assert [image for part in parts for image in part.ground_truth] == list(truth)
     for part in parts:
         matches = part.match(match_images)
-        assert [found.image_id for found in matches] == part.ground_truth.image_ids
+        assert [found.image_id for found in matches] == list(part.ground_truth)
         assert all(found.weights.tolist() == [1] for found in matches)
-        whole = truth.image(part.first_image)
-        first = part.ground_truth.image(0)
+        image_id, first = next(iter(part.ground_truth.items()))
+        whole = list(truth.values())[part.first_image]
+        assert list(truth)[part.first_image] == image_id
         assert (first.masks, first.size, first.boxes.tolist()) == (whole.masks, whole.size, whole.boxes.tolist())
 
 
@@ -130,8 +131,12 @@ def test_a_bad_row_of_a_late_block_is_named_by_its_line(files, tiny_parts, worke
         evaluate_files(**files, taxonomy=teddy_taxonomy(), workers=workers)
 
 
+def die(*args, **options):
+    os._exit(9)
+
+
 def test_a_worker_that_dies_is_told(files, monkeypatch):
-    monkeypatch.setattr(open_images, 'match_images', lambda *args, **options: os._exit(9))
+    monkeypatch.setattr(open_images, 'match_images', die)
     with pytest.raises(EvaluationError, match='a worker process died'):
         evaluate_files(**files, taxonomy=teddy_taxonomy(), workers=2)
 

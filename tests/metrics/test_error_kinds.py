@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strips import objects_of, prediction_of, prediction_without_masks
+from strips import common_of, objects_of, prediction_of, prediction_without_masks
 from taxonomies import random_taxonomies
 
 from hierseg.errors import EvaluationError
@@ -27,14 +27,17 @@ def errors_of(
     objects, regions, *, groups=(), maskless=(), verified=(), absent=(), score_threshold=0.0, taxonomy=TAXONOMY
 ) -> ImageErrors:
     """Objects are (label, first, last column), detections (name, score, first, last column)."""
+    truth = objects_of(objects, groups=groups, maskless=maskless, verified=verified)
+    prediction = prediction_of(
+        [({name: score}, start, end) for name, score, start, end in regions],
+        names=[name for name, *_ in regions],
+        num_classes=taxonomy.num_classes,
+    )
     return error_kinds(
-        objects_of(objects, groups=groups, maskless=maskless, verified=verified),
-        prediction_of(
-            [({name: score}, start, end) for name, score, start, end in regions],
-            names=[name for name, *_ in regions],
-            num_classes=taxonomy.num_classes,
-        ),
+        truth,
+        prediction,
         taxonomy.arrays,
+        common=common_of(truth, prediction),
         absent=np.array(absent, dtype=np.int64),
         score_threshold=score_threshold,
     )
@@ -148,7 +151,8 @@ class TestSeveral:
         prediction = prediction_of(
             [({name: score}, *at) for name, score, *at in regions], names=[CAR, CAR, BEAR], num_classes=8
         )
-        pairs = pair_image(objects_of(objects), prediction, absent=np.zeros(0, dtype=np.int64))
+        truth, nothing = objects_of(objects), np.zeros(0, dtype=np.int64)
+        pairs = pair_image(truth, prediction, common=common_of(truth, prediction), absent=nothing)
         assert pairs.missed_labels.tolist() == [BEAR]
         assert errors_of(objects, regions).missed.tolist() == [1]
 
@@ -166,9 +170,9 @@ class TestSeveral:
         assert set(count_kinds([]).values()) == {0}
 
     def test_detections_need_masks(self):
-        nothing = np.zeros(0, dtype=np.int64)
+        nothing, common = np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
         with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
-            error_kinds(objects_of([]), prediction_without_masks(8), TAXONOMY.arrays, absent=nothing)
+            error_kinds(objects_of([]), prediction_without_masks(8), TAXONOMY.arrays, common=common, absent=nothing)
 
 
 def plain_kinds(taxonomy, objects, regions, groups, maskless, verified, absent):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strips import objects_of, prediction_of, prediction_without_masks
+from strips import common_of, objects_of, prediction_of, prediction_without_masks
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics import ImageGroundTruth
-from hierseg.metrics.bootstrap import Resampling
+from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
-from hierseg.metrics.names import correctness_interval, information, operating_point
+from hierseg.metrics.names import information, operating_point
 from hierseg.taxonomy import Taxonomy
 
 ARRAYS = teddy_taxonomy().arrays
@@ -26,11 +26,12 @@ def pair(
     score_threshold: float = 0.0,
 ) -> ImagePairs:
     """Pairs (label, first, last column) with (score by label, first, last column); detections name the best class."""
+    truth = objects_of(objects, groups=groups, maskless=maskless)
+    names = [max(scores, key=scores.get) for scores, _, _ in regions]
+    prediction = prediction_of(regions, names=names, num_classes=5)
+    nothing = np.zeros(0, dtype=np.int64)
     return pair_image(
-        objects_of(objects, groups=groups, maskless=maskless),
-        prediction_of(regions, names=[max(scores, key=scores.get) for scores, _, _ in regions], num_classes=5),
-        absent=np.zeros(0, dtype=np.int64),
-        score_threshold=score_threshold,
+        truth, prediction, common=common_of(truth, prediction), absent=nothing, score_threshold=score_threshold
     )
 
 
@@ -79,7 +80,7 @@ class TestPairs:
         nothing = np.zeros(0, dtype=np.int64)
         truth = ImageGroundTruth(nothing, np.zeros((0, 4)), np.zeros(0, dtype=bool), [], nothing, nothing)
         with pytest.raises(EvaluationError, match='image a: the detections have no masks'):
-            pair_image(truth, prediction_without_masks(5), absent=nothing)
+            pair_image(truth, prediction_without_masks(5), common=np.zeros((0, 0), dtype=np.int64), absent=nothing)
 
 
 def gathered(*images: tuple[list[int], list[int]], taxonomy: Taxonomy | None = None) -> LocalisedPairs:
@@ -109,7 +110,7 @@ class TestGathering:
         assert pairs.image_of.tolist() == [0, 0, 2]
         assert pairs.image_ids == ('0000', '0001', '0002')
         assert (pairs.missed_image_of.tolist(), pairs.missed_labels.tolist()) == ([0, 1, 2], [TOY] * 3)
-        assert (pairs.num_images, pairs.num_objects, pairs.match_rate) == (3, 6, 0.5)
+        assert (pairs.num_images, pairs.num_objects, pairs.match_sums.ratio) == (3, 6, 0.5)
 
     def test_what_the_object_may_be(self) -> None:
         #                toy    animal bear   teddy  car
@@ -143,7 +144,7 @@ class TestGathering:
     def test_no_images(self) -> None:
         pairs = gathered()
         assert len(pairs) == 0
-        assert np.isnan(pairs.match_rate)
+        assert np.isnan(pairs.match_sums.ratio)
         assert np.isnan(operating_point(pairs, pairs.true_labels, ARRAYS).correctness)
 
 
@@ -191,6 +192,11 @@ class TestOperatingPoint:
             assert not (wrong_above & ~wrong).any()
 
 
+def correctness_interval(pairs, named):
+    resampling = Resampling.draw(pairs.image_ids)
+    return interval(resampling.ratios(pairs.image_sums(*pairs.judged(named, ARRAYS))))
+
+
 class TestInterval:
     def test_contains_the_correctness_and_shrinks_with_images(self) -> None:
         widths = []
@@ -198,7 +204,7 @@ class TestInterval:
             # Each image has a right and, every other one, a wrong name: correctness 2 / 3.
             pairs = gathered(*[([BEAR], []) if i % 2 else ([BEAR, CAR], []) for i in range(images)])
             named = np.full(len(pairs), BEAR)
-            low, high = correctness_interval(pairs, named, ARRAYS, resampling=Resampling.draw(pairs.image_ids))
+            low, high = correctness_interval(pairs, named)
             assert low < 2 / 3 < high
             widths.append(high - low)
         # A hundred times the images, a tenth of the width.
@@ -207,10 +213,8 @@ class TestInterval:
     def test_images_are_drawn_whole(self) -> None:
         # One image of 50 wrong names, one of 50 right ones: the correctness of a draw is 0, 0.5 or 1.
         pairs = gathered(([CAR] * 50, []), ([BEAR] * 50, []))
-        interval = correctness_interval(pairs, np.full(100, BEAR), ARRAYS, resampling=Resampling.draw(pairs.image_ids))
-        assert interval == (0, 1)
+        assert correctness_interval(pairs, np.full(100, BEAR)) == (0, 1)
 
     def test_without_a_known_name(self) -> None:
         pairs = gathered(([BEAR], []))
-        interval = correctness_interval(pairs, np.array([TEDDY]), ARRAYS, resampling=Resampling.draw(pairs.image_ids))
-        assert np.isnan(interval).all()
+        assert np.isnan(correctness_interval(pairs, np.array([TEDDY]))).all()

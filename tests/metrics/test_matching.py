@@ -20,7 +20,7 @@ ONE = (0, 0, 4, 4)  # 16 pixels
 
 def scored(objects, claims, *, iou_type='segm', weight=0.0):
     """(score, weight) of every scored entry of class 0, by descending score."""
-    matches = match_image(objects, claims, image_id='i', iou_type=iou_type, group_of_weight=weight)
+    matches = match_image(objects, claims, image_id='i', iou_type=iou_type, group_of_weight=weight).at(0)
     entries = zip(matches.labels.tolist(), matches.scores.tolist(), matches.weights.tolist(), strict=True)
     return sorted(((score, value) for label, score, value in entries if label == 0), reverse=True)
 
@@ -82,7 +82,7 @@ class TestRule4a:
     def test_of_equal_scores_the_last_row_is_first(self):
         # Both take the object; the second row is the tighter one and comes first, so the first row fails.
         claims = detections(((0, 0, 4, 2), 0.9), (ONE, 0.9))
-        matches = match_image(ground_truth((ONE, 'mask')), claims, image_id='i')
+        matches = match_image(ground_truth((ONE, 'mask')), claims, image_id='i').at(0)
         assert matches.weights.tolist() == [1.0, 0.0]
 
     def test_boxes_do_not_matter_for_masked_objects(self):
@@ -123,8 +123,8 @@ class TestRule4b:
         # The reference appends groups to the singles and sorts in reverse: true before false, whatever the rows' order.
         claims = [((0, 0, 2, 2), 0.8), ((6, 6, 8, 8), 0.8)]
         for rows in (claims, claims[::-1]):
-            matches = match_image(ground_truth(self.GROUP), detections(*rows), image_id='i', group_of_weight=1.0)
-            assert summarise([matches], 1).average_precision.tolist() == [1.0]
+            table = match_image(ground_truth(self.GROUP), detections(*rows), image_id='i', group_of_weight=1.0)
+            assert summarise([table.at(0)], 1).average_precision.tolist() == [1.0]
 
     def test_a_best_score_of_zero_does_not_count(self):
         assert scored(ground_truth(self.GROUP), detections(((0, 0, 2, 2), 0.0)), weight=1.0) == []
@@ -192,7 +192,7 @@ class TestBoxes:
         claims = detections((ONE, 0.9), (ONE, 0.8), ((4, 0, 6, 2), 0.7), ((5, 4, 8, 8), 0.6))
         assert scored(objects, claims, iou_type='bbox', weight=1.0) == [(0.9, 1.0), (0.8, 0.0), (0.7, 1.0)]
         assert scored(objects, claims, iou_type='bbox', weight=0.0) == [(0.9, 1.0), (0.8, 0.0)]
-        matches = match_image(objects, claims, image_id='i', iou_type='bbox', group_of_weight=1.0)
+        matches = match_image(objects, claims, image_id='i', iou_type='bbox', group_of_weight=1.0).at(0)
         assert (matches.counted_labels.tolist(), matches.counts.tolist()) == ([0], [2.0])
 
     def test_coordinates_are_taken_as_they_are(self):
@@ -209,7 +209,9 @@ class TestBoxes:
 
 def test_rule_5_counts_leave_box_only_objects_out():
     objects = ground_truth((ONE, 'mask'), (ONE, 'mask', 2), (ONE, 'box', 1), (ONE, 'mask group'), (ONE, 'box group'))
-    counts = {weight: match_image(objects, detections(), image_id='i', group_of_weight=weight) for weight in (0.0, 1.0)}
+    counts = {
+        weight: match_image(objects, detections(), image_id='i', group_of_weight=weight).at(0) for weight in (0.0, 1.0)
+    }
     assert counts[0.0].counted_labels.tolist() == [0, 1, 2]
     assert counts[0.0].counts.tolist() == [1.0, 0.0, 1.0]
     assert counts[1.0].counts.tolist() == [2.0, 0.0, 1.0]
@@ -236,14 +238,14 @@ def test_several_classes_may_share_a_region():
         one.mask_areas,
         one.size,
     )
-    matches = match_image(objects, claims, image_id='i')
+    matches = match_image(objects, claims, image_id='i').at(0)
     assert matches.labels.tolist() == [0, 0, 1]
     assert matches.scores.tolist() == [0.9, 0.3, 0.4]
     assert matches.weights.tolist() == [1.0, 0.0, 1.0]
 
 
 def test_an_image_without_anything():
-    matches = match_image(ground_truth(), detections(), image_id='i')
+    matches = match_image(ground_truth(), detections(), image_id='i').at(0)
     assert len(matches.labels) == len(matches.scores) == len(matches.weights) == len(matches.counts) == 0
 
 
@@ -272,7 +274,8 @@ def test_box_overlaps_agree_with_pycocotools():
     corners = np.random.default_rng(4).random((6, 2, 2))
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    np.testing.assert_allclose(box_overlaps(boxes, boxes[:4]), coco_mask.iou(xywh, xywh[:4], [0] * 4), rtol=1e-12)
+    pairs = boxes[:, None], boxes[:4]
+    np.testing.assert_allclose(box_overlaps(*pairs), coco_mask.iou(xywh, xywh[:4], [0] * 4), rtol=1e-12)
     np.testing.assert_allclose(
-        box_overlaps(boxes, boxes[:4], over_first_area=True), coco_mask.iou(xywh, xywh[:4], [1] * 4), rtol=1e-12
+        box_overlaps(*pairs, over_first_area=True), coco_mask.iou(xywh, xywh[:4], [1] * 4), rtol=1e-12
     )

@@ -38,7 +38,7 @@ def test_by_hand():
     assert found.information == pytest.approx([1, (3 + PERSON_SAYS) / 4, PERSON_SAYS])
     # Two men; the woman as far as she is a person; the car not at all.
     expected = [(2 + PERSON_SAYS) / 4, (2 + PERSON_SAYS) / 4, 3 * PERSON_SAYS / 4]
-    assert found.information_recall == pytest.approx(expected)
+    assert [point.information_recall for point in found.points] == pytest.approx(expected)
 
 
 def test_recall_at_correctness_by_hand():

@@ -11,12 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# The finder first, so that an mmcv with compiled operators looks as if it had none.
-WITHOUT_COMPILED = """
-import sys
-import hierseg.operators
-sys.meta_path.insert(0, hierseg.operators._Finder())
-"""
 
 
 def run(code: str, *, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,10 +67,8 @@ def test_without_mmcv_there_are_none(tmp_path: Path) -> None:
 
 def test_a_detector_trains_and_predicts_and_says_what_is_missing() -> None:
     answer = run(
-        WITHOUT_COMPILED
-        + textwrap.dedent(
-            """
-            import torch
+        """
+            import hierseg.operators, torch
             from mmcv.ops import DeformConv2d, RoIAlign, batched_nms, nms, roi_pool
             from mmcv.utils import collect_env
             print(hierseg.operators.backend(), '|', collect_env()['MMCV Compiler'])
@@ -93,8 +85,7 @@ def test_a_detector_trains_and_predicts_and_says_what_is_missing() -> None:
                     call()
                 except RuntimeError as error:
                     print(error)
-            """
-        ),
+        """,
         HIERSEG_OPERATORS='torch',
     )
     lines = answer.stdout.splitlines()
@@ -108,18 +99,26 @@ def test_a_detector_trains_and_predicts_and_says_what_is_missing() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    answer = run(WITHOUT_COMPILED + 'import mmcv.ops', HIERSEG_OPERATORS='cuda')
+    answer = run('import hierseg, mmcv.ops', HIERSEG_OPERATORS='cuda')
     assert answer.returncode == 1
-    assert "HIERSEG_OPERATORS is 'cuda'; it may be torch or torchvision" in answer.stderr
+    assert "HIERSEG_OPERATORS is 'cuda'; it may be compiled, torchvision or torch" in answer.stderr
+
+
+def test_who_insists_gets_it_or_an_error(package: Path) -> None:
+    code = 'import hierseg; print(hierseg.operators.backend())'
+    missing = run(code, path=package, HIERSEG_OPERATORS='compiled')
+    assert 'asks for compiled operators, which the mmcv here does not have' in missing.stderr
+    (package / 'mmcv' / '_ext.py').touch()
+    for name in ('compiled', 'torch'):
+        assert run(code, path=package, HIERSEG_OPERATORS=name).stdout == f'{name}\n'
 
 
 def test_spawned_workers_find_it(tmp_path: Path) -> None:
     script = tmp_path / 'spawned.py'
     script.write_text(
-        WITHOUT_COMPILED
-        + textwrap.dedent(
+        textwrap.dedent(
             """
-            import torch
+            import hierseg, torch
             from torch.utils.data import DataLoader, Dataset
 
             class Kept(Dataset):
@@ -137,6 +136,6 @@ def test_spawned_workers_find_it(tmp_path: Path) -> None:
             """
         )
     )
-    variables = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    variables = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HIERSEG_OPERATORS': 'torch'}
     answer = subprocess.run([sys.executable, script], env=variables, capture_output=True, text=True, check=False)
     assert '[[0, 2], [0, 2]]' in answer.stdout, answer.stderr

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import hierseg.operators
-from hierseg.operators import extension
 
 pytestmark = pytest.mark.skipif(
     hierseg.operators.backend() != 'compiled', reason='mmcv has no compiled operators to compare with'
 )
-BACKENDS = ['torch', 'torchvision']
-
-
-@pytest.fixture(params=BACKENDS)
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that mmcv would find without compiled operators."""
-    monkeypatch.setenv(extension.BACKEND_VARIABLE, request.param)
-    extension.choose_backend.cache_clear()
-    try:
-        module = module_from_spec(ModuleSpec('mmcv._ext', loader := hierseg.operators._Loader()))
-        loader.exec_module(module)
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    finally:
-        extension.choose_backend.cache_clear()
-    return module
 
 
 def compiled() -> ModuleType:
@@ -115,3 +101,96 @@ def test_soft_suppression(stand_in: ModuleType, method: str, monkeypatch: pytest
     found, mine = suppression.soft_nms(boxes, scores, **settings)
     assert torch.equal(picked, mine)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+EDGES = {
+    'empty': [10.0, 10, 10, 10],
+    'outside': [-200.0, -90, -120, -40],
+    'far outside': [900.0, 700, 1000, 800],
+    'over a corner': [-40.0, -30, 60, 50],
+    'the whole image': [0.0, 0, 544, 400],
+    'around the image': [-64.0, -64, 700, 500],
+    'one pixel': [16.0, 32, 32, 48],
+    'a line': [5.0, 7, 500, 7],
+}
+
+
+@pytest.mark.parametrize('edge', EDGES)
+@pytest.mark.parametrize('aligned', [False, True])
+def test_roi_align_at_the_edges(in_mmcv: Callable[[], Any], edge: str, aligned: bool) -> None:
+    from mmcv.ops import roi_align
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 3, 25, 34, generator=generator, requires_grad=True)
+    rois = torch.tensor([[0.0, *EDGES[edge]]])
+
+    def outcome() -> tuple[Tensor, Tensor]:
+        output = roi_align(features, rois, 7, 1 / 16, 0, 'avg', aligned)
+        (gradient,) = torch.autograd.grad((output * output).sum(), features)
+        return output.detach(), gradient
+
+    expected = outcome()
+    with in_mmcv():
+        torch.testing.assert_close(outcome(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_autocast_computes_as_in_single_precision(in_mmcv: Callable[[], Any]) -> None:
+    from mmcv.ops import RoIAlign
+
+    # The compiled one refuses bfloat16 on a CPU, so that single precision is what to compare with.
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 4, 25, 34, generator=generator).bfloat16()
+    rois = torch.cat([torch.zeros(20, 1), 3 * random_boxes(20, generator, whole=False)], dim=1)
+    layer = RoIAlign(7, 1 / 16, 0)
+    outcomes = []
+    for values, block in ((features.float(), nullcontext()), (features, in_mmcv())):
+        values.requires_grad_()
+        with block, torch.autocast('cpu', dtype=torch.bfloat16, enabled=values.dtype == torch.bfloat16):
+            output = layer(values, rois)
+            assert output.dtype == values.dtype
+            output.sum().backward()
+        outcomes.append((output.detach().float(), values.grad.float()))
+    # Rounding to 8 bits of outputs near 1, and of gradients that add up to several units.
+    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.filterwarnings('ignore:Converting a tensor')  # in mmcv, at the shape of the RoIs
+def test_a_traced_and_a_pickled_layer_compute_the_same(in_mmcv: Callable[[], Any]) -> None:
+    from mmcv.ops import RoIAlign
+
+    features, rois = torch.randn(1, 3, 25, 34), torch.tensor([[0.0, 12, 20, 300, 260], [0, 100, 0, 180, 70]])
+    layer = RoIAlign(7, 1 / 16, 2)
+    expected = layer(features, rois)
+    with in_mmcv():
+        # Traced with one RoI, called with two.
+        for other in (torch.jit.trace(layer, (features, rois[:1])), pickle.loads(pickle.dumps(layer))):
+            torch.testing.assert_close(other(features, rois), expected)
+
+
+def test_export_to_onnx_has_a_roi_align_node(in_mmcv: Callable[[], Any], tmp_path: Path) -> None:
+    onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+    from mmcv.ops import RoIAlign
+
+    inputs = (torch.randn(1, 3, 25, 34), torch.tensor([[0.0, 12, 20, 300, 260]]))
+    with in_mmcv():
+        torch.onnx.export(RoIAlign(7, 1 / 16, 2), inputs, tmp_path / 'layer.onnx', dynamo=False, opset_version=16)
+    nodes = [node.op_type for node in onnx.load(tmp_path / 'layer.onnx').graph.node]
+    assert nodes.count('RoiAlign') == 1
+
+
+def test_deformable_attention_has_the_gradient_of_its_plain_form(in_mmcv: Callable[[], Any]) -> None:
+    attention = import_module('mmcv.ops.multi_scale_deform_attn')
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.tensor([[6, 8], [3, 4]])
+    starts = torch.tensor([0, 48])
+    value, locations, weights = (
+        torch.rand(*size, generator=generator, dtype=torch.float64).requires_grad_()
+        for size in ((2, 60, 2, 4), (2, 5, 2, 2, 3, 2), (2, 5, 2, 2, 3))
+    )
+    plain_form = attention.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    expected = torch.autograd.grad((plain_form**2).sum(), (value, locations, weights))
+    with in_mmcv():
+        output = attention.MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+        found = torch.autograd.grad((output**2).sum(), (value, locations, weights))
+    torch.testing.assert_close(output, plain_form)
+    torch.testing.assert_close(found, expected)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from layer_stores import BEAR, CAR, MAN, PERSON, TEDDY, Picture, Row, write_store
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from mmdet.datasets.samplers import ClassAwareSampler
 from mmengine.dataset import DefaultSampler
 from PIL import Image
@@ -23,8 +24,19 @@ from hierseg.datasets import (
     StreamSampler,
 )
 from hierseg.errors import ConfigError
-from hierseg.report.class_plots import AFTER, DATA, SAMPLER_COLORS, plot_layer_report, plot_sampling_report
-from hierseg.report.class_reports import CLASS_AWARE, IRFS, RFS, layer_reports, sampling_report
+from hierseg.report.class_reports import (
+    AFTER,
+    CLASS_AWARE,
+    DATA,
+    IRFS,
+    RFS,
+    SAMPLER_COLORS,
+    layer_reports,
+    plot_layer_report,
+    plot_sampling_report,
+    plot_score_dots,
+    sampling_report,
+)
 from hierseg.taxonomy import Taxonomy
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'layer_report.py'
@@ -341,3 +353,51 @@ def test_bad_sampling_arguments_end_in_one_line(run_sampling_tool, folder, capsy
     assert message in error
     assert error.count('\n') == 1
     assert not (folder / 'report').exists()
+
+
+SCORES = {
+    'without': {'mAP': [0.4, 0.6], 'rare': [0.1, 0.2], 'common': [0.5, 0.5]},
+    'with it': {'mAP': [0.7], 'rare': [0.4], 'common': [0.6]},
+}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are written."""
+    found: list[Figure] = []
+    save = Figure.savefig
+
+    def noting(figure: Figure, *arguments, **options):
+        found.append(figure)
+        return save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', noting)
+    return found
+
+
+def test_a_dot_for_each_training_in_the_row_of_its_variant(tmp_path, figures):
+    plot_score_dots(SCORES, [['mAP'], ['rare', 'common']], tmp_path / 'scores.png', title='Is it worth it?')
+    (figure,) = figures
+    first = figure.axes[0]
+    rows = dict(zip(first.get_yticks(), (label.get_text() for label in first.get_yticklabels()), strict=True))
+    dots = {}
+    for axes in figure.axes:
+        for line in axes.lines:
+            row = float(np.mean(line.get_ydata()))
+            dots.setdefault(rows[round(row)], []).append((list(line.get_xdata()), round(row % 1, 2)))
+    # Alone in the middle of its row; two scores of a row above and below that.
+    assert dots == {
+        'without': [([0.4, 0.6], 0), ([0.1, 0.2], 0.89), ([0.5, 0.5], 0.11)],
+        'with it': [([0.7], 0), ([0.4], 0.89), ([0.6], 0.11)],
+    }
+    with Image.open(tmp_path / 'scores.png') as picture:
+        assert picture.format == 'PNG'
+        assert picture.width > picture.height
+
+
+def test_more_variants_need_more_room(tmp_path):
+    many = {str(number): SCORES['with it'] for number in range(9)}
+    for name, scores in (('few', SCORES), ('many', many)):
+        plot_score_dots(scores, [['mAP']], tmp_path / f'{name}.png', title='')
+    heights = [Image.open(tmp_path / f'{name}.png').height for name in ('few', 'many')]
+    assert heights[1] - heights[0] == pytest.approx(7 * 0.36 * 110, abs=2)

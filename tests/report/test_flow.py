@@ -92,7 +92,7 @@ def test_what_was_dropped_is_told() -> None:
 
 
 def test_instances_below_the_threshold_are_left_out() -> None:
-    rows = flow_rows(seed_report(), threshold=0.5)
+    rows = flow_rows(seed_report(), score_threshold=0.5)
     assert [row.number for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert rows[0].others == ''
 
@@ -116,7 +116,7 @@ def test_the_picture_has_three_panels_and_the_table() -> None:
     assert picture.dtype == np.uint8
     assert picture.shape[1] == 3 * 2 * 260 + 2 * 8
     assert picture.shape[0] > 2 * 110 + 9 * 12
-    without = draw_flow(flow, threshold=0.999)
+    without = draw_flow(flow, score_threshold=0.999)
     assert without.shape[0] < picture.shape[0]
     # The middle panel shows layer 1 only: the second person, whom it does not see, is not in it.
     background = np.array((190, 205, 215))

@@ -53,13 +53,6 @@ def test_preferred_parents_and_roots():
     np.testing.assert_array_equal(TAXONOMY.arrays.preferred_roots, [0, 1, 1, 0, 1, 5, 0])
 
 
-def test_root_mask_has_every_root_above_a_class():
-    # teddy is below both toy and animal.
-    above = [{0}, {1}, {1}, {0, 1}, {1}, {5}, {0}]
-    found = [set(np.flatnonzero(row)) for row in TAXONOMY.arrays.root_mask]
-    assert found == above
-
-
 def test_leaf_counts_count_a_shared_leaf_once_per_class():
     # Leaves: teddy, polar bear, car, ball. toy: teddy, ball. animal and bear: teddy, polar bear.
     np.testing.assert_array_equal(TAXONOMY.arrays.leaf_counts, [2, 2, 2, 1, 1, 1, 1])
@@ -136,12 +129,12 @@ def test_a_single_class_has_all_matrices():
     [
         *(field.name for field in fields(TaxonomyArrays)),
         *('ancestor_mask', 'up_steps', 'is_leaf', 'steps_to_virtual_root'),
-        *('root_mask', 'ancestor_pairs', 'leaf_counts', 'heights', 'lowest_common_ancestors', 'distances'),
+        *('ancestor_pairs', 'leaf_counts', 'heights', 'lowest_common_ancestors', 'distances'),
     ],
 )
 def test_matrices_are_read_only_and_typed(name):
     matrix = getattr(TAXONOMY.arrays, name)
-    types = dict.fromkeys(('ancestor_mask', 'root_mask', 'is_leaf'), np.bool_)
+    types = dict.fromkeys(('ancestor_mask', 'is_leaf'), np.bool_)
     types |= dict.fromkeys(('steps', 'up_steps', 'distances', 'lowest_common_ancestors'), np.int32)
     assert matrix.dtype == types.get(name, np.int64)
     with pytest.raises(ValueError, match='read-only'):
@@ -154,7 +147,8 @@ def test_pairs_say_what_the_matrices_say(taxonomy, seed):
     for label in range(taxonomy.num_classes):
         np.testing.assert_array_equal(arrays.above(label), np.flatnonzero(mask[label]))
         np.testing.assert_array_equal(arrays.below(label), np.flatnonzero(mask[:, label]))
-        assert arrays.steps_to_virtual_root[label] == arrays.up_steps[label, arrays.root_mask[label]].min() + 1
+        steps_to_roots = arrays.up_steps[label, mask[label] & (arrays.depths == 0)]
+        assert arrays.steps_to_virtual_root[label] == steps_to_roots.min() + 1
     values = np.random.default_rng(seed).integers(0, 9, taxonomy.num_classes)
     np.testing.assert_array_equal(arrays.sums_below(values), values @ mask)
 
@@ -186,7 +180,7 @@ def test_renumbering_classes_permutes_everything(taxonomy, data):
         tuple(tuple(int(new_label[parent]) for parent in taxonomy.parents[old]) for old in order),
     )
     before, after = taxonomy.arrays, renumbered.arrays
-    for name in ('ancestor_mask', 'root_mask', 'up_steps', 'distances'):
+    for name in ('ancestor_mask', 'up_steps', 'distances'):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[np.ix_(order, order)], err_msg=name)
     for name in ('depths', 'leaf_counts', 'heights'):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[order], err_msg=name)

@@ -35,10 +35,10 @@ def main() -> None:
     flow = explain_ensemble(
         arguments.config, arguments.checkpoint, arguments.image, device=arguments.device, options=arguments.cfg_options
     )
-    for row in flow_rows(flow, threshold=arguments.score_thr):
+    for row in flow_rows(flow, score_threshold=arguments.score_thr):
         print(row)
     out = arguments.out or Path('work_dirs/explain_ensemble') / f'{Path(arguments.image).stem}.png'
-    mmcv.imwrite(draw_flow(flow, threshold=arguments.score_thr)[..., ::-1], str(out))
+    mmcv.imwrite(draw_flow(flow, score_threshold=arguments.score_thr)[..., ::-1], str(out))
     print(f'picture: {out}')
 
 

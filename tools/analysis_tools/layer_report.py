@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from hierseg.errors import exits_cleanly
-from hierseg.report.class_plots import plot_layer_report
-from hierseg.report.class_reports import layer_reports
+from hierseg.report.class_reports import layer_reports, plot_layer_report
 from hierseg.store import Store
 
 

@@ -11,8 +11,7 @@ from mmengine.registry import init_default_scope
 from hierseg.apis import read_config
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
-from hierseg.report.class_plots import plot_sampling_report
-from hierseg.report.class_reports import configured_samplers, sampling_report
+from hierseg.report.class_reports import configured_samplers, plot_sampling_report, sampling_report
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -35,7 +35,7 @@ from hierseg.files import describe_machine, write_json
 from hierseg.functional import SCHEMES
 from hierseg.metrics.average_precision import FREQUENCY_BANDS, frequency_bands
 from hierseg.metrics.records import mean_over_classes
-from hierseg.report.class_plots import plot_score_dots
+from hierseg.report.class_reports import plot_score_dots
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 
@@ -348,7 +348,7 @@ def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]
     opened = Store.open(store)
     values = np.array([precisions.get(name) for name in opened.taxonomy.ids], dtype=np.float64)  # None becomes nan
     bands = frequency_bands(count_classes(opened).images, np.flatnonzero(~np.isnan(values)).tolist())
-    return {band: mean_over_classes(values, labels) for band, labels in bands.items()}
+    return {band: float(mean_over_classes(values, labels)) for band, labels in bands.items()}
 
 
 def _parameters(checkpoint: str) -> int:

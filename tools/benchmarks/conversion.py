@@ -28,7 +28,7 @@ from hierseg.converters.open_images import IMAGES_PER_BATCH, IMAGES_PER_TASK, co
 from hierseg.converters.open_images_masks import read_mask
 from hierseg.converters.open_images_tables import TableReader, batches_of, read_piece
 from hierseg.converters.open_images_tables import write_tables as sort_tables
-from hierseg.converters.options import BOX_TOLERANCE, ConversionSummary, OpenImagesFiles
+from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import exits_cleanly
 from hierseg.files import describe_machine, write_json
 from hierseg.formats import run_lengths
@@ -176,9 +176,9 @@ def time_tables(args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_tables(folder, image_ids(args.table_images, args.seed), args.masks_per_image)
-        reader = TableReader(TAXONOMY, ConversionSummary())
+        reader = TableReader(TAXONOMY, ConversionOptions(), ConversionSummary())
         start = time.process_time()
-        sort_tables(folder / 'sorted', reader, files.tables, tolerance=BOX_TOLERANCE, **sizes)
+        sort_tables(folder / 'sorted', reader, files.tables, **sizes)
         done = time.process_time()
         for first, last in batches_of(args.table_images, IMAGES_PER_BATCH):
             for piece in range(len(batches_of(last - first, IMAGES_PER_TASK))):

@@ -1,11 +1,14 @@
-"""Charts, which the template draws as SVG, and the tree of classes with their average precision.
+"""Charts, the tree of classes with their average precision, and names of the objects: what templates draw as SVG.
 
-Coordinates are those of the drawing, x to the right and y downwards. Shape letters: C classes.
+Coordinates are those of the drawing, x to the right and y downwards. Names are collapsed to a level of the taxonomy: a
+class deeper than the level counts as its ancestor on that level by preferred parents; one above it stays what it is.
+Shape letters: C classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,33 +16,52 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 
+from hierseg.formats import FloatArray
+from hierseg.metrics.names import MISSED
+from hierseg.metrics.system import System
 from hierseg.report.comparison.document import Comparison
 from hierseg.report.comparison.scores import NONE, formatted
+from hierseg.taxonomy import Taxonomy
 
-WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 38
+LEFT, RIGHT, TOP, BOTTOM = 46, 390, 26, 242
+"""Ends of the scales, on a drawing of 400 by 280."""
 MOST_POINTS = 160
 """Of a line; more would not be seen."""
+SMALLEST_EXTENT = 0.05
+"""The scale of differences reaches at least this far, so that tiny ones look tiny."""
+OPEN_UP_TO = 60
+"""A tree of up to this many classes stands open at first."""
+MOST_CLASSES = 16
+"""A drawing has at most this many; those that take part in most confusions are chosen."""
+FEW_CLASSES = 10
+"""A drawing of up to this many has the counts written into it."""
+MOST_FREQUENT = 8
+"""As many confusions are listed."""
+OTHER = -2
+"""All classes that have no row of their own."""
+CORRECT, SHALLOW, POSSIBLE, WRONG, LOST = 'right', 'shallow', 'possible', 'wrong', 'lost'
+"""Possible is what an object may be for all that is annotated, such as Man for a Person."""
+KIND_WORDS = {
+    CORRECT: 'right',
+    SHALLOW: 'right but less deep',
+    POSSIBLE: 'deeper than annotated',
+    WRONG: 'wrong',
+    LOST: 'missed',
+}
+NAME_LENGTH = 17
+"""Longer names are cut."""
+LETTER = 7.2
+"""About the pixels of a letter."""
 
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis."""
-
-    place: float
-    text: str
+Counts = dict[tuple[int, int], int]
+"""By true and named label."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places on the drawing.
+    """From values, ``low`` to ``high``, to places on the drawing, ``start`` to ``end``.
 
-    Attributes:
-        low: Value at ``start``.
-        high: Value at ``end``; greater than ``low``.
-        start: Place.
-        end: Place.
-        logarithmic: Whether it is linear in log(1 + value), which knows 0.
+    A logarithmic scale is linear in log(1 + value), which knows 0.
     """
 
     low: float
@@ -54,25 +76,26 @@ class Scale:
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
     @property
-    def ticks(self) -> list[Tick]:
-        """About five round values, or the powers of ten."""
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and texts of about five round values, or of the powers of ten."""
         if self.logarithmic:
             values = [0.0, *(10.0**power for power in range(13))]
         else:
             values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
         margin = 1e-9 * (self.high - self.low)
         inside = [value for value in values if self.low - margin <= value <= self.high + margin]
-        return [Tick(self.place(value), _tick_text(value)) for value in inside]
+        return [(self.place(value), _tick_text(value)) for value in inside]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line: its name, the position of its colour, the position of its dash pattern, and its points as text."""
+class Series:
+    """A line: its name, its points, and the positions of its colour and of its dash pattern."""
 
     name: str
+    x: Sequence[float]
+    y: Sequence[float]
     color: int
-    dash: int
-    points: str
+    dash: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,80 +110,45 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, ready to be drawn.
-
-    Attributes:
-        title: Above it.
-        x: The horizontal scale.
-        y: The vertical one.
-        x_label: Below it.
-        y_label: Above its left end.
-        lines: From the back to the front.
-        dots: Likewise.
-        summary: What it shows, for those who do not see it.
-    """
+    """A chart, its lines and dots from the back to the front; with a summary for those who do not see it."""
 
     title: str
     x: Scale
     y: Scale
     x_label: str
     y_label: str
-    lines: tuple[Line, ...] = ()
-    dots: tuple[Dot, ...] = ()
-    summary: str = ''
+    summary: str
+    lines: Sequence[Series] = ()
+    dots: Sequence[Dot] = ()
 
-
-@dataclass(frozen=True)
-class Series:
-    """Data of a line: values of equally many points."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    color: int
-    dash: int = 0
+    def points(self, line: Series) -> str:
+        """Places of a line's points, as SVG writes them."""
+        pairs = zip(line.x, line.y, strict=True)
+        return ' '.join(f'{self.x.place(at):g},{self.y.place(value):g}' for at, value in pairs)
 
 
 def x_scale(low: float, high: float, *, logarithmic: bool = False) -> Scale:
     """A horizontal scale; widened if it has no extent."""
-    return Scale(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT, logarithmic)
+    return Scale(low, high if high > low else low + 1, LEFT, RIGHT, logarithmic)
 
 
 def y_scale(low: float, high: float) -> Scale:
     """A vertical scale; widened if it has no extent."""
-    return Scale(low, high if high > low else low + 1, HEIGHT - BOTTOM, TOP)
+    return Scale(low, high if high > low else low + 1, BOTTOM, TOP)
 
 
 def line_chart(title: str, series: Sequence[Series], *, x: Scale, y: Scale, x_label: str, y_label: str) -> Chart:
     """Lines over each other, the last one in front."""
     drawn = [entry for entry in series if len(entry.x)]
-    lines = tuple(
-        Line(
-            entry.name,
-            entry.color,
-            entry.dash,
-            ' '.join(f'{x.place(at):g},{y.place(value):g}' for at, value in zip(entry.x, entry.y, strict=True)),
-        )
-        for entry in drawn
-    )
     summary = '; '.join(
         f'{entry.name}: {entry.y[0]:.3g} at {entry.x[0]:.3g}, {entry.y[-1]:.3g} at {entry.x[-1]:.3g}' for entry in drawn
     )
-    return Chart(title, x, y, x_label, y_label, lines, (), f'{y_label} by {x_label}. {summary}')
+    return Chart(title, x, y, x_label, y_label, f'{y_label} by {x_label}. {summary}', drawn)
 
 
-def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """At most ``MOST_POINTS`` of the points that are numbers, evenly chosen, the first and the last among them."""
-    points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) > MOST_POINTS:
-        points = points[np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int)]
-    return points[:, 0].tolist(), points[:, 1].tolist()
-
-
-def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Points that are numbers; where they are more than ``MOST_POINTS``, means of equally many neighbours."""
-    values: npt.NDArray[np.float64] = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+def averaged(points: npt.ArrayLike) -> tuple[list[float], list[float]]:
+    """The (P, 2) points that are numbers; where they are more than ``MOST_POINTS``, means of their neighbours."""
+    values = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) > MOST_POINTS:
         values = np.stack([part.mean(axis=0) for part in np.array_split(values, MOST_POINTS)])
@@ -173,53 +161,33 @@ def _tick_text(value: float) -> str:
     return f'{round(value, 9):g}'.replace('-', '−')
 
 
-SMALLEST_EXTENT = 0.05
-"""The scale of differences reaches at least this far, so that tiny ones look tiny."""
-OPEN_UP_TO = 60
-"""A tree of up to this many classes stands open at first."""
-
-
-@dataclass(frozen=True)
-class ClassValue:
-    """The average precision of a system as text and in percent; None where there is none."""
-
-    text: str
-    bar: float | None
-
-
 @dataclass(frozen=True)
 class ClassDifference:
-    """A further system's average precision minus the first one's.
+    """A further system's average precision minus the first one's; None where one of them has none.
 
-    Attributes:
-        value: None where one of them has none.
-        text: Of it.
-        winner: Position of the better system; None where there is none.
-        start: Left end of its bar in percent; 50 is no difference.
-        width: Of its bar, in percent.
-        below: Where the classes below it stand, in percent.
+    Its bar, by left end and width, and the places of the classes below it are in percent, where 50 is no difference.
+    The winner is the position of the better system.
     """
 
     value: float | None
-    text: str
-    winner: int | None
-    start: float
-    width: float
     below: tuple[float, ...]
+    text: str = NONE
+    winner: int | None = None
+    start: float = 50.0
+    width: float = 0.0
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class with those below it."""
+    """A class with those below it; average precision and differences are None where there is none."""
 
-    label: int
     name: str
     path: str
     depth: int
     also_under: tuple[str, ...]
     objects: int
     train_images: int | None
-    values: tuple[ClassValue, ...]
+    values: tuple[float | None, ...]
     differences: tuple[ClassDifference, ...]
     children: tuple[ClassRow, ...]
 
@@ -238,22 +206,21 @@ def class_tree(document: Comparison) -> ClassTree:
     differences = [_differences(document, position) for position in range(1, len(document.systems))]
     known = [abs(value) for values in differences for value in values if value is not None]
     extent = max([SMALLEST_EXTENT, *known])
-    taxonomy = document.taxonomy
+    taxonomy, precisions = document.taxonomy, [_known(system.class_ap) for system in document.systems]
 
     def row(label: int, depth: int) -> ClassRow:
         children = [child for child in taxonomy.children[label] if taxonomy.parents[child][0] == label]
-        below = sorted(taxonomy.descendants(label))
+        below = taxonomy.descendants(label)
         return ClassRow(
-            label=label,
             name=taxonomy.names[label],
             path=taxonomy.path_name(label),
             depth=depth,
             also_under=tuple(taxonomy.path_name(parent) for parent in taxonomy.parents[label][1:]),
             objects=int(document.objects[label]),
             train_images=None if document.train_images is None else int(document.train_images[label]),
-            values=tuple(_value(float(system.class_ap[label])) for system in document.systems),
+            values=tuple(of_classes[label] for of_classes in precisions),
             differences=tuple(
-                _difference(values, label, below, position=position, extent=extent)
+                _difference(position, values[label], [values[other] for other in below], extent)
                 for position, values in enumerate(differences, start=1)
             ),
             children=tuple(row(child, depth + 1) for child in children),
@@ -268,60 +235,53 @@ def frequency_chart(document: Comparison) -> Chart | None:
     if document.train_images is None or len(document.systems) < 2:
         return None
     points = [
-        (int(images), value, label, position)
+        (int(images), value, name, position)
         for position in range(1, len(document.systems))
-        for label, (images, value) in enumerate(
-            zip(document.train_images, _differences(document, position), strict=True)
+        for name, images, value in zip(
+            document.taxonomy.names, document.train_images, _differences(document, position), strict=True
         )
         if value is not None
     ]
     if not points:
         return None
-    images = [point[0] for point in points]
-    extent = max([SMALLEST_EXTENT, *(abs(point[1]) for point in points)])
+    images, values, *_ = zip(*points, strict=True)
+    extent = max([SMALLEST_EXTENT, *map(abs, values)])
     x, y = x_scale(min(images), max(images), logarithmic=True), y_scale(-extent, extent)
-    dots = tuple(
-        Dot(
-            x.place(count),
-            y.place(value),
-            _winner(value, position),
-            f'{document.taxonomy.names[label]}: {_signed(value)}, {count:,} training images',
-        )
-        for count, value, label, position in points
-    )
-    ahead = sum(point[1] > 0 for point in points)
+    ahead = sum(value > 0 for value in values)
     return Chart(
         title='Difference by how frequent a class is in training',
         x=x,
         y=y,
         x_label='training images',
         y_label='difference in average precision',
-        dots=dots,
         summary=f'A dot for each class. {ahead} of {len(points)} differences are above 0.',
+        dots=[
+            Dot(
+                x.place(count),
+                y.place(value),
+                _winner(value, position),
+                f'{name}: {_signed(value)}, {count:,} training images',
+            )
+            for count, value, name, position in points
+        ],
     )
 
 
 def _differences(document: Comparison, position: int) -> list[float | None]:
     """(C,) of a further system."""
-    values = document.systems[position].class_ap - document.systems[0].class_ap
+    return _known(document.systems[position].class_ap - document.systems[0].class_ap)
+
+
+def _known(values: FloatArray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def _value(value: float) -> ClassValue:
-    return ClassValue(NONE, None) if math.isnan(value) else ClassValue(f'{value:.2f}', round(100 * value, 1))
-
-
-def _difference(
-    values: Sequence[float | None], label: int, below: Sequence[int], *, position: int, extent: float
-) -> ClassDifference:
-    value = values[label]
-    places = tuple(sorted(_place(entry, extent) for entry in (values[child] for child in below) if entry is not None))
+def _difference(position: int, value: float | None, below: Sequence[float | None], extent: float) -> ClassDifference:
+    places = tuple(sorted(_place(entry, extent) for entry in below if entry is not None))
     if value is None:
-        return ClassDifference(None, NONE, None, 50.0, 0.0, places)
-    ends = sorted((50.0, _place(value, extent)))
-    return ClassDifference(
-        value, _signed(value), _winner(value, position), ends[0], round(ends[1] - ends[0], 1), places
-    )
+        return ClassDifference(None, places)
+    start, end = sorted((50.0, _place(value, extent)))
+    return ClassDifference(value, places, _signed(value), _winner(value, position), start, round(end - start, 1))
 
 
 def _winner(value: float, position: int) -> int | None:
@@ -334,3 +294,148 @@ def _place(value: float, extent: float) -> float:
 
 def _signed(value: float) -> str:
     return formatted(value, '.2f', signed=True)
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """A place in the drawing: what was named what, how often, and its part of the row."""
+
+    row: int
+    column: int
+    kind: str
+    count: int
+    share: float
+    title: str
+
+
+@dataclass(frozen=True)
+class ConfusionDrawing:
+    """Names that the system at a position gave the objects, on one level, 0 for root classes.
+
+    Rows are true classes, columns named ones, the missed last; cells are those that are not empty. The most frequent
+    confusions come with their counts, and the summary has the parts of the kinds, in words.
+    """
+
+    system: int
+    level: int
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[ConfusionCell, ...]
+    frequent: tuple[tuple[str, int], ...]
+    summary: str
+
+    @property
+    def writes_counts(self) -> bool:
+        """Whether there is room for them."""
+        return len(self.rows) <= FEW_CLASSES
+
+    @property
+    def size(self) -> int:
+        """Pixels of a cell."""
+        return 34 if self.writes_counts else 21
+
+    @property
+    def left(self) -> int:
+        """Pixels that the names of the rows take."""
+        return round(12 + LETTER * max(len(name) for name in self.rows))
+
+    @property
+    def top(self) -> int:
+        """Pixels that the names of the columns take, which stand aslant."""
+        return round(16 + 0.79 * LETTER * max(len(name) for name in self.columns))
+
+
+def levels(document: Comparison) -> list[str]:
+    """Names of the levels, root classes first; empty where no system has a confusion."""
+    if not any(len(system.confusion.counts) for system in document.systems):
+        return []
+    deepest = int(document.taxonomy.arrays.depths.max())
+    names = ['root classes', *(f'down to level {level}' for level in range(1, deepest)), 'all classes']
+    return names if deepest else names[-1:]
+
+
+def confusion(document: Comparison, position: int, level: int) -> ConfusionDrawing:
+    """Collapses and lays out what the system at a position named the objects."""
+    taxonomy = document.taxonomy
+    every = [collapsed(taxonomy, system, level) for system in document.systems]
+    counts = every[position]
+    cells, rows = _cells(taxonomy, counts, _shown(taxonomy, every))
+    kinds, wrong = Counter[str](), Counter[tuple[int, int]]()
+    for pair, count in counts.items():
+        kinds[_kind(taxonomy, *pair)] += count
+        if _kind(taxonomy, *pair) == WRONG:
+            wrong[pair] = count
+    parts = [f'{kinds[kind] / kinds.total():.0%} {word}' for kind, word in KIND_WORDS.items() if kinds[kind]]
+    return ConfusionDrawing(
+        system=position,
+        level=level,
+        rows=tuple(_name(taxonomy, label, NAME_LENGTH) for label in rows),
+        columns=tuple(_name(taxonomy, label, NAME_LENGTH) for label in [*rows, MISSED]),
+        cells=cells,
+        frequent=tuple(
+            (f'{taxonomy.names[true]} → {taxonomy.names[named]}', count)
+            for (true, named), count in wrong.most_common(MOST_FREQUENT)
+        ),
+        summary=', '.join(parts),
+    )
+
+
+def collapsed(taxonomy: Taxonomy, system: System, level: int) -> Counts:
+    """Counts by true and named label on a level, ``MISSED`` for what was not found."""
+    found = system.confusion.collapsed(taxonomy.arrays, depth=level)
+    pairs = zip(found.true_labels.tolist(), found.named_labels.tolist(), strict=True)
+    return dict(zip(pairs, found.counts.tolist(), strict=True))
+
+
+def _kind(taxonomy: Taxonomy, true: int, named: int) -> str:
+    if named == MISSED:
+        return LOST
+    if true == named:
+        return CORRECT
+    mask = taxonomy.arrays.ancestor_mask
+    if mask[true, named]:
+        return SHALLOW
+    return POSSIBLE if (mask[:, true] & mask[:, named]).any() else WRONG
+
+
+def _shown(taxonomy: Taxonomy, every: Sequence[Counts]) -> list[int]:
+    """Labels with a row of their own, along the tree: those in most confusions, then those with most objects.
+
+    They are the same for all systems.
+    """
+    confusions, objects = Counter[int](), Counter[int]()
+    for (true, named), count in (entry for counts in every for entry in counts.items()):
+        objects[true] += count
+        if named != MISSED:
+            objects[named] += 0  # may be no object's class
+        if _kind(taxonomy, true, named) == WRONG:
+            confusions.update({true: count, named: count})
+    candidates = sorted(objects, key=lambda label: (-confusions[label], -objects[label], label))
+    return sorted(candidates[:MOST_CLASSES], key=taxonomy.preferred_path)
+
+
+def _cells(taxonomy: Taxonomy, counts: Counts, shown: list[int]) -> tuple[tuple[ConfusionCell, ...], list[int]]:
+    """The cells that are not empty, and the labels of the rows, ``OTHER`` last where it is needed."""
+    merged: dict[tuple[int, int], Counter[str]] = {}
+    totals = Counter[int]()
+    for (true, named), count in counts.items():
+        row = true if true in shown else OTHER
+        column = named if named in shown or named == MISSED else OTHER
+        merged.setdefault((row, column), Counter())[_kind(taxonomy, true, named)] += count
+        totals[row] += count
+    rows = [*shown, OTHER] if any(OTHER in pair for pair in merged) else shown
+    columns = [*rows, MISSED]
+    cells = []
+    for (row, column), kinds in merged.items():
+        count = kinds.total()
+        share = count / max(totals[row], 1)
+        verb = 'missed' if column == MISSED else f'named {_name(taxonomy, column)}'
+        title = f'{_name(taxonomy, row)} {verb}: {count:,} ({share:.0%})'
+        kind = kinds.most_common(1)[0][0]  # under "other" several may meet
+        cells.append(ConfusionCell(rows.index(row), columns.index(column), kind, count, share, title))
+    return tuple(sorted(cells, key=lambda cell: (cell.row, cell.column))), rows
+
+
+def _name(taxonomy: Taxonomy, label: int, length: int | None = None) -> str:
+    name = {MISSED: 'missed', OTHER: 'other'}.get(label) or taxonomy.names[label]
+    return name if length is None or len(name) <= length else name[: length - 1].rstrip() + '…'

@@ -27,18 +27,9 @@ VERSION = 1
 class Head:
     """Origin of a comparison: what was compared, where and how.
 
-    Attributes:
-        title: Stands on top of the page.
-        date: As it is to be shown.
-        store: The evaluated data.
-        images: Evaluated images.
-        objects: Annotated objects on them.
-        command: What made the comparison.
-        machine: What it ran on.
-        seed: Of the bootstrap and of the choice of pictures.
-        versions: By package, hierseg first.
-        training_images: None where unknown.
-        confidence: Of all intervals.
+    Images and their objects are those of the evaluated store, the command is that which made the comparison. The seed
+    is of the bootstrap and of the choice of pictures, the confidence of all intervals. Versions are by package, hierseg
+    first; training images are None where unknown.
     """
 
     title: str
@@ -66,11 +57,8 @@ class NamedPath:
 class ShownPanel:
     """A picture of the ground truth or of what a system found.
 
-    Attributes:
-        picture: JPEG.
-        paths: Its instances in words.
-        errors: Keys of the kinds of errors on it.
-        score: How good the system is on this image; higher is better.
+    The picture is a JPEG, paths are its instances in words, and errors are keys of their kinds. The score says how good
+    the system is on this image; higher is better.
     """
 
     picture: bytes
@@ -96,14 +84,7 @@ class ShownPanel:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """One image, drawn once with its ground truth and once for each system.
-
-    Attributes:
-        image_id: Its name.
-        classes: Labels of the annotated classes.
-        ground_truth: The annotated objects.
-        panels: By the system's name.
-    """
+    """One image with labels of its annotated classes, drawn with its ground truth and for each system by name."""
 
     image_id: str
     classes: Sequence[int]

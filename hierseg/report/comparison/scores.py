@@ -62,7 +62,7 @@ def times(ratio: float) -> str:
 
 @dataclass(frozen=True)
 class CostKind:
-    """A cost for people: its label, its name in an answer, its text."""
+    """A cost, for people: its label, its name in an answer, its text."""
 
     label: str
     phrase: str
@@ -81,12 +81,7 @@ COSTS: Mapping[str, CostKind] = {
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The answer of a comparison.
-
-    Attributes:
-        headline: One sentence about the first metric.
-        sentences: What stands behind it, and what else to know.
-    """
+    """The answer of a comparison: a sentence about the first metric, then its numbers and what else to know."""
 
     headline: str
     sentences: tuple[str, ...]
@@ -111,10 +106,14 @@ def winners(document: Comparison, metric: Metric) -> frozenset[int]:
 
 def answer(document: Comparison) -> Conclusion:
     """Answers by the first metric; the others are counted."""
-    metric, first = document.shown_metrics[0], document.systems[0]
-    others = document.systems[1:]
+    metric, first, others = document.shown_metrics[0], document.systems[0], document.systems[1:]
     if not others:
-        return _of_one(document, metric, first)
+        score = first.scores.get(metric.key, Estimate())
+        if score.value is None:
+            return Conclusion(f'{first.name} has no value of {metric.label}.', ())
+        within = interval_text(score, metric)
+        sentences = [f'The {document.head.confidence:.0%} interval is {within}.'] if within else []
+        return Conclusion(f'{first.name} reaches {number(score.value, metric)} in {metric.label}.', tuple(sentences))
     sentences = []
     for system in others:
         sentences.append(_difference(document, metric, system))
@@ -122,26 +121,15 @@ def answer(document: Comparison) -> Conclusion:
     return Conclusion(_headline(document, metric), tuple(sentences))
 
 
-def _of_one(document: Comparison, metric: Metric, system: System) -> Conclusion:
-    score = system.scores.get(metric.key, Estimate())
-    if score.value is None:
-        return Conclusion(f'{system.name} has no value of {metric.label}.', ())
-    within = interval_text(score, metric)
-    sentences = (f'The {document.head.confidence:.0%} interval is {within}.',) if within else ()
-    return Conclusion(f'{system.name} reaches {number(score.value, metric)} in {metric.label}.', sentences)
-
-
 def _headline(document: Comparison, metric: Metric) -> str:
     first, others = document.systems[0], document.systems[1:]
-    leads = [leading(document.difference(system, metric), metric) for system in others]
-    better = [system.name for system, lead in zip(others, leads, strict=True) if lead > 0]
-    worse = [system.name for system, lead in zip(others, leads, strict=True) if lead < 0]
+    leads = {system.name: leading(document.difference(system, metric), metric) for system in others}
+    better, worse = ([name for name, lead in leads.items() if lead == sign] for sign in (1, -1))
     if better:
         return f'{_listed(better)} {"is" if len(better) == 1 else "are"} better than {first.name} in {metric.label}.'
-    if len(worse) == len(others):
-        return f'{first.name} is better than {_listed(worse)} in {metric.label}.'
     if worse:
-        return f'{first.name} is better than {_listed(worse)} in {metric.label}, but not clearly better than the rest.'
+        text = f'{first.name} is better than {_listed(worse)} in {metric.label}'
+        return f'{text}.' if len(worse) == len(others) else f'{text}, but not clearly better than the rest.'
     return f'No clear difference in {metric.label}.'
 
 
@@ -197,33 +185,27 @@ BIG_NUMBERS = 4
 class ScoreCell:
     """The score of a system: its text, its interval, whether it is marked, and its bar and whisker in percent."""
 
-    text: str
-    interval: str
-    wins: bool
-    bar: float | None
-    whisker: tuple[float, float] | None
+    text: str = NONE
+    interval: str = ''
+    wins: bool = False
+    bar: float | None = None
+    whisker: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class DifferenceCell:
-    """Difference of a further system from the first.
+    """A further system's score minus the first one's: text, interval, verdict, and position of a clear winner.
 
-    Attributes:
-        text: Its score minus the first one's.
-        interval: Of it.
-        verdict: In words.
-        winner: Position of the better system; None where that is open.
-        middle: The difference on a scale from 0 (the first system is better) to 100 (the further one is); the middle
-            is 50, also where lower scores are better. None where there is none.
-        whisker: The interval on that scale.
+    Middle and whisker are the difference and its interval on a scale from 0 (the first system is better) to 100 (the
+    further one is), also where lower scores are better.
     """
 
-    text: str
-    interval: str
-    verdict: str
-    winner: int | None
-    middle: float | None
-    whisker: tuple[float, float] | None
+    text: str = NONE
+    interval: str = ''
+    verdict: str = ''
+    winner: int | None = None
+    middle: float | None = None
+    whisker: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -239,27 +221,30 @@ class ScoreRow:
 class CostCell:
     """A cost: its text, its part of the highest one in percent, and a further system's multiple of the first one's."""
 
-    text: str
-    bar: float | None
-    ratio: str
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """A kind of cost with a cell for each system."""
-
-    label: str
-    cells: tuple[CostCell, ...]
+    text: str = NONE
+    bar: float | None = None
+    ratio: str = ''
 
 
 def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
-    """Rows by the metric's group, in the order of the document; metrics without any value are left out."""
-    extents = _extents(document)
+    """Rows by the metric's group, in the order of the document; metrics without any value are left out.
+
+    Differences of one unit share a scale, whose end is the largest of them or of the ends of their intervals.
+    """
+    extents: dict[str, float] = {}
+    for metric in document.shown_metrics:
+        differences = [document.difference(system, metric) for system in document.systems[1:]]
+        ends = [end for entry in differences for end in (entry.value, entry.low, entry.high) if end is not None]
+        extents[metric.unit] = max([extents.get(metric.unit, 0.0), *map(abs, ends)])
     groups: dict[str, list[ScoreRow]] = {}
     for metric in document.shown_metrics:
-        row = score_row(document, metric, extent=extents[metric.unit])
-        if any(cell.text != NONE for cell in row.cells):
-            groups.setdefault(metric.group, []).append(row)
+        cells = _score_cells(document, metric)
+        differences = (
+            _difference_cell(document, metric, position, extents[metric.unit])
+            for position in range(1, len(document.systems))
+        )
+        if any(cell.text != NONE for cell in cells):
+            groups.setdefault(metric.group, []).append(ScoreRow(metric, cells, tuple(differences)))
     return groups
 
 
@@ -270,102 +255,61 @@ def big_numbers(document: Comparison) -> list[ScoreRow]:
     return sorted((row for row in rows if row.metric in first), key=lambda row: first.index(row.metric))
 
 
-def cost_rows(document: Comparison) -> list[CostRow]:
-    """The costs that are known of at least one system."""
-    rows = []
+def cost_rows(document: Comparison) -> dict[str, list[CostCell]]:
+    """Cells of the systems by the label of a cost that is known of at least one of them."""
+    rows = {}
     for name, kind in COSTS.items():
         values: list[float | None] = [getattr(system.costs, name) for system in document.systems]
-        known = [value for value in values if value is not None]
-        if not known:
+        highest = max((value for value in values if value is not None), default=None)
+        if highest is None:
             continue
-        cells = [
-            _cost_cell(value, kind, values[0] if position else None, max(known))
-            for position, value in enumerate(values)
-        ]
-        rows.append(CostRow(kind.label, tuple(cells)))
+        rows[kind.label] = []
+        for position, value in enumerate(values):
+            ratio = times(value / values[0]) if position and value is not None and values[0] else ''
+            cell = CostCell() if value is None else CostCell(kind.text(value), _percent(value, highest), ratio)
+            rows[kind.label].append(cell)
     return rows
 
 
-def _cost_cell(value: float | None, kind: CostKind, first: float | None, highest: float) -> CostCell:
-    if value is None:
-        return CostCell(NONE, None, '')
-    return CostCell(kind.text(value), _percent(value, highest), times(value / first) if first else '')
-
-
-def score_row(document: Comparison, metric: Metric, *, extent: float) -> ScoreRow:
-    """One metric.
-
-    Args:
-        document: The comparison.
-        metric: One of its metrics.
-        extent: The difference at the end of the scale.
-    """
+def _score_cells(document: Comparison, metric: Metric) -> tuple[ScoreCell, ...]:
+    """Cells whose bars end at 1 for parts of 1, else at the highest end of an interval."""
     marked = winners(document, metric)
     scores = [system.scores.get(metric.key, Estimate()) for system in document.systems]
-    highest = _highest(scores, metric)
-    cells = tuple(
-        _score_cell(score, metric, wins=position in marked, highest=highest) for position, score in enumerate(scores)
-    )
-    differences = tuple(
-        _difference_cell(document, metric, position=position, extent=extent)
-        for position in range(1, len(document.systems))
-    )
-    return ScoreRow(metric, cells, differences)
+    highest = max((end for score in scores for end in (score.value, score.high) if end is not None), default=0.0)
+    if metric.unit == '' and highest <= 1:
+        highest = 1.0
+    cells = []
+    for position, score in enumerate(scores):
+        if score.value is None:
+            cells.append(ScoreCell(wins=position in marked))
+            continue
+        whisker = None
+        if score.low is not None and score.high is not None:
+            whisker = (_percent(score.low, highest), _percent(score.high, highest))
+        text, bar = number(score.value, metric), _percent(score.value, highest)
+        cells.append(ScoreCell(text, interval_text(score, metric), position in marked, bar, whisker))
+    return tuple(cells)
 
 
-def _score_cell(score: Estimate, metric: Metric, *, wins: bool, highest: float) -> ScoreCell:
-    if score.value is None:
-        return ScoreCell(NONE, '', wins, None, None)
-    whisker = None
-    if score.low is not None and score.high is not None:
-        whisker = (_percent(score.low, highest), _percent(score.high, highest))
-    return ScoreCell(
-        number(score.value, metric), interval_text(score, metric), wins, _percent(score.value, highest), whisker
-    )
-
-
-def _difference_cell(document: Comparison, metric: Metric, *, position: int, extent: float) -> DifferenceCell:
-    system, difference = document.systems[position], document.difference(document.systems[position], metric)
+def _difference_cell(document: Comparison, metric: Metric, position: int, extent: float) -> DifferenceCell:
+    first, system = document.systems[0], document.systems[position]
+    difference = document.difference(system, metric)
     if difference.value is None:
-        return DifferenceCell(NONE, '', '', None, None, None)
-    lead = leading(difference, metric)
-    direction = 1 if metric.higher_is_better else -1
-    within = interval_text(difference, metric, signed=True)
-    whisker = None
+        return DifferenceCell()
+    lead, direction = leading(difference, metric), 1 if metric.higher_is_better else -1
+    verdict, whisker = 'no interval', None
     if difference.low is not None and difference.high is not None:
-        ends = sorted(_centred(direction * end, extent) for end in (difference.low, difference.high))
-        whisker = (ends[0], ends[1])
+        verdict = {1: f'{system.name} better', -1: f'{first.name} better', 0: 'no clear difference'}[lead]
+        low, high = sorted(_centred(direction * end, extent) for end in (difference.low, difference.high))
+        whisker = (low, high)
     return DifferenceCell(
         text=number(difference.value, metric, signed=True),
-        interval=within,
-        verdict=_verdict(lead, system, document.systems[0]) if within else 'no interval',
+        interval=interval_text(difference, metric, signed=True),
+        verdict=verdict,
         winner={1: position, -1: 0}.get(lead),
         middle=_centred(direction * difference.value, extent),
         whisker=whisker,
     )
-
-
-def _verdict(lead: int, system: System, first: System) -> str:
-    if lead == 0:
-        return 'no clear difference'
-    return f'{system.name if lead > 0 else first.name} better'
-
-
-def _extents(document: Comparison) -> Mapping[str, float]:
-    """The largest difference or end of an interval among the metrics of each unit."""
-    extents: dict[str, float] = {}
-    for metric in document.shown_metrics:
-        differences = [document.difference(system, metric) for system in document.systems[1:]]
-        ends = [end for entry in differences for end in (entry.value, entry.low, entry.high) if end is not None]
-        extents[metric.unit] = max([extents.get(metric.unit, 0.0), *map(abs, ends)])
-    return extents
-
-
-def _highest(scores: list[Estimate], metric: Metric) -> float:
-    """The end of the bars' scale: 1 for parts of 1, else the highest end of an interval."""
-    ends = [end for score in scores for end in (score.value, score.high) if end is not None]
-    highest = max(ends, default=0.0)
-    return 1.0 if metric.unit == '' and highest <= 1 else highest
 
 
 def _percent(value: float, highest: float) -> float:
