@@ -23,6 +23,7 @@ from documented import ROOT, blocks, written_files
 from mmengine.config import Config
 from tiny_runs import SMALL
 
+from hierseg.__main__ import main
 from hierseg.report import HierLocalVisualizer
 
 OFFICIAL = 'data/openimages/challenge_2019/challenge-2019'
@@ -147,7 +148,9 @@ class Workshop:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
             self._enter(patch, words)
             try:
-                if words[1] == '-m':
+                if words[0] == 'hierseg':
+                    code = main(words[1:])
+                elif words[1] == '-m':
                     runpy.run_module(words[2], run_name='__main__', alter_sys=True)
                 else:
                     runpy.run_path(words[1], run_name='__main__')

@@ -15,24 +15,22 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from hierseg.apis import compare
-from hierseg.apis.compare import PredictionsSource, RunSource
 from hierseg.errors import exits_cleanly
 
 
-def trained_run(text: str) -> RunSource:
+def trained_run(text: str) -> tuple[str, str, str]:
     name, separator, files = text.partition('=')
     config, comma, checkpoint = files.rpartition(',')
     if not (name and separator and config and comma and checkpoint):
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=CONFIG,CHECKPOINT')
-    return RunSource(name, config, checkpoint)
+    return name, config, checkpoint
 
 
-def submission(text: str) -> PredictionsSource:
+def submission(text: str) -> tuple[str, str]:
     name, separator, path = text.partition('=')
     if not (name and separator and path):
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=PREDICTIONS.csv')
-    return PredictionsSource(name, path)
+    return name, path
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,8 +65,12 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    from hierseg.apis import compare
+    from hierseg.apis.compare import PredictionsSource, RunSource
+
+    program = 'python tools/compare.py' if sys.argv[0].endswith('.py') else sys.argv[0]
     page = compare(
-        arguments.sources,
+        [RunSource(*source) if len(source) == 3 else PredictionsSource(*source) for source in arguments.sources],
         arguments.out,
         store=arguments.store,
         images=arguments.images,
@@ -80,7 +82,7 @@ def main() -> None:
         timed_images=arguments.timed_images,
         seed=arguments.seed,
         options=arguments.cfg_options,
-        command=shlex.join(['python', 'tools/compare.py', *sys.argv[1:]]),
+        command=f'{program} {shlex.join(sys.argv[1:])}',
     )
     print((page.parent / 'table.md').read_text(encoding='utf-8'))
     print(f'the page: {page}')

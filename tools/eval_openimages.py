@@ -16,8 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hierseg.errors import EvaluationError, exits_cleanly
 from hierseg.files import write_json
-from hierseg.metrics import evaluate_files
-from hierseg.taxonomy import read_taxonomy
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,6 +45,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    from hierseg.metrics import evaluate_files
+    from hierseg.taxonomy import read_taxonomy
+
     with exits_cleanly():
         taxonomy = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts)
         result = evaluate_files(

@@ -7,7 +7,6 @@ import os
 
 from mmengine.config import DictAction
 
-from hierseg.apis import end_process, evaluate
 from hierseg.errors import exits_cleanly
 
 
@@ -40,6 +39,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from hierseg.apis import end_process, evaluate
+
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     with exits_cleanly():
         evaluate(

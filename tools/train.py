@@ -7,7 +7,6 @@ import os
 
 from mmengine.config import DictAction
 
-from hierseg.apis import end_process, train
 from hierseg.errors import exits_cleanly
 
 
@@ -39,6 +38,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from hierseg.apis import end_process, train
+
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     with exits_cleanly():
         train(

@@ -5,6 +5,7 @@ writes the comparison page, for which ``costs`` measures them; ``calibrate`` fin
 explains the two-layer ensemble.
 """
 
+import hierseg.screen  # noqa: F401  before mmdet, whose notes it keeps back
 from hierseg.apis.calibrate import calibrate
 from hierseg.apis.compare import compare
 from hierseg.apis.ensemble import explain_ensemble, join_layers

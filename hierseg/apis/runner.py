@@ -31,6 +31,7 @@ from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights
 from hierseg.errors import ConfigError
 from hierseg.files import write_json
 from hierseg.registry import MODELS
+from hierseg.screen import QuietRunner
 
 
 def read_config(path: str | Path) -> Config:
@@ -105,10 +106,10 @@ def prepare_distributed(config: Config) -> None:
 
 
 def build_runner(config: Config) -> Runner:
-    """Builds the runner that a config describes: `runner_type`'s, or MMEngine's default one."""
+    """Builds the runner that a config describes: `runner_type`'s, or MMEngine's default one with a quiet screen."""
     setup_cache_size_limit_of_dynamo()
     prepare_distributed(config)
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    return RUNNERS.build(config) if 'runner_type' in config else QuietRunner.from_cfg(config)
 
 
 def end_process(launcher: str) -> None:

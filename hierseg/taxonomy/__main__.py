@@ -88,7 +88,7 @@ def summary(taxonomy: Taxonomy) -> str:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
-        prog='python -m hierseg.taxonomy',
+        prog='hierseg taxonomy',
         description='Prints a class hierarchy as a tree, and what is wrong or odd in it.',
         epilog='Exit status: 0 usable, 1 read but unusable (all errors are told), 2 not readable.',
     )

@@ -6,11 +6,8 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
 
 from hierseg.errors import exits_cleanly
-from hierseg.report import HierLocalVisualizer
-from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,6 +38,11 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     args = parse_arguments()
+    from mmengine.registry import init_default_scope
+
+    from hierseg.report import HierLocalVisualizer
+    from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
+
     init_default_scope('mmdet')
     if args.store is not None:
         dataset = store_dataset(args.store, args.images)

@@ -11,8 +11,6 @@ import argparse
 
 from mmengine.config import DictAction
 
-from hierseg.apis import calibrate
-from hierseg.apis.calibrate import draw_calibration
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_atomically, write_json
 
@@ -50,6 +48,9 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    from hierseg.apis import calibrate
+    from hierseg.apis.calibrate import draw_calibration
+
     calibration, work_dir = calibrate(
         arguments.config,
         arguments.checkpoint,

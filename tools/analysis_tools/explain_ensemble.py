@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import mmcv
 from mmengine.config import DictAction
 
-from hierseg.apis import explain_ensemble
 from hierseg.errors import exits_cleanly
-from hierseg.report.flow import draw_flow, flow_rows
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,6 +29,11 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    import mmcv
+
+    from hierseg.apis import explain_ensemble
+    from hierseg.report.flow import draw_flow, flow_rows
+
     flow = explain_ensemble(
         arguments.config, arguments.checkpoint, arguments.image, device=arguments.device, options=arguments.cfg_options
     )

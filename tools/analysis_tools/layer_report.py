@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 
 from hierseg.errors import exits_cleanly
-from hierseg.report.class_reports import layer_reports, plot_layer_report
-from hierseg.store import Store
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,6 +25,9 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     args = parse_arguments()
+    from hierseg.report.class_reports import layer_reports, plot_layer_report
+    from hierseg.store import Store
+
     reports = layer_reports(Store.open(args.store), images_per_class=args.images_per_class, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     for report in reports:

@@ -6,12 +6,9 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
-from mmengine.registry import init_default_scope
 
-from hierseg.apis import read_config
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
-from hierseg.report.class_reports import configured_samplers, plot_sampling_report, sampling_report
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,6 +33,11 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     args = parse_arguments()
+    from mmengine.registry import init_default_scope
+
+    from hierseg.apis import read_config
+    from hierseg.report.class_reports import configured_samplers, plot_sampling_report, sampling_report
+
     config = read_config(args.config)
     config.merge_from_dict(args.cfg_options or {})
     init_default_scope(config.get('default_scope', 'mmdet'))

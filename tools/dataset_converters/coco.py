@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hierseg.converters.coco import convert_coco, write_coco
 from hierseg.errors import exits_cleanly
-from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 
@@ -59,6 +57,9 @@ def taxonomy_of(path: str | None, annotations: str) -> Taxonomy | None:
 
 def main() -> None:
     args = parse_arguments()
+    from hierseg.converters.coco import convert_coco, write_coco
+    from hierseg.store import Store
+
     with exits_cleanly():
         if args.command == 'to-store':
             summary = convert_coco(

@@ -19,11 +19,8 @@ import argparse
 import os
 from pathlib import Path
 
-from hierseg.converters import ConversionOptions, OpenImagesFiles, convert_open_images
-from hierseg.converters.options import BOX_TOLERANCE
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
-from hierseg.taxonomy import read_taxonomy
 
 
 def edge(text: str) -> tuple[str, str]:
@@ -96,9 +93,8 @@ def parse_arguments() -> argparse.Namespace:
     imperfect.add_argument(
         '--box-tolerance',
         type=float,
-        default=BOX_TOLERANCE,
         metavar='FRACTION',
-        help='how far the coordinates of one box may differ between the two files (default: %(default)s)',
+        help='how far the coordinates of one box may differ between the two files (default: a thousandth)',
     )
     return parser.parse_args()
 
@@ -106,6 +102,10 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     args = parse_arguments()
+    from hierseg.converters import ConversionOptions, OpenImagesFiles, convert_open_images
+    from hierseg.converters.options import BOX_TOLERANCE
+    from hierseg.taxonomy import read_taxonomy
+
     files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images, args.mask_dir, args.mask_zips)
     taxonomy = read_taxonomy(
         args.hierarchy,
@@ -118,7 +118,7 @@ def main() -> None:
         skip_bad_rows=args.skip_bad_rows or args.lenient,
         skip_broken=args.skip_broken or args.lenient,
         strict=args.strict,
-        box_tolerance=args.box_tolerance,
+        box_tolerance=BOX_TOLERANCE if args.box_tolerance is None else args.box_tolerance,
     )
     summary = convert_open_images(
         files,

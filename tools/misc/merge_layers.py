@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from hierseg.apis import join_layers
 from hierseg.errors import exits_cleanly
 
 
@@ -19,6 +18,8 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    from hierseg.apis import join_layers
+
     joined = join_layers(arguments.layer0, arguments.layer1, arguments.out)
     classes = joined['meta']['dataset_meta']['classes']
     print(f'{arguments.out}: {len(joined["state_dict"])} tensors, {len(classes)} classes')

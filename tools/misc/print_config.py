@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmdet.utils import replace_cfg_vals, update_data_root
 from mmengine.config import DictAction
 
-from hierseg.apis import read_config
 from hierseg.errors import ConfigError, exits_cleanly
 
 
@@ -24,6 +22,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from mmdet.utils import replace_cfg_vals, update_data_root
+
+    from hierseg.apis import read_config
+
     with exits_cleanly():
         # ${key} stands for another value of the config, MMDET_DATASETS for the data root.
         config = replace_cfg_vals(read_config(arguments.config))
