@@ -60,7 +60,7 @@ mend() {
     elif grep -qE 'CUDA|cuDNN|NVIDIA' <(grep -E '^[A-Za-z_.]*(Error|Exception)' "$2"); then
         echo 'leave the GPU alone: export HIERSEG_CPU_ONLY=1'
     elif grep -qE '^(ModuleNotFoundError|ImportError)' "$2"; then
-        echo "something is not installed in the environment of $PYTHON: unset HIERSEG_SKIP_SETUP; bash $tools/setup.sh"
+        echo "$PYTHON -m hierseg doctor: says what is missing and how to get it."
     elif grep -qE 'NewConnectionError|ReadTimeout|name resolution|Network is unreachable' "$2"; then
         echo 'a download failed: see to the network, a proxy (HTTPS_PROXY) or another package index (PIP_INDEX_URL).'
     elif grep -qE 'MemoryError|[Cc]annot allocate memory|enough memory' "$2"; then

@@ -49,7 +49,7 @@ def test_says_beforehand_what_it_does_and_how_long_it_takes(
         ('echo "OSError: [Errno 28] No space left on device" >&2; exit 1', 'the disk is full'),
         ('echo "torch.OutOfMemoryError: CUDA out of memory." >&2; exit 1', 'export HIERSEG_CPU_ONLY=1'),
         ('echo "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error." >&2; exit 1', '--shm-size 2g'),
-        ('echo "ModuleNotFoundError: No module named \'mmdet\'" >&2; exit 1', 'tools/setup.sh'),
+        ('echo "ModuleNotFoundError: No module named \'mmdet\'" >&2; exit 1', '-m hierseg doctor'),
         ('echo "RuntimeError: DefaultCPUAllocator: not enough memory" >&2; exit 1', 'End other programs'),
         ('exit 137', 'want of memory'),
         ('echo "error: the taxonomy is another one" >&2; exit 1', 'what the last lines of the log say'),
