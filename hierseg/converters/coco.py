@@ -49,15 +49,15 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image, its number in the file, the category ids that it lists as present and absent, and its annotations.
+    """An image, its number in the file, the labels that it lists as present and absent, and its annotations.
 
     Annotations are checked, but for their segmentation.
     """
 
     row: ImageRow
     number: int
-    positive: Sequence[int] | None
-    negative: Sequence[int] | None
+    positive: IntArray | None
+    negative: IntArray | None
     annotations: Sequence[Entry]
 
 
@@ -92,8 +92,7 @@ def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
         mine = annotations.pop(entry['id'], [])
         for annotation in mine:
             _check_annotation(annotation, row, labels, f'{where}, annotation {annotation["id"]} of image {entry["id"]}')
-        positive = _category_list(entry, 'pos_category_ids', labels, where)
-        negative = _category_list(entry, 'neg_category_ids', labels, where)
+        positive, negative = (_listed(entry, f'{kind}_category_ids', labels, where) for kind in ('pos', 'neg'))
         images.append(CocoImage(row, entry['id'], positive, negative, mine))
     if annotations:
         number, first = next(iter(annotations.items()))
@@ -190,7 +189,7 @@ def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], 
             f'category_id {entry.get("category_id")!r} is no category', where=where, fix='Add it to the categories.'
         )
     box = entry.get('bbox')
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+    if not _is_box(box):
         raise AnnotationError(f'bbox is {box!r}', where=where, fix='It is [x, y, width, height] in pixels.')
     if box[2] < 0 or box[3] < 0:
         raise AnnotationError(f'bbox {box} has a negative size', where=where, fix='It is [x, y, width, height].')
@@ -205,8 +204,7 @@ def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], 
             fix='It is [x, y, width, height] in pixels.',
         )
     exact = entry.get('bbox_xyxy', corners(box))
-    is_box = isinstance(exact, list) and len(exact) == 4 and all(_is_number(value) for value in exact)
-    if not is_box or max(abs(a - b) for a, b in zip(exact, corners(box), strict=True)) > 1e-9:
+    if not _is_box(exact) or max(abs(a - b) for a, b in zip(exact, corners(box), strict=True)) > 1e-9:
         raise AnnotationError(f'bbox_xyxy {exact} contradicts bbox {box}', where=where, fix='Leave out bbox_xyxy.')
     if entry.get('iscrowd', 0) not in (0, 1):
         raise AnnotationError(f'iscrowd is {entry["iscrowd"]!r}', where=where, fix='It is 0 or 1.')
@@ -214,7 +212,8 @@ def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], 
         raise AnnotationError(f'area is {entry["area"]!r}', where=where, fix='It is a number of pixels.')
 
 
-def _category_list(entry: Entry, key: str, labels: Mapping[int, int], where: str) -> list[int] | None:
+def _listed(entry: Entry, key: str, labels: Mapping[int, int], where: str) -> IntArray | None:
+    """Labels of the categories that an image lists, ascending, each once; None if it has no such list."""
     if key not in entry:
         return None
     listed = entry[key]
@@ -222,11 +221,15 @@ def _category_list(entry: Entry, key: str, labels: Mapping[int, int], where: str
         raise AnnotationError(
             f'{key} is {listed!r:.80}', where=f'{where}, image {entry["id"]}', fix='It is a list of category ids.'
         )
-    return listed
+    return np.unique(np.array([labels[number] for number in listed], dtype=np.int64))
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_box(value: object) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -410,11 +413,8 @@ class _Reader:
         """Labels present and absent on an image whose instances have the given labels."""
         if image.positive is None and image.negative is None:
             return self._exhaustive(labels)
-        positive = np.unique(labels) if image.positive is None else self._labels(image.positive)
-        return positive, self._labels(image.negative or [])
-
-    def _labels(self, categories: Iterable[int]) -> IntArray:
-        return np.unique(np.array([self._document.labels[number] for number in categories], dtype=np.int64))
+        positive = np.unique(labels) if image.positive is None else image.positive
+        return positive, labels[:0] if image.negative is None else image.negative
 
 
 def write_coco(
