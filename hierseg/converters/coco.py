@@ -96,11 +96,9 @@ def read_coco(path: Path, taxonomy: Taxonomy | None = None) -> CocoDocument:
         images.append(CocoImage(row, entry['id'], positive, negative, mine))
     if annotations:
         number, first = next(iter(annotations.items()))
-        raise AnnotationError(
-            f'image_id {number!r} is the id of no image',
-            where=f'{where}, annotation {first[0]["id"]}',
-            fix='Each annotation belongs to an image of the same file.',
-        )
+        where = f'{where}, annotation {first[0]["id"]}'
+        fix = 'Each annotation belongs to an image of the same file.'
+        raise AnnotationError(f'image_id {number!r} is the id of no image', where=where, fix=fix)
     if not images:
         raise AnnotationError('the split is empty: there are no images', where=where)
     return CocoDocument(path, taxonomy, document['categories'], labels, images)
@@ -132,11 +130,9 @@ def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: 
         )
     if len(whole) == 2 and by_ids != by_names and not any('class_id' in c for c in categories):
         number = next(number for number, label in by_ids.items() if by_names[number] != label)
-        raise AnnotationError(
-            f'category {number} matches one class of the taxonomy by id and another one by name',
-            where=where,
-            fix='Give classes either the ids or the names of the categories, not those of others.',
-        )
+        what = f'category {number} matches one class of the taxonomy by id and another one by name'
+        fix = 'Give classes either the ids or the names of the categories, not those of others.'
+        raise AnnotationError(what, where=where, fix=fix)
     return {number: label for number, label in whole[0].items() if label is not None}
 
 
@@ -149,9 +145,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raise AnnotationError(f'is not JSON ({error})', where=str(path), fix='Is the file cut off?') from None
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise AnnotationError(
-                f'has no list {key!r}', where=str(path), fix='Give the annotations of a COCO data set (instances).'
-            )
+            fix = 'Give the annotations of a COCO data set (instances).'
+            raise AnnotationError(f'has no list {key!r}', where=str(path), fix=fix)
     return dict(document)
 
 
@@ -160,9 +155,8 @@ def _unique(entries: list[Any], kind: str, where: str) -> list[dict[str, Any]]:
     seen = set()
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_whole(entry.get('id')):
-            raise AnnotationError(
-                f'{kind} number {position + 1} has no id', where=where, fix='Ids are whole numbers, each used once.'
-            )
+            what = f'{kind} number {position + 1} has no id'
+            raise AnnotationError(what, where=where, fix='Ids are whole numbers, each used once.')
         if entry['id'] in seen:
             raise AnnotationError(f'the {kind} id {entry["id"]} occurs twice', where=where, fix='Ids are used once.')
         seen.add(entry['id'])
@@ -185,9 +179,8 @@ def _image_row(entry: Entry, where: str) -> ImageRow:
 
 def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], where: str) -> None:
     if not _is_whole(entry.get('category_id')) or entry['category_id'] not in labels:
-        raise AnnotationError(
-            f'category_id {entry.get("category_id")!r} is no category', where=where, fix='Add it to the categories.'
-        )
+        what = f'category_id {entry.get("category_id")!r} is no category'
+        raise AnnotationError(what, where=where, fix='Add it to the categories.')
     box = entry.get('bbox')
     if not _is_box(box):
         raise AnnotationError(f'bbox is {box!r}', where=where, fix='It is [x, y, width, height] in pixels.')
@@ -198,11 +191,8 @@ def _check_annotation(entry: Entry, image: ImageRow, labels: Mapping[int, int], 
         for start, extent, size in zip(box[:2], box[2:], (image.width, image.height), strict=True)
     )
     if not inside:
-        raise AnnotationError(
-            f'bbox {box} is outside the image of {image.width} x {image.height} pixels',
-            where=where,
-            fix='It is [x, y, width, height] in pixels.',
-        )
+        what = f'bbox {box} is outside the image of {image.width} x {image.height} pixels'
+        raise AnnotationError(what, where=where, fix='It is [x, y, width, height] in pixels.')
     exact = entry.get('bbox_xyxy', corners(box))
     if not _is_box(exact) or max(abs(a - b) for a, b in zip(exact, corners(box), strict=True)) > 1e-9:
         raise AnnotationError(f'bbox_xyxy {exact} contradicts bbox {box}', where=where, fix='Leave out bbox_xyxy.')
@@ -218,9 +208,8 @@ def _listed(entry: Entry, key: str, labels: Mapping[int, int], where: str) -> In
         return None
     listed = entry[key]
     if not isinstance(listed, list) or not all(_is_whole(number) and number in labels for number in listed):
-        raise AnnotationError(
-            f'{key} is {listed!r:.80}', where=f'{where}, image {entry["id"]}', fix='It is a list of category ids.'
-        )
+        where = f'{where}, image {entry["id"]}'
+        raise AnnotationError(f'{key} is {listed!r:.80}', where=where, fix='It is a list of category ids.')
     return np.unique(np.array([labels[number] for number in listed], dtype=np.int64))
 
 

@@ -118,9 +118,8 @@ def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         inside = sorted(path.glob('*.zip')) if path.is_dir() else [path] if path.is_file() else []
         if not inside:
-            raise AnnotationError(
-                'is neither a zip archive nor a folder of *.zip', where=str(path), fix='Give the archives of the masks.'
-            )
+            what = 'is neither a zip archive nor a folder of *.zip'
+            raise AnnotationError(what, where=str(path), fix='Give the archives of the masks.')
         found += inside
     if len({path.resolve() for path in found}) < len(found):
         raise AnnotationError('an archive is given twice', where=', '.join(map(str, found)), fix='Give each once.')
