@@ -42,13 +42,9 @@ Piece = tuple[StorePart, ConversionSummary]
 
 @dataclass(frozen=True)
 class PieceConverter:
-    """Converts some images of a batch; it travels to the workers.
+    """Converts some images of a batch, from the folder of ``write_tables``; it travels to the workers.
 
-    Attributes:
-        folder: The rows by image, see ``write_tables``.
-        masks: The mask table, to say where something is wrong.
-        images: Opens images and masks.
-        options: What to do about imperfect input.
+    The mask table, ``masks``, is there to say where something is wrong.
     """
 
     folder: Path
@@ -76,13 +72,15 @@ class PieceConverter:
     def _settle(self, problems: Iterable[Problem], summary: ConversionSummary) -> None:
         """Counts what is tolerated; raises for the rest."""
         for problem in problems:
-            if self.options.tolerates(problem.trouble):
+            is_missing_mask = problem.trouble is Trouble.MASK_MISSING
+            allowed = not self.options.strict if is_missing_mask else self.options.skip_broken
+            if allowed or problem.trouble is Trouble.MASK_EMPTY:
                 summary.skip(problem.trouble.value, [problem.path or f'image {problem.image_id}'])
                 continue
             line = place_of(self.masks, problem.mask_row) if problem.mask_row >= 0 else ''
             where = f'{problem.path} ({line})' if problem.path and line else problem.path or line
             fix = 'Get the file again, or leave such files out with --skip-broken.'
-            if problem.trouble is Trouble.MASK_MISSING:
+            if is_missing_mask:
                 fix = 'Get the file, or convert without --strict.'
             raise AnnotationError(f'{problem.what} (image {problem.image_id})', where=where, fix=fix)
 
@@ -90,17 +88,10 @@ class PieceConverter:
 def convert_batch(
     convert: PieceConverter, pool: Executor | None, first: int, last: int, *, tell: Callable[[int], object]
 ) -> Piece:
-    """Converts the images ``first`` to ``last - 1``; the result does not depend on the workers.
+    """Converts the images ``first`` to ``last - 1``, and tells again and again how many more are done.
 
-    Args:
-        convert: Converts a piece.
-        pool: See :func:`worker_pool`.
-        first: The first image of the batch.
-        last: The first behind it.
-        tell: Called with the number of images that have been converted, again and again.
-
-    Raises:
-        AnnotationError: For the first image, in their order, that the options do not tolerate.
+    The result does not depend on the workers; an AnnotationError is for the first image, in their order, that the
+    options do not tolerate.
     """
     sizes = [stop - start for start, stop in batches_of(last - first, IMAGES_PER_TASK)]
     pieces = (pool.map if pool else map)(convert, [first] * len(sizes), range(len(sizes)))
@@ -216,14 +207,14 @@ def convert_open_images(
     check_target(out, overwrite=overwrite)
     if scheduler is not None:
         _check_absolute(files)
-    images = _folder(files.images)
+    images = Folder.scan(files.images)
     masks, archives = _masks_of(files)
     zips = None
     if archives:
         with worker_pool(min(workers, len(archives)), scheduler) as pool:
             zips = ZipIndex.build(archives, pool)
     sizes = {'images_per_batch': IMAGES_PER_BATCH, 'images_per_piece': IMAGES_PER_TASK}
-    begun = describe_task(files, taxonomy, options, **sizes, zip_digests=zips.digests if zips else ())
+    begun = describe_task(files, taxonomy, options, sizes=sizes, zip_digests=zips.digests if zips else ())
     with WorkFolder(out, begun, overwrite=overwrite) as work:
         found = work.sorted_tables()
         if found is None:
@@ -288,10 +279,4 @@ def _masks_of(files: OpenImagesFiles) -> tuple[Folder | None, list[Path]]:
             where=str(files.masks),
             fix='Give either --mask-dir or --mask-zips.',
         )
-    return (_folder(files.mask_dir), []) if files.mask_dir is not None else (None, find_zips(files.mask_zips))
-
-
-def _folder(path: str | PathLike[str]) -> Folder:
-    if not Path(path).is_dir():
-        raise AnnotationError('is no folder', where=str(path), fix='Give the folder that holds the files.')
-    return Folder.scan(Path(path))
+    return (None, find_zips(files.mask_zips)) if files.mask_dir is None else (Folder.scan(files.mask_dir), [])

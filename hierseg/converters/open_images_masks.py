@@ -48,12 +48,7 @@ GREY, NOT_INTERLACED = 0, 0
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """A mask of one bit a pixel.
-
-    Attributes:
-        rows: (H, S) uint8; the first pixel is the highest bit, and what is behind the last one means nothing.
-        width: W.
-    """
+    """A mask of one bit a pixel: (H, S) uint8, the highest bit first; bits behind the last pixel mean nothing."""
 
     rows: Mask
     width: int
@@ -123,9 +118,8 @@ def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         inside = sorted(path.glob('*.zip')) if path.is_dir() else [path] if path.is_file() else []
         if not inside:
-            raise AnnotationError(
-                'is neither a zip archive nor a folder of *.zip', where=str(path), fix='Give the archives of the masks.'
-            )
+            what = 'is neither a zip archive nor a folder of *.zip'
+            raise AnnotationError(what, where=str(path), fix='Give the archives of the masks.')
         found += inside
     if len({path.resolve() for path in found}) < len(found):
         raise AnnotationError('an archive is given twice', where=', '.join(map(str, found)), fix='Give each once.')
@@ -185,14 +179,10 @@ def _base(name: str) -> str:
 
 
 class MaskZips:
-    """Reads members; it travels to workers as its paths, and each opens an archive when it needs it.
+    """Reads members; it travels to workers as its paths: of archives, and of the saved ``members`` of their index.
 
-    Images are converted in the order of their ids, and the official archives go by the first digit of the id: each is
-    opened about once by a worker.
-
-    Args:
-        archives: In the order of the index.
-        index: File of the ``members`` of :class:`ZipIndex`, as ``numpy.save`` writes them.
+    Each worker opens an archive when it needs it. Images are converted in the order of their ids, and the official
+    archives go by the first digit of the id: each is opened about once by a worker.
     """
 
     def __init__(self, archives: Sequence[Path], index: Path) -> None:
@@ -283,10 +273,12 @@ class Folder:
     parts: tuple[str, ...]
 
     @classmethod
-    def scan(cls, root: Path) -> Folder:
+    def scan(cls, root: str | PathLike[str]) -> Folder:
         """Lists the sub-folders, once for all workers."""
+        if not os.path.isdir(root):
+            raise AnnotationError('is no folder', where=str(root), fix='Give the folder that holds the files.')
         with os.scandir(root) as entries:
-            return cls(str(root), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
+            return cls(str(Path(root)), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
 
     def find(self, name: str, image_id: str) -> str | None:
         """The path of a file relative to ``root``, or None; AnnotationError if the folder is not there."""

@@ -32,8 +32,7 @@ def describe_task(
     taxonomy: Taxonomy,
     options: ConversionOptions,
     *,
-    images_per_batch: int,
-    images_per_piece: int,
+    sizes: dict[str, int],
     zip_digests: tuple[tuple[str, str], ...],
 ) -> dict[str, Any]:
     """All that a conversion is told, by content where that is affordable; equal descriptions give equal results."""
@@ -41,8 +40,7 @@ def describe_task(
     return {
         'format': FORMAT,
         'version': VERSION,
-        'images_per_batch': images_per_batch,
-        'images_per_piece': images_per_piece,
+        **sizes,
         'options': asdict(options),
         'taxonomy': taxonomy.to_json(),
         'sources': {

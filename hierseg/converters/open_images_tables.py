@@ -52,10 +52,7 @@ SCHEMAS = {
 class TableReader:
     """Reads tables against one taxonomy, a block of rows at a time, in the form of ``SCHEMAS``.
 
-    Attributes:
-        taxonomy: Gives the labels.
-        options: Say which rows to leave out instead of refusing them.
-        summary: Counts what is left out.
+    The options say which rows to leave out instead of refusing them; the summary counts them.
     """
 
     taxonomy: Taxonomy
@@ -158,8 +155,7 @@ def masks_are_files(path: Path) -> bool:
 
 
 def _empty(chunk: Chunk, name: str) -> BoolArray:
-    empty: BoolArray = pc.equal(chunk.texts[name], '').to_numpy(zero_copy_only=False)
-    return empty
+    return np.asarray(pc.equal(chunk.texts[name], ''))
 
 
 # Equal BoxIDs join whatever the coordinates; -1 comes before all distances.
@@ -247,7 +243,7 @@ def write_tables(
         tables: ``masks``, ``boxes`` and ``labels``: their files.
         images_per_batch: So many to a file.
         images_per_piece: So many to read back at a time.
-        progress: Show a bar on stderr.
+        progress: Show bars on stderr.
 
     Returns:
         The number of images that any of the tables names; they are sorted by id.

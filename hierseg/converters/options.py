@@ -8,9 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hierseg.converters.open_images_masks import Trouble
 from hierseg.formats import IntArray
 from hierseg.store.store import Instances
 
@@ -62,12 +59,6 @@ class ConversionOptions:
     skip_broken: bool = False
     strict: bool = False
     box_tolerance: float = BOX_TOLERANCE
-
-    def tolerates(self, trouble: Trouble) -> bool:
-        """True where it goes into the summary instead of ending the conversion."""
-        if trouble is Trouble.MASK_EMPTY:
-            return True
-        return not self.strict if trouble is Trouble.MASK_MISSING else self.skip_broken
 
 
 EXAMPLES = 5
@@ -135,13 +126,13 @@ class ConversionSummary:
                 mine.setdefault(reason, Skipped()).add(found.examples, found.count)
 
     def count_image(self, instances: Instances, positive: IntArray, negative: IntArray) -> None:
-        """Counts an image that is written, with its instances and verified labels."""
+        """Counts an image that is written, with its instances and its verified labels, each of them once."""
         self.images += 1
         self.instances += len(instances)
         self.instances_with_mask += int(instances.has_mask.sum())
         self.instances_group_of += int(instances.group_of.sum())
-        self.verified_positive += len(np.unique(positive))
-        self.verified_negative += len(np.unique(negative))
+        self.verified_positive += len(positive)
+        self.verified_negative += len(negative)
 
     def to_json(self) -> dict[str, Any]:
         """For ``store.json``; without ``mended`` where nothing was."""

@@ -95,14 +95,6 @@ class Chunk:
         """(R,) bool; rows without a value in the column."""
         return np.asarray(pc.is_in(self.texts[name], value_set=pa.array(BLANKS, pa.string())))
 
-    def categories(self, name: str) -> tuple[IntArray, list[str]]:
-        """(R,) int64 codes and the distinct texts that they index, in order of first appearance."""
-        column = self.texts[name]
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
-        encoded = column.dictionary_encode()
-        return np.asarray(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
-
     def labels(self, name: str, ids: Sequence[str], *, refuse: bool = True) -> IntArray:
         """(R,) int64; positions of the column's texts among the class ids; −1, and a fault if so asked, for others."""
         column = self.texts[name]
@@ -143,11 +135,13 @@ class Chunk:
 
     def flags(self, name: str, *, unknown: bool = False, fix: str = '') -> BoolArray:
         """(R,) bool of a column of 0 and 1, and −1 where that may say "unknown": no; a fault for others."""
-        codes, texts = self.categories(name)
-        values = np.array([FLAGS.get(text.strip().lower(), NEITHER) for text in texts] or [0], dtype=np.int64)[codes]
+        column = self.texts[name]
+        texts = pc.unique(column)
+        codes = [FLAGS.get(text.strip().lower(), NEITHER) for text in texts.to_pylist()]
+        values = np.array(codes, dtype=np.int64)[index_in(column, texts)]
         wrong = (values == NEITHER) | (values < -int(unknown))
         right = fix or ('It is 1, 0 or -1 (unknown).' if unknown else 'It must be 0 or 1.')
-        self.refuse(wrong, lambda row: f'{name} is {texts[codes[row]]!r}', fix=right)
+        self.refuse(wrong, lambda row: f'{name} is {column[row].as_py()!r}', fix=right)
         positive: BoolArray = values == 1
         return positive
 

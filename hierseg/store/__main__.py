@@ -89,14 +89,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """Contents of a store, and the damage to it.
-
-    Attributes:
-        store: The folder.
-        counts: Name → number, as the tables have them.
-        masks_checked: Masks that were decoded.
-        damage: Empty if the store is whole.
-    """
+    """Counts of what the tables of a store have, by name, and the damage to it, if there is any."""
 
     store: str
     counts: dict[str, int]
@@ -261,13 +254,7 @@ def _damaged_masks(store: Store, chosen: IntArray, *, tolerance: float, progress
 
 
 def mask_fault(counts: bytes, box: FloatArray, size: tuple[int, int], *, tolerance: float) -> tuple[str, str] | None:
-    """Finds the kind of damage to a mask and its details; None if the mask is whole.
-
-    Args:
-        counts: Compressed run lengths.
-        box: (4,) float64; the annotated box, xyxy, pixels.
-        size: Height and width of the image, pixels.
-        tolerance: As of :func:`check_store`.
+    """Kind of damage to a mask and its details, for an annotated box, xyxy, and a size (height, width); None if whole.
 
     Example:
         >>> square = coco_mask.encode(np.ones((8, 8), dtype=np.uint8, order='F'))['counts']

@@ -74,10 +74,9 @@ class TrainingLabels:
             return images, labels
         # Each pair becomes one for each ancestor of its class: pairs are fewer than entries of a matrix.
         arrays = self.taxonomy.arrays
-        first, count, ancestors = arrays.starts[:-1], np.diff(arrays.starts), arrays.at_or_above
-        images = np.repeat(images, count[labels])
-        labels = ancestors[ranges(first[labels], count[labels])]
-        images, labels = np.divmod(np.unique(images * classes + labels), classes)
+        counts = np.diff(arrays.starts)[labels]
+        ancestors = arrays.at_or_above[ranges(arrays.starts[labels], counts)]
+        images, labels = np.divmod(np.unique(np.repeat(images, counts) * classes + ancestors), classes)
         return images, labels
 
     def counts(self, *, expanded: bool = True) -> ClassCounts:
@@ -166,7 +165,7 @@ class LayerCounts:
         images_per_class: (C,) int64; training images with an instance of the class that trains.
         instances_per_class: (C,) int64; instances that train.
         painted: Boxes painted grey.
-        spared: Boxes that are not painted, since they cover more than 25 % of the box of a target.
+        spared: Boxes that are not painted, for the sake of a target.
         images_painted: Training images with a painted box.
     """
 

@@ -79,10 +79,7 @@ class LayerView:
         if not 0 <= seed < 1 << 64:
             raise ConfigError(f'seed={seed}', where=where, fix='Give a whole number from 0 to 2**64 - 1.')
         self.store, self.layer, self.images_per_class, self.seed = store, layer, images_per_class, seed
-        try:
-            self.classes = LayerClasses.of(store.taxonomy, layer)
-        except ConfigError as error:
-            raise ConfigError(error.what, where=where, fix=error.fix) from None
+        self.classes = LayerClasses.of(store.taxonomy, layer, where=where)
         self.path, self.taxonomy, self.labels_of_layer = store.path, self.classes.taxonomy, self.classes.labels
         self._rows: IntArray | None = None if images_per_class is None else self._capped(images_per_class)
 
@@ -242,25 +239,24 @@ class LayerClasses:
     painted: BoolArray
 
     @classmethod
-    def of(cls, taxonomy: Taxonomy, layer: int) -> LayerClasses:
+    def of(cls, taxonomy: Taxonomy, layer: int, *, where: str = '') -> LayerClasses:
         """The classes of layer 0 (root classes) or 1 (all deeper ones); ConfigError if there is no such layer."""
         if layer not in (0, 1):
-            raise ConfigError(f'layer={layer!r}', fix='Layers are 0, the root classes, and 1, all deeper classes.')
+            fix = 'Layers are 0, the root classes, and 1, all deeper classes.'
+            raise ConfigError(f'layer={layer!r}', where=where, fix=fix)
         labels = np.array(taxonomy.deeper_classes if layer else taxonomy.root_classes, dtype=np.int64)
         if len(labels) == 0:
             raise ConfigError(
                 f'none of the {taxonomy.num_classes} classes has a parent, so there is no layer 1',
+                where=where,
                 fix='Name the hierarchy where the data set is converted.',
             )
+        ids, names = (tuple(texts[label] for label in labels) for texts in (taxonomy.ids, taxonomy.names))
         positions = np.full(taxonomy.num_classes, -1)
         positions[labels] = np.arange(len(labels))
         arrays = taxonomy.arrays
         return cls(
-            taxonomy=Taxonomy(
-                tuple(taxonomy.ids[label] for label in labels),
-                tuple(taxonomy.names[label] for label in labels),
-                ((),) * len(labels),
-            ),
+            taxonomy=Taxonomy(ids, names, ((),) * len(labels)),
             labels=labels,
             layer_labels=positions if layer else positions[arrays.preferred_roots],
             painted=~arrays.is_leaf & (positions < 0) if layer else np.zeros(len(positions), dtype=bool),

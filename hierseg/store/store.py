@@ -121,9 +121,8 @@ class _Table:
         except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
             raise StoreError(f'cannot be read ({error})', where=str(path), fix='Convert the data set again.') from None
         if not found.equals(schema):
-            raise StoreError(
-                f'holds the columns {found.names}, expected {schema.names}', where=str(path), fix='Convert it again.'
-            )
+            what = f'holds the columns {found.names}, expected {schema.names}'
+            raise StoreError(what, where=str(path), fix='Convert it again.')
         self.schema = schema
         starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
         self.starts: list[int] = starts.tolist()
@@ -292,9 +291,8 @@ class Store:
         at = bisect_left(range(len(order)), image_id, key=lambda i: str(self._ids[int(order[i])].as_py()))
         if at < len(order) and self._ids[int(order[at])].as_py() == image_id:
             return int(order[at])
-        raise StoreError(
-            f'no image {image_id!r} among {len(self)}', where=str(self.path), fix='Is it of another split?'
-        )
+        what = f'no image {image_id!r} among {len(self)}'
+        raise StoreError(what, where=str(self.path), fix='Is it of another split?')
 
     @property
     def image_ids(self) -> npt.NDArray[np.object_]:

@@ -132,9 +132,8 @@ def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
         raise StoreError(f'cannot be read ({error.strerror})', where=str(path), fix='Convert it again.') from None
     body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
-        raise StoreError(
-            'is damaged or cut off', where=str(path), fix='Copy it again; or delete it, and convert it again.'
-        )
+        fix = 'Copy it again; or delete it, and convert it again.'
+        raise StoreError('is damaged or cut off', where=str(path), fix=fix)
     source = pa.BufferReader(pa.py_buffer(body))
     tables, notes = {}, {}
     for name, schema in PART_SCHEMAS.items():
@@ -365,9 +364,8 @@ class StoreWriter:
 
     def _finish(self) -> None:
         if not self._num_images:
-            raise StoreError(
-                'the split is empty: no images were added', where=str(self.path), fix='Check the annotation files.'
-            )
+            what = 'the split is empty: no images were added'
+            raise StoreError(what, where=str(self.path), fix='Check the annotation files.')
         counts = {name: table.rows for name, table in self._tables.items()}
         header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
         if self.orientation != 'stored':
