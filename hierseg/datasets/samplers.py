@@ -23,10 +23,9 @@ from hierseg.seeding import Purpose, StreamIndex
 class StreamSampler(Sampler[StreamIndex]):
     """The share of one process in an endless stream: the data set, shuffled anew in every pass.
 
-    Iterated as it is, an epoch is one pass, as with MMEngine's ``DefaultSampler``; with
-    :class:`StreamBatchSampler` it is a stretch of the stream. Where n is no multiple of W, a pass is filled
-    up from its own beginning. Indices are :class:`StreamIndex`, so that a sample's augmentation depends on
-    nothing but its place: any epoch can be begun, in any process, without drawing the ones before.
+    Iterated as it is, an epoch is one pass, as with MMEngine's ``DefaultSampler``; with :class:`StreamBatchSampler` it
+    is a stretch of the stream. Where n is no multiple of W, a pass is filled up from its own beginning. Indices are
+    :class:`StreamIndex`, so that a sample's augmentation depends on nothing but its place.
 
     Args:
         dataset: The data set.
@@ -80,12 +79,9 @@ class StreamBatchSampler(BatchSampler):
     even, because a batch of both is padded to twice the pixels. All batches have B images.
 
     Args:
-        sampler: A :class:`StreamSampler`, such as a balanced one.
-        batch_size: B.
-        iterations: Batches of an epoch.
-
-    Raises:
-        ConfigError: The sampler is no stream, or there is not at least one batch of one image.
+        sampler: A :class:`StreamSampler`, such as a balanced one; another is a ConfigError.
+        batch_size: B, at least 1.
+        iterations: Batches of an epoch, at least 1.
     """
 
     def __init__(self, sampler: StreamSampler, batch_size: int, iterations: int) -> None:
@@ -104,7 +100,6 @@ class StreamBatchSampler(BatchSampler):
         return self.iterations
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the sampler's epoch, from number ``start`` on."""
         return islice(self._batches(), self.start, None)
 
     def _batches(self) -> Iterator[list[int]]:

@@ -1,7 +1,4 @@
-"""One data set for every store: Open Images and COCO both arrive here.
-
-Shape letters: I instances of one image.
-"""
+"""One data set for every store: Open Images and COCO both arrive here."""
 
 from __future__ import annotations
 
@@ -42,34 +39,32 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     rows and everything else stays in the page cache, which all ranks and workers share.
 
     A sample is mmdet's (``img_path``, ``img_id``, ``height``, ``width``, ``instances``) with two additions,
-    ``verified_positive`` and ``verified_negative``: (K,) int64 labels that people verified as present or
-    absent on the image; name them in the ``meta_keys`` of ``PackDetInputs`` where a loss needs them. Labels
-    and verified labels are as released, not expanded to ancestors.
+    ``verified_positive`` and ``verified_negative``: (K,) int64 labels that people verified as present or absent on
+    the image; name them in the ``meta_keys`` of ``PackDetInputs`` where a loss needs them. Labels are as released, not
+    expanded to ancestors.
 
-    - Masks are COCO's compressed run-length encodings, so that mmdet's ``LoadAnnotations(with_mask=True)``
-      reads them. A box without a mask gets an empty one: an all-zero plane in ``gt_masks`` says *unknown*,
-      through every transform, and must train no mask head. (``FilterAnnotations(by_mask=True)`` drops it.)
+    - Masks are COCO's compressed run-length encodings. A box without a mask gets an empty one: an all-zero plane in
+      ``gt_masks`` says *unknown*, through every transform, and must train no mask head
+      (``FilterAnnotations(by_mask=True)`` drops it).
     - Group-of boxes, and boxes of which a side is shorter than one pixel, have ``ignore_flag`` 1.
     - Images that EXIF data turns are read as the store's annotations lie, ``stored`` or ``turned``, whatever
       ``color_type`` the pipeline's ``LoadImageFromFile`` has.
-    - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only
-      instances that are not ignored. Nothing is filtered where ``test_mode=True``.
+    - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only instances
+      that are not ignored. Nothing is filtered where ``test_mode=True``.
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
 
     With ``layer``, the data set is what that layer of the two-layer ensemble is trained on
-    (:class:`~hierseg.store.LayerView` has the rules): classes and labels are the layer's, and a sample
-    also has ``painted_boxes``, (P, 4) float64 xyxy pixels, for ``hierseg.PaintBoxes``. Where ``test_mode`` is
-    off, the pipeline of layer 1 must have that transform. ``metainfo`` tells the ``layer`` and the store's
-    ``whole_taxonomy``, so that a checkpoint of the layer alone knows where it belongs.
+    (:class:`~hierseg.store.LayerView` has the rules): classes and labels are the layer's, and a sample also has
+    ``painted_boxes``, (P, 4) float64 xyxy pixels, for ``hierseg.PaintBoxes``, which the pipeline of layer 1 must have
+    where ``test_mode`` is off. ``metainfo`` tells the ``layer`` and the store's ``whole_taxonomy``, so that a
+    checkpoint of the layer alone knows where it belongs.
 
     Args:
-        store: Folder of the store; unlike mmdet's ``ann_file`` not joined to ``data_root``, so that the same
-            text serves data set and metric.
+        store: Folder of the store, not joined to ``data_root``, so that the same text serves data set and metric.
         layer: 0 for root classes, 1 for all deeper ones, None for the classes of the store.
         images_per_class: At most so many images for each class of the layer; None for all.
         seed: Chooses those images, before ``filter_cfg`` looks at them.
-        taxonomy: A taxonomy file that must hold the same classes, order and parents as the store's, also
-            where ``layer`` is given.
+        taxonomy: A taxonomy file that must hold the classes, order and parents of the whole store's.
         **kwargs: What ``BaseDetDataset`` takes. ``data_prefix=dict(img=...)`` is the image folder.
 
     Raises:
@@ -91,11 +86,8 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     ) -> None:
         for name in ('ann_file', 'proposal_file'):
             if kwargs.get(name):
-                raise ConfigError(
-                    f'{name}={kwargs[name]!r} has no meaning for a store',
-                    where='StoreDataset',
-                    fix='Remove it; to replace an inherited data set, add _delete_=True.',
-                )
+                fix = 'Remove it; to replace an inherited data set, add _delete_=True.'
+                raise ConfigError(f'{name}={kwargs[name]!r} has no meaning for a store', where='StoreDataset', fix=fix)
         opened = Store.open(store)
         if taxonomy is not None:
             where = f'StoreDataset, taxonomy {taxonomy} against store {opened.path}'
@@ -104,9 +96,9 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             what = f'images_per_class={images_per_class} without a layer'
             fix = 'Give layer=0 or layer=1, or leave images_per_class out.'
             raise ConfigError(what, where='StoreDataset', fix=fix)
-        self.store: Store | LayerView = (
-            opened if layer is None else LayerView(opened, layer, images_per_class=images_per_class, seed=seed)
-        )
+        self.store: Store | LayerView = opened
+        if layer is not None:
+            self.store = LayerView(opened, layer, images_per_class=images_per_class, seed=seed)
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
@@ -145,7 +137,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         super().full_init()
         for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED_IMAGES, len(self))).astype(int)):
             image = self.store.image(int(self.data_list[index]))
-            path = self._image_path(image)
+            path = join_path(self.data_prefix['img'], image.file_name)
             if not exists(path, backend_args=self.backend_args):
                 raise _missing(path, f'image {image.id}')
 
@@ -181,7 +173,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         image = self.store.image(row)
         positive, negative = self.store.verified(row)
         sample = {
-            'img_path': self._image_path(image),
+            'img_path': join_path(self.data_prefix['img'], image.file_name),
             'img_id': image.id,
             'height': image.height,
             'width': image.width,
@@ -233,10 +225,6 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             raise fault
         return packed
 
-    def _image_path(self, image: ImageRow) -> str:
-        path: str = join_path(self.data_prefix['img'], image.file_name)
-        return path
-
     def _fault(self, sample: Mapping[str, Any]) -> AnnotationError | None:
         """The fault of an image file, looked for only after something failed.
 
@@ -266,6 +254,5 @@ class StoreDataset(SeededSamples, BaseDetDataset):
 
 
 def _missing(path: str, where: str) -> AnnotationError:
-    return AnnotationError(
-        f'{path} does not exist', where=where, fix='Check data_root and data_prefix, or fetch the image.'
-    )
+    fix = 'Check data_root and data_prefix, or fetch the image.'
+    return AnnotationError(f'{path} does not exist', where=where, fix=fix)

@@ -59,20 +59,13 @@ class PackDetInputs(MmdetPackDetInputs):
 
 @TRANSFORMS.register_module()
 class PaintBoxes(BaseTransform):
-    """Fills the ``painted_boxes`` of a sample with grey.
+    """Fills the ``painted_boxes`` of a sample, (P, 4) xyxy pixels from ``StoreDataset`` with ``layer``, with grey.
 
-    Belongs directly behind ``LoadImageFromFile``, while the image has the pixels that boxes are counted in. A
-    box covers every pixel that it touches, so that nothing of the object shows at its border, and is clipped to
-    the image.
+    Belongs directly behind ``LoadImageFromFile``, while the image has the pixels that boxes are counted in; elsewhere,
+    or without such boxes, it is a ConfigError. A box covers every pixel that it touches, so that nothing of the object
+    shows at its border, and is clipped to the image. ``value`` is written to all channels of a pixel.
 
-    Args:
-        value: What is written to all channels of a pixel.
-
-    Required keys: ``img``, ``painted_boxes`` ((P, 4) xyxy pixels, from ``StoreDataset`` with ``layer``). Modified
-    keys: ``img``.
-
-    Raises:
-        ConfigError: If the sample has no ``painted_boxes``, or if its image was transformed before.
+    Required keys: ``img``, ``painted_boxes``. Modified keys: ``img``.
     """
 
     def __init__(self, value: int = 128) -> None:

@@ -429,11 +429,8 @@ def disk_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DownloadError(
-            f'cannot be written ({error.strerror})',
-            where=str(path),
-            fix='Make room and see to the rights; the same command goes on from what is there.',
-        ) from None
+        fix = 'Make room and see to the rights; the same command goes on from what is there.'
+        raise DownloadError(f'cannot be written ({error.strerror})', where=str(path), fix=fix) from None
 
 
 def _part(name: str) -> str:

@@ -42,8 +42,7 @@ def trained_parts(runner: Runner) -> list[Part]:
     A loop that trains parts has an attribute ``parts``, a list of them. Any other trains the model as a whole.
     """
     loop = runner._train_loop
-    # MMEngine's loop is a config until training begins.
-    if not isinstance(loop, BaseLoop):
+    if not isinstance(loop, BaseLoop):  # MMEngine's is a config until training begins
         return []
     if hasattr(loop, 'parts'):
         return [*loop.parts]
@@ -79,10 +78,11 @@ class Layer(NamedTuple):
 class LayerwiseTrainLoop(BaseLoop):
     """Trains each layer to its end before the next: with its own data, optimiser, schedulers and length.
 
-    A layer is an attribute of the model, and a key of ``max_epochs``, ``train_dataloader``, ``optim_wrapper``
-    and ``param_scheduler``. Epochs and iterations of the runner, and so of checkpoints and logs, count through
-    all layers. A step of a layer is that layer's own ``train_step``: under a distributed wrapper of each layer
-    (``MMSeparateDistributedDataParallel``) gradients are averaged over the processes as for a model alone.
+    A layer is an attribute of the model, and a key of ``max_epochs``, which orders the layers, ``optim_wrapper``,
+    ``param_scheduler`` and ``train_dataloader``, whose other keys all layers share. Epochs and iterations of the
+    runner, and so of checkpoints and logs, count through all layers. A step of a layer is that layer's own
+    ``train_step``: under a distributed wrapper of each layer (``MMSeparateDistributedDataParallel``) gradients are
+    averaged over the processes as for a model alone.
 
     Logged losses are named after the layer, ``layer0/loss_bbox``; their sum is also logged as ``loss``, which
     other hooks look for. The whole model is evaluated once, at the end, if the config has a ``val_cfg``: before
@@ -90,11 +90,6 @@ class LayerwiseTrainLoop(BaseLoop):
 
     Schedulers begin with their layer: where a scheduler has no ``end``, it is the layer's.
     ``hierseg.LayerwiseHook`` must take the place of ``ParamSchedulerHook``.
-
-    Args:
-        runner: The runner.
-        dataloader: A dataloader config for each layer; other keys are shared by all layers.
-        max_epochs: Epochs of each layer, in the order of training.
 
     Raises:
         ConfigError: Layers are missing in one of the settings, batch sizes differ, a layer would not be

@@ -20,25 +20,16 @@ SPLIT_NAMES = ('train', 'validation')
 class AnnotationRates:
     """Shares in [0, 1] of what is annotated imperfectly in a split.
 
-    Attributes:
-        coarse: Of the (image, deeper class) pairs, those annotated at an ancestor only. Without counts
-            that name internal classes themselves.
-        unannotated: Of the (image, class family) pairs, those that nobody verified: objects of the
-            family are in the picture and not annotated. A family is a connected part of the taxonomy,
-            so that a verified class never has unannotated objects below it. Classes of fewer than
-            ``RARE`` objects are always annotated.
-        group_of: Of the objects, those that are a cluster under one group-of box without a mask.
-        box_only: Of the other objects, those annotated with a box but no mask.
-        resized_mask: Of the mask files, those of another size than their image.
-        negatives: Verified-absent labels per image; None verifies every class on every image.
+    A family of classes is a connected part of the taxonomy, so that a verified class never has unannotated objects
+    below it. Classes of fewer than ``RARE`` objects are always annotated.
     """
 
-    coarse: float = 0.15
-    unannotated: float = 0.2
-    group_of: float = 0.05
-    box_only: float = 0.25
-    resized_mask: float = 0.1
-    negatives: int | None = 4
+    coarse: float = 0.15  # of the (image, deeper class) pairs: at an ancestor only, besides what counts ask for
+    unannotated: float = 0.2  # of the (image, family) pairs: in the picture, and nobody verified them
+    group_of: float = 0.05  # of the objects: a cluster under one group-of box without a mask
+    box_only: float = 0.25  # of the other objects: with a box but no mask
+    resized_mask: float = 0.1  # of the mask files: of another size than their image
+    negatives: int | None = 4  # verified-absent labels per image; None verifies every class on every image
 
     def __post_init__(self) -> None:
         for name in ('coarse', 'unannotated', 'group_of', 'box_only', 'resized_mask'):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.synthetic.options import AnnotationRates
+from hierseg.synthetic.options import SplitOptions
 from hierseg.taxonomy import Taxonomy
 
 RARE = 10
@@ -96,25 +96,14 @@ def apportioned(shares: FloatArray, total: int) -> IntArray:
 
 
 def plan_population(
-    taxonomy: Taxonomy,
-    shares: FloatArray,
-    *,
-    num_images: int,
-    objects_per_image: float,
-    rates: AnnotationRates,
-    generator: Generator,
+    taxonomy: Taxonomy, shares: FloatArray, split: SplitOptions, *, objects_per_image: float, generator: Generator
 ) -> Population:
-    """Plans the objects of a split and their annotation.
+    """Plans the objects of a split, ``objects_per_image`` on average, and their annotation.
 
-    Args:
-        taxonomy: The classes.
-        shares: (C,) float64; how the *annotated* classes are distributed. An internal class with a
-            share gets objects of leaves below it that are annotated only as the internal class. Not all 0.
-        num_images: N.
-        objects_per_image: Mean number of objects in an image.
-        rates: How the split is annotated.
-        generator: Where chance comes from.
+    Shares, (C,) float64 and not all 0, say how the *annotated* classes are distributed. An internal class with a share
+    gets objects of leaves below it that are annotated only as the internal class.
     """
+    rates, num_images = split.rates, split.num_images
     sizes = np.minimum(1 + generator.poisson(objects_per_image - 1, num_images), MAX_OBJECTS)
     first_objects = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     images = np.repeat(np.arange(num_images), sizes)

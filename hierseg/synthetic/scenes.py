@@ -1,15 +1,14 @@
 """Pictures of objects whose looks follow from their class's path in the taxonomy.
 
-**Silhouettes** are polar outlines, one radius for each of A fixed angles. A polar outline is star-shaped about its
-centre, so that blending two of them (a class with two parents), rippling or stretching one always gives a sensible
-silhouette again. The y axis points down, as in images; "up" is the angle −π/2.
+**Silhouettes** are polar outlines, one radius for each of A fixed angles, and so star-shaped about their centre:
+blending two of them (a class with two parents), rippling or stretching one always gives a sensible silhouette again.
+The y axis points down, as in images; "up" is the angle −π/2.
 
 **Looks.** A root class sets silhouette, colours and pattern. Every step down keeps what the parent has and adds
-detail: it bends the silhouette a little, shifts the colours a little, changes the pattern and, further down, adds a
-marking. Siblings therefore look more alike than strangers. A class with several parents blends their silhouettes,
-wears the first one's colour and the second one's pattern and colour on top. Which variant a class takes follows from
-its rank among its siblings by id, through additive recurrences (golden ratio and kin) that spread any number of
-siblings evenly. It depends neither on the label order nor on a seed: a class looks the same in every run.
+detail: siblings look more alike than strangers. A class with several parents blends their silhouettes, wears the
+first one's colour and the second one's pattern and colour on top. Which variant a class takes follows from its rank
+among its siblings by id, through additive recurrences (golden ratio and kin) that spread any number of siblings
+evenly, so that a class looks the same in every run and label order.
 
 **Scenes.** Objects overlap, are lit and cast shadows on textured backgrounds, and the visible part of each is known.
 Expensive noise is drawn once into a pool of tiles; an image takes random crops of them.
@@ -86,29 +85,20 @@ class ScenePainter:
         areas = np.zeros(len(labels), dtype=np.int64)
         light = generator.normal(0, 1, 2)
         light /= max(float(np.hypot(*light)), 1e-6)
-        extents = self._extents(labels, group_of, generator)
+        # Half of the longest side of each object in pixels, (I,); smaller where the image is crowded.
+        crowding = min(1.0, 2.2 / max(1, len(labels)) ** 0.5)
+        shares = np.exp(generator.uniform(np.log(0.2), np.log(0.58 * crowding), len(labels)))
+        shares = np.where(np.array(group_of, dtype=bool), np.maximum(shares, 0.42 * crowding), shares)
+        extents = shares * self.size / 2
         for index in np.argsort(-extents, kind='stable').tolist():
             look, extent = self._looks[labels[index]], float(extents[index])
             for part in _placed(look, extent, owners, areas, generator, is_group=group_of[index]):
-                self._paint_part(image, owners, index, look, part, light, generator)
+                self._paint_part(image, owners, index, part, light, generator)
             areas[index] = np.count_nonzero(owners == index)
         return Scene(self._background.finish(image, generator), owners, areas > 0)
 
-    def _extents(self, labels: Sequence[int], group_of: Sequence[bool], generator: Generator) -> FloatArray:
-        """Half of the longest side of each object in pixels, (I,); smaller where the image is crowded."""
-        crowding = min(1.0, 2.2 / max(1, len(labels)) ** 0.5)
-        shares = np.exp(generator.uniform(np.log(0.2), np.log(0.58 * crowding), len(labels)))
-        return np.where(np.array(group_of, dtype=bool), np.maximum(shares, 0.42 * crowding), shares) * self.size / 2
-
     def _paint_part(
-        self,
-        image: UInt8Array,
-        owners: Int16Array,
-        index: int,
-        look: Look,
-        part: _Part,
-        light: FloatArray,
-        generator: Generator,
+        self, image: UInt8Array, owners: Int16Array, index: int, part: _Part, light: FloatArray, generator: Generator
     ) -> None:
         """Paints one body with its shadow into image (H, W, 3) and owners (H, W)."""
         height, width = owners.shape
@@ -117,12 +107,12 @@ class ScenePainter:
             return
         size = (alpha.shape[1], alpha.shape[0])
         _cast_shadow(image, x, y, alpha, light)
-        step = 2 * EXTENT / look.pixels
+        step = 2 * EXTENT / part.look.pixels
         to_texture = np.array([[step, 0, -EXTENT], [0, step, -EXTENT], [0, 0, 1]])
         matrix = part.transform @ to_texture - np.array([[0, 0, x], [0, 0, y]])
         colours, slopes = (
             cv2.warpAffine(surface, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-            for surface in (look.texture, look.relief)
+            for surface in (part.look.texture, part.look.relief)
         )
         linear = part.transform[:, :2]
         towards_light = (linear / np.linalg.norm(linear, axis=0)).T @ -light
@@ -141,6 +131,7 @@ class ScenePainter:
 class _Part:
     """One body of an object: single objects have one, groups several."""
 
+    look: Look
     transform: FloatArray  # (2, 3); from the outline's frame (radius 1) to image pixels
     outline: FloatArray  # (P, 2); corners in image pixels
     hole: FloatArray | None  # (P, 2), likewise; None where there is none
@@ -181,7 +172,7 @@ def _single(look: Look, centre: FloatArray, extent: float, generator: Generator)
     hole = None
     if look.traits.hole > 0.1:
         hole = look.traits.hole * look.traits.outline[:, None] * DIRECTIONS @ linear.T + centre
-    return [_Part(np.column_stack([linear, centre]), outline @ linear.T + centre, hole)]
+    return [_Part(look, np.column_stack([linear, centre]), outline @ linear.T + centre, hole)]
 
 
 def _group(look: Look, centre: FloatArray, extent: float, generator: Generator) -> list[_Part]:
@@ -340,12 +331,6 @@ def _circle(x: float, y: float, radius: float) -> FloatArray:
     return radii
 
 
-def _regular(corners: int) -> FloatArray:
-    """Radii of a regular polygon that stands on an edge or a corner, pointing up."""
-    angles = -np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
-    return _convex([(float(np.cos(a)), float(np.sin(a))) for a in angles])
-
-
 def _waves(count: int, depth: float, *, sharpness: float = 1.0) -> FloatArray:
     """Radii with ``count`` lobes, one of them up; sharpness below 1 squares them off."""
     wave = np.cos(count * (ANGLES + np.pi / 2))
@@ -365,38 +350,34 @@ def _star(points: int, depth: float) -> FloatArray:
     return radii
 
 
-def _union(*parts: FloatArray) -> FloatArray:
-    radii: FloatArray = np.max(parts, axis=0)
-    return radii
-
-
 def normalised(radii: FloatArray) -> FloatArray:
     """Radii (A,) scaled to a longest one of 1."""
     return radii / float(radii.max())
 
 
-_HEART = _union(_circle(-0.38, -0.3, 0.55), _circle(0.38, -0.3, 0.55), _convex([(-0.9, -0.1), (0.9, -0.1), (0, 1)]))
-_FISH = _union(_convex([(0.2, -0.55), (1, 0), (0.2, 0.55), (-0.1, 0)]), _convex([(-1, -0.5), (0.5, 0), (-1, 0.5)]))
+_TRIANGLE = _convex([(float(np.cos(a)), float(np.sin(a))) for a in -np.pi / 2 + 2 * np.pi * np.arange(3) / 3])
+_LOBES = np.maximum(_circle(-0.38, -0.3, 0.55), _circle(0.38, -0.3, 0.55))
+_BODY, _TAIL = _convex([(0.2, -0.55), (1, 0), (0.2, 0.55), (-0.1, 0)]), _convex([(-1, -0.5), (0.5, 0), (-1, 0.5)])
 _CAP = _convex([(-1, 0.1), (-0.6, -0.75), (0.6, -0.75), (1, 0.1)])
 # Outlines and radii of their holes, 0 for none; root classes take them in turn, so neighbours differ much.
 FAMILIES: tuple[tuple[FloatArray, float], ...] = (
     (_circle(0, 0, 1), 0.0),
     (_star(5, 0.5), 0.0),
-    (_union(_box(0.62, 0.25, 0.62, 1), _box(0.22, 1, 0.22, 1)), 0.0),  # bottle
+    (np.maximum(_box(0.62, 0.25, 0.62, 1), _box(0.22, 1, 0.22, 1)), 0.0),  # bottle
     (_box(1, 0.62, 1, 0.62), 0.0),
     (_waves(5, 0.2), 0.0),  # flower
-    (_regular(3), 0.0),
+    (_TRIANGLE, 0.0),
     (_circle(0, 0, 1), 0.5),  # ring
-    (_union(_box(1, 0.3, 1, 0.3), _box(0.3, 1, 0.3, 1)), 0.0),  # cross
-    (_union(_circle(0, 0.3, 0.7), _convex([(0, -1), (0.64, 0.1), (0, 0.6), (-0.64, 0.1)])), 0.0),  # drop
+    (np.maximum(_box(1, 0.3, 1, 0.3), _box(0.3, 1, 0.3, 1)), 0.0),  # cross
+    (np.maximum(_circle(0, 0.3, 0.7), _convex([(0, -1), (0.64, 0.1), (0, 0.6), (-0.64, 0.1)])), 0.0),  # drop
     (_waves(9, 0.13, sharpness=0.3), 0.25),  # gear
-    (_union(_box(1, 0.85, 1, 0.25), _box(0.28, 0.3, 0.28, 1)), 0.0),  # table
+    (np.maximum(_box(1, 0.85, 1, 0.25), _box(0.28, 0.3, 0.28, 1)), 0.0),  # table
     (1 + 0.45 * np.cos(2 * ANGLES), 0.0),  # peanut
     (_convex([(-0.75, -0.25), (0, -1), (0.75, -0.25), (0.75, 0.9), (-0.75, 0.9)]), 0.0),  # house
-    (_HEART, 0.0),
-    (_FISH, 0.0),
+    (np.maximum(_LOBES, _convex([(-0.9, -0.1), (0.9, -0.1), (0, 1)])), 0.0),  # heart
+    (np.maximum(_BODY, _TAIL), 0.0),  # fish
     (_box(0.9, 0.9, 0.9, 0.9), 0.45),  # frame
-    (_union(_CAP, _box(0.3, 0.3, 0.3, 1)), 0.0),  # mushroom
+    (np.maximum(_CAP, _box(0.3, 0.3, 0.3, 1)), 0.0),  # mushroom
 )
 # Spreads the hues of neighbours, and also those of the root classes that share a silhouette: these are
 # len(FAMILIES) ranks apart, and that many steps come to the golden ratio.

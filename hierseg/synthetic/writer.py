@@ -87,7 +87,7 @@ def synthesize(
         show_progress: Whether to draw a progress bar on stderr.
 
     Returns:
-        What was written, by name of split.
+        Numbers of what was written, by name of split.
 
     Raises:
         ConfigError: If ``out`` exists or an option makes no sense.
@@ -103,13 +103,9 @@ def synthesize(
         _write_taxonomy(partial, taxonomy)
         summaries = {}
         for index, split in enumerate(options.splits):
+            shares, generator = split_shares(split, taxonomy, counts), np.random.default_rng((options.seed, index, 0))
             population = plan_population(
-                taxonomy,
-                split_shares(split, taxonomy, counts),
-                num_images=split.num_images,
-                objects_per_image=options.objects_per_image,
-                rates=split.rates,
-                generator=np.random.default_rng((options.seed, index, 0)),
+                taxonomy, shares, split, objects_per_image=options.objects_per_image, generator=generator
             )
             encoder = ImageEncoder(taxonomy, population, options, index, partial)
             summaries[split.name] = _write_split(encoder, workers=workers, show_progress=show_progress)

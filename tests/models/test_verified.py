@@ -19,7 +19,7 @@ from hierseg.errors import ConfigError, StoreError
 from hierseg.models import HierarchicalLoss
 from hierseg.models.verified import KnownClasses, known_classes, pass_known_classes, weighted_draw
 from hierseg.registry import MODELS
-from hierseg.synthetic import AnnotationRates, default_taxonomy
+from hierseg.synthetic import AnnotationRates, SplitOptions, default_taxonomy
 from hierseg.synthetic.population import long_tail_shares, plan_population, verified_labels
 from hierseg.taxonomy import Taxonomy
 
@@ -72,14 +72,9 @@ def test_no_object_without_annotation_is_taken_for_absent() -> None:
     taxonomy = default_taxonomy()
     ancestor_mask = taxonomy.arrays.ancestor_mask
     generator = np.random.default_rng(0)
-    planned = plan_population(
-        taxonomy,
-        long_tail_shares(taxonomy, 30.0),
-        num_images=300,
-        objects_per_image=3.5,
-        rates=AnnotationRates(unannotated=0.3),
-        generator=generator,
-    )
+    split = SplitOptions('train', 300, None, AnnotationRates(unannotated=0.3))
+    shares = long_tail_shares(taxonomy, 30.0)
+    planned = plan_population(taxonomy, shares, split, objects_per_image=3.5, generator=generator)
     hidden = wrong = negatives = 0
     for first, last in pairwise(planned.first_objects):
         objects, annotated = planned.labels[first:last], planned.annotated_labels[first:last]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hierseg.formats import FloatArray
-from hierseg.synthetic.options import VALIDATION_RATES, AnnotationRates, default_taxonomy
+from hierseg.synthetic.options import VALIDATION_RATES, AnnotationRates, SplitOptions, default_taxonomy
 from hierseg.synthetic.population import (
     NOT_ANNOTATED,
     RARE,
@@ -37,9 +37,8 @@ def plan(
     return plan_population(
         taxonomy,
         long_tail_shares(taxonomy, 1500) if shares is None else shares,
-        num_images=images,
+        SplitOptions('train', images, None, rates),
         objects_per_image=3.5,
-        rates=rates,
         generator=np.random.default_rng(seed),
     )
 
