@@ -27,7 +27,7 @@ from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
 from hierseg.models import HierarchicalRoIHead
-from hierseg.models.decision import Decision
+from hierseg.models.roi_head import Decision
 from hierseg.taxonomy import TaxonomyArrays
 
 CURVE, INFORMATION, WANTED, CHOSEN = '#2563eb', '#a1a1aa', '#71717a', '#dc2626'

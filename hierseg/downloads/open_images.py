@@ -84,7 +84,7 @@ def class_ids(names: Sequence[str], *, hierarchy: AnyPath, classes: AnyPath) -> 
     for name in names:
         found = class_list.find(name, where='--classes') or (name if name in ids else None)
         if found is None:
-            close = ' or '.join(map(repr, difflib.get_close_matches(name, class_list.names, n=3)))
+            close = ' or '.join(map(repr, difflib.get_close_matches(name, class_list.name_of.values(), n=3)))
             fix = f'Is it {close}?' if close else 'Give names or ids of that list.'
             raise TaxonomyError(f'no class is called {name!r}', where=str(classes), fix=fix)
         wanted.add(found)

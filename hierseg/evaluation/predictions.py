@@ -39,7 +39,7 @@ from hierseg.metrics.records import (
 )
 from hierseg.store import ImageRow, Instances, Store
 from hierseg.taxonomy import TaxonomyArrays
-from hierseg.taxonomy.naming import named_classes
+from hierseg.taxonomy.arrays import named_classes
 
 
 @dataclass(frozen=True, eq=False)

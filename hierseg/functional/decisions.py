@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hierseg.functional.relations import Relations, add_descendants_
+from hierseg.functional.relations import Relations, add_sums_
 
 ROUNDING = 1e-5
 """Expected distances that differ by less, in edges, are equal."""
@@ -51,7 +51,7 @@ def most_probable_leaf(probabilities: Tensor, relations: Relations) -> Tensor:
     claimed = probabilities > 0
     leaves = claimed & ~relations.internal[:-1]
     # Counts the class itself: nothing else at or below it is claimed.
-    lowest = claimed & (add_descendants_(claimed.float(), relations) < 1.5)
+    lowest = claimed & (add_sums_(claimed.float(), relations, below=True) < 1.5)
     eligible = torch.where(leaves.any(dim=1, keepdim=True), leaves, lowest)
     return probabilities.masked_fill(~eligible, -1).argmax(dim=1)
 

@@ -7,8 +7,7 @@ thousands of classes, so rows are lists, and only those of the labels at hand be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,17 +42,12 @@ class Rows:
     members: Tensor
 
     @classmethod
-    def of(cls, labels: npt.NDArray[np.int64], members: npt.NDArray[np.int64], num_classes: int) -> Rows:
-        """Sets from pairs of a label and a member, by label; background gets itself.
-
-        Args:
-            labels: Ascending, in [0, C).
-            members: Of the same length.
-            num_classes: C.
-        """
-        counts = np.bincount(labels, minlength=num_classes)
-        starts = np.concatenate([[0], np.cumsum(counts), [len(members) + 1]])
-        return cls(torch.from_numpy(starts), torch.from_numpy(np.append(members, num_classes)))
+    def of(cls, starts: npt.NDArray[np.int64], members: npt.NDArray[np.int64]) -> Rows:
+        """Sets of the C classes, whose (C + 1,) starts and members these are; background gets itself."""
+        background = len(starts) - 1
+        return cls(
+            torch.from_numpy(np.append(starts, len(members) + 1)), torch.from_numpy(np.append(members, background))
+        )
 
     def places(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Row in (N,) ``labels`` and place in ``members`` of every member of the labels' sets, row by row."""
@@ -123,20 +117,18 @@ class Relations:
 
     @classmethod
     def of(cls, arrays: TaxonomyArrays) -> Relations:
-        """The tables of a taxonomy, on the CPU."""
-        count = len(arrays.depths)
+        """The tables, on the CPU."""
         numbers, groups = np.unique(np.append(arrays.preferred_parents, -1), return_inverse=True)
         starts, at_or_below, below_steps = arrays.rows_below
         roots = np.flatnonzero(arrays.preferred_parents < 0)
-        classes = np.repeat(np.arange(count), np.diff(arrays.starts))
         has_root = arrays.preferred_parents[arrays.at_or_above] < 0
-        root_pairs = np.stack([classes, np.searchsorted(roots, arrays.at_or_above)])[:, has_root]
+        root_pairs = np.stack([arrays.classes, np.searchsorted(roots, arrays.at_or_above)])[:, has_root]
         return cls(
             ancestor_pairs=torch.from_numpy(arrays.ancestor_pairs.copy()),
             root_pairs=torch.from_numpy(root_pairs),
             ancestors=_padded(arrays.starts, arrays.at_or_above),
             ancestor_steps=_padded(arrays.starts, arrays.steps),
-            below=Rows.of(np.repeat(np.arange(count), np.diff(starts)), at_or_below, count),
+            below=Rows.of(starts, at_or_below),
             below_steps=torch.from_numpy(np.append(below_steps, 0).astype(np.int64)),
             compatible=_compatible(arrays),
             internal=torch.from_numpy(np.append(~arrays.is_leaf, False)),
@@ -165,13 +157,9 @@ class Relations:
         """The same on a device; itself where it already is there."""
         if self.device == device:
             return self
-        moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                value = tuple(part.to(device) for part in value)
-            moved[field.name] = value.to(device) if isinstance(value, (Tensor, Rows)) else value
-        return Relations(**moved)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | Rows)}
+        return replace(self, **moved, families=tuple(family.to(device) for family in self.families))
 
     def above_mask(self, labels: Tensor) -> Tensor:
         """(N, C + 1) bool; whether a class is at or above the label, background above itself alone."""
@@ -242,12 +230,7 @@ def row_blocks(values: Tensor) -> list[slice]:
 
 
 def sums_above(values: Tensor, relations: Relations) -> Tensor:
-    """Each class's column plus those of its ancestors; further columns stay as they are.
-
-    Args:
-        values: (N, C) or (N, C + 1).
-        relations: Of the taxonomy.
-    """
+    """Each class's column of (N, C) or (N, C + 1) values plus those of its ancestors; background stays as it is."""
     return _Sums.apply(values, relations, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -256,29 +239,18 @@ def sums_below(values: Tensor, relations: Relations) -> Tensor:
     return _Sums.apply(values, relations, True)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def add_ancestors_(values: Tensor, relations: Relations) -> Tensor:
-    """:func:`sums_above` in place, for values that autograd does not follow."""
-    for classes, ancestors, factors in relations.steps:
-        _add_columns_(values, ancestors, classes, factors)
+def add_sums_(values: Tensor, relations: Relations, *, below: bool) -> Tensor:
+    """:func:`sums_below` or :func:`sums_above` in place, for values that autograd does not follow."""
+    for classes, ancestors, factors in reversed(relations.steps) if below else relations.steps:
+        sources, targets = (classes, ancestors) if below else (ancestors, classes)
+        for block in row_blocks(values):
+            rows = values[block]
+            terms = rows.index_select(1, sources)
+            if factors is not None:
+                terms *= factors.to(terms.dtype)
+            # On a CPU it is a little faster than index_add_, which does the same.
+            rows.scatter_add_(1, targets.expand(len(rows), -1), terms)
     return values
-
-
-def add_descendants_(values: Tensor, relations: Relations) -> Tensor:
-    """:func:`sums_below` in place, for values that autograd does not follow."""
-    for classes, ancestors, factors in reversed(relations.steps):
-        _add_columns_(values, classes, ancestors, factors)
-    return values
-
-
-def _add_columns_(values: Tensor, sources: Tensor, targets: Tensor, factors: Tensor | None) -> None:
-    """Adds to the target of every pair of columns the source as it was before."""
-    for block in row_blocks(values):
-        rows = values[block]
-        terms = rows.index_select(1, sources)
-        if factors is not None:
-            terms *= factors.to(terms.dtype)
-        # On a CPU it is a little faster than index_add_, which does the same.
-        rows.scatter_add_(1, targets.expand(len(rows), -1), terms)
 
 
 class _Sums(torch.autograd.Function):
@@ -287,7 +259,7 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, relations: Relations, below: bool) -> Tensor:
         ctx.relations, ctx.below = relations, below
-        return (add_descendants_ if below else add_ancestors_)(values.clone(), relations)
+        return add_sums_(values.clone(), relations, below=below)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -295,14 +267,10 @@ class _Sums(torch.autograd.Function):
 
 
 def max_at_or_below(values: Tensor, relations: Relations) -> Tensor:
-    """The largest value at or below each class; its gradient goes to the one class that has it.
+    """The largest of (N, C) values at or below each class; its gradient goes to the one class that has it.
 
     Climbs from the deepest parents, so that it costs one look at every edge instead of at every pair of a class
     and an ancestor.
-
-    Args:
-        values: (N, C).
-        relations: Of the taxonomy.
     """
     return _MaxAtOrBelow.apply(values, relations.families)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -333,12 +301,7 @@ class _MaxAtOrBelow(torch.autograd.Function):
 
 
 def min_at_or_above(values: Tensor, relations: Relations) -> Tensor:
-    """The smallest value at or above each class, by any path.
-
-    Args:
-        values: (N, C).
-        relations: Of the taxonomy.
-    """
+    """The smallest of (N, C) values at or above each class, by any path."""
     for classes, ancestors, _ in relations.steps:
         index = classes.expand(len(values), -1)
         values = values.scatter_reduce(1, index, values.index_select(1, ancestors), 'amin')
@@ -355,13 +318,13 @@ def _padded(starts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Tensor:
 
 def _compatible(arrays: TaxonomyArrays) -> Rows:
     starts, at_or_below, _ = arrays.rows_below
-    count = len(arrays.depths)
-    labels = np.repeat(np.arange(count), np.diff(starts))
+    labels = np.arange(len(arrays.depths))
     # Each class at or below a label brings all that is at or above it.
     lengths = np.diff(arrays.starts)[at_or_below]
     places = np.arange(lengths.sum()) + np.repeat(arrays.starts[at_or_below] - np.cumsum(lengths) + lengths, lengths)
-    keys = np.unique(np.repeat(labels, lengths) * count + arrays.at_or_above[places])
-    return Rows.of(keys // count, keys % count, count)
+    rows = np.repeat(np.repeat(labels, np.diff(starts)), lengths)
+    keys = np.unique(rows * len(labels) + arrays.at_or_above[places])
+    return Rows.of(np.searchsorted(keys, np.arange(len(labels) + 1) * len(labels)), keys % len(labels))
 
 
 def _preferred_paths(arrays: TaxonomyArrays) -> Tensor:
@@ -384,17 +347,12 @@ def _families(arrays: TaxonomyArrays) -> tuple[Tensor, ...]:
         for parent in np.flatnonzero(arrays.heights == height):
             row = slice(starts[parent], starts[parent + 1])
             rows.append([int(parent), *at_or_below[row][steps[row] == 1].tolist()])
-        for part in _of_like_length(rows):
-            most = max(map(len, part))
-            families.append(torch.tensor([[*row, *row[:1] * (most - len(row))] for row in part]).T.contiguous())
+        # Filling up wastes little memory: beyond the first, the longest of a table is at most twice the shortest.
+        longest = WIDEST_FAMILY
+        while rows:
+            part, rows = [row for row in rows if len(row) <= longest], [row for row in rows if len(row) > longest]
+            longest *= 2
+            if part:
+                most = max(map(len, part))
+                families.append(torch.tensor([[*row, *row[:1] * (most - len(row))] for row in part]).T.contiguous())
     return tuple(families)
-
-
-def _of_like_length(rows: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Parts of which filling up wastes little memory: beyond the first, the longest is at most twice the shortest."""
-    length = WIDEST_FAMILY
-    while rows:
-        if part := [row for row in rows if len(row) <= length]:
-            yield part
-        rows = [row for row in rows if len(row) > length]
-        length *= 2

@@ -5,36 +5,17 @@ Shape letters: N RoIs, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from hierseg.errors import ConfigError, TaxonomyError
+from hierseg.functional import sigmoid_losses as sigmoid
+from hierseg.functional import softmax_losses as softmax
 from hierseg.functional.relations import Relations
-from hierseg.functional.sigmoid_losses import (
-    ancestor_positive_bce,
-    max_below_probabilities,
-    max_constraint_bce,
-    min_above_probabilities,
-    prior_shifted_logits,
-    tree_min_bce,
-)
-from hierseg.functional.softmax_losses import (
-    class_probabilities,
-    conditional_cross_entropy,
-    hierarchical_cross_entropy,
-    marginal_negative_log_likelihood,
-    most_probable_leaf_or_background,
-    own_logits,
-    path_product_probabilities,
-    path_sum_logits,
-    path_sum_negative_log_likelihood,
-    soft_label_cross_entropy,
-    soft_max_margin,
-)
 from hierseg.taxonomy import Taxonomy
 
 
@@ -57,8 +38,8 @@ class Scheme:
     """
 
     losses: Callable[..., Tensor]
-    probabilities: Callable[[Tensor, Relations], Tensor] = class_probabilities
-    scores: Callable[[Tensor, Relations], Tensor] = own_logits
+    probabilities: Callable[[Tensor, Relations], Tensor] = softmax.class_probabilities
+    scores: Callable[[Tensor, Relations], Tensor] = softmax.own_logits
     has_background: bool = True
     has_outcomes: bool = True
     trees_only: bool = False
@@ -70,27 +51,37 @@ class Scheme:
         return num_classes + self.has_background
 
     def chosen(self, scores: Tensor, relations: Relations) -> Tensor:
-        """(N,) int64 labels in [0, C]: the most probable outcome; without outcomes, the most probable leaf."""
+        """(N,) int64 labels in [0, C] of the most probable outcomes.
+
+        Without outcomes: background where it is more probable than every root class, else the most probable leaf.
+        """
         if self.has_outcomes:
             return scores.argmax(dim=1)
-        return most_probable_leaf_or_background(self.probabilities(scores, relations), relations)
+        probabilities = self.probabilities(scores, relations)
+        leaf = relations.leaves[probabilities.index_select(1, relations.leaves).argmax(dim=1)]
+        best_root = probabilities.index_select(1, relations.root_classes).amax(dim=1)
+        return torch.where(probabilities[:, -1] > best_root, relations.num_classes, leaf)
 
 
-_sigmoids = partial(Scheme, scores=prior_shifted_logits, has_background=False, has_outcomes=False)
+_sigmoids = partial(Scheme, scores=sigmoid.prior_shifted_logits, has_background=False, has_outcomes=False)
 
 SCHEMES: Mapping[str, Scheme] = {
     'path_sum': Scheme(
-        marginal_negative_log_likelihood, scores=path_sum_logits, losses_of_logits=path_sum_negative_log_likelihood
+        softmax.marginal_negative_log_likelihood,
+        scores=softmax.path_sum_logits,
+        losses_of_logits=softmax.path_sum_negative_log_likelihood,
     ),
-    'flat': Scheme(marginal_negative_log_likelihood),
-    'margin': Scheme(soft_max_margin, options={'tau': 5.0}),
-    'soft_labels': Scheme(soft_label_cross_entropy, options={'beta': 10.0}),
-    'hxe': Scheme(hierarchical_cross_entropy, options={'alpha': 0.1}),
-    'conditional': Scheme(conditional_cross_entropy, path_product_probabilities, has_outcomes=False, trees_only=True),
-    'sigmoid': _sigmoids(ancestor_positive_bce, min_above_probabilities),
-    'mcm': _sigmoids(max_constraint_bce, max_below_probabilities),
-    'tree_min': _sigmoids(tree_min_bce, min_above_probabilities),
-    'tree_min_focal': _sigmoids(tree_min_bce, min_above_probabilities, options={'gamma': 2.0}),
+    'flat': Scheme(softmax.marginal_negative_log_likelihood),
+    'margin': Scheme(softmax.soft_max_margin, options={'tau': 5.0}),
+    'soft_labels': Scheme(softmax.soft_label_cross_entropy, options={'beta': 10.0}),
+    'hxe': Scheme(softmax.hierarchical_cross_entropy, options={'alpha': 0.1}),
+    'conditional': Scheme(
+        softmax.conditional_cross_entropy, softmax.path_product_probabilities, has_outcomes=False, trees_only=True
+    ),
+    'sigmoid': _sigmoids(sigmoid.ancestor_positive_bce, sigmoid.min_above_probabilities),
+    'mcm': _sigmoids(sigmoid.max_constraint_bce, sigmoid.max_below_probabilities),
+    'tree_min': _sigmoids(sigmoid.tree_min_bce, sigmoid.min_above_probabilities),
+    'tree_min_focal': _sigmoids(sigmoid.tree_min_bce, sigmoid.min_above_probabilities, options={'gamma': 2.0}),
 }
 
 
@@ -127,7 +118,11 @@ def complete_options(name: str, options: Mapping[str, float]) -> dict[str, float
                 where='options',
                 fix=f'It has {", ".join(defaults) or "none"}.',
             )
-        number: object = value
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 <= number < math.inf:
+        if not is_at_least_zero(value):
             raise ConfigError(f'{option}={value!r}', where='options', fix='Give a finite number of at least 0.')
     return {**defaults, **options}
+
+
+def is_at_least_zero(value: object) -> bool:
+    """Whether a value is a finite number of at least 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float('inf')

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hierseg.functional.relations import Relations, add_ancestors_, add_descendants_, row_blocks, sums_above, sums_below
+from hierseg.functional.relations import Relations, add_sums_, row_blocks, sums_above, sums_below
 
 
 def own_logits(logits: Tensor, relations: Relations) -> Tensor:
@@ -62,7 +62,7 @@ def marginal_negative_log_likelihood(
     Valmadre, "Hierarchical classification at multiple operating points", NeurIPS 2022, with an outcome for every
     internal class.
     """
-    counted = None if known is None else _counted(labels, relations, known)
+    counted = _counted(labels, relations, known)
     return _MarginalLoss.apply(scores, labels, relations, counted, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -74,8 +74,7 @@ def path_sum_negative_log_likelihood(
     Two steps would copy scores and gradient once more each, and a copy costs a tenth of a cross-entropy or more.
     ``logits`` are (N, C + 1), θ, of any precision.
     """
-    counted = None if known is None else _counted(labels, relations, known)
-    logits = own_logits(logits, relations)
+    logits, counted = own_logits(logits, relations), _counted(labels, relations, known)
     return _MarginalLoss.apply(logits, labels, relations, counted, True)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -177,16 +176,6 @@ def path_product_probabilities(scores: Tensor, relations: Relations) -> Tensor:
     return sums_above(sibling_log_softmax(scores, relations), relations).exp()
 
 
-def most_probable_leaf_or_background(probabilities: Tensor, relations: Relations) -> Tensor:
-    """Background where it is more probable than every root class, else the most probable leaf.
-
-    (N, C + 1) probabilities, background last, → (N,) int64 labels in [0, C].
-    """
-    leaf = relations.leaves[probabilities.index_select(1, relations.leaves).argmax(dim=1)]
-    best_root = probabilities.index_select(1, relations.root_classes).amax(dim=1)
-    return torch.where(probabilities[:, -1] > best_root, relations.num_classes, leaf)
-
-
 class _MarginalLoss(torch.autograd.Function):
     """The marginal likelihood with its gradient, softmax − softmax within the label's descendants, in one pass.
 
@@ -236,7 +225,7 @@ class _MarginalLoss(torch.autograd.Function):
             rows.scatter_add_(1, labels[block, None], -own.index_fill(0, inside, 0))
             rows.index_add_(0, inside, shares * own.index_select(0, inside), alpha=-1)
             if ctx.path_sums:
-                add_descendants_(rows, ctx.relations)
+                add_sums_(rows, ctx.relations, below=True)
         return gradient, None, None, None, None
 
 
@@ -248,7 +237,7 @@ def _shifted_scores_(
     Small losses among large scores depend on it: what scores differ by may be less than a sum with one could hold.
     """
     if path_sums:
-        add_ancestors_(rows, relations)
+        add_sums_(rows, relations, below=False)
     if counted is not None:
         rows.masked_fill_(~counted[block], float('-inf'))
     return rows.sub_(rows.amax(dim=1, keepdim=True))
@@ -274,9 +263,12 @@ def _log_mass(scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
 
 def _among_known(scores: Tensor, labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor:
     """The scores, −∞ where an outcome does not count."""
-    return scores if known is None else scores.masked_fill(~_counted(labels, relations, known), float('-inf'))
+    counted = _counted(labels, relations, known)
+    return scores if counted is None else scores.masked_fill(~counted, float('-inf'))
 
 
-def _counted(labels: Tensor, relations: Relations, known: Tensor) -> Tensor:
-    """(N, C + 1) bool; outcomes that are known, background, or at or below the label."""
+def _counted(labels: Tensor, relations: Relations, known: Tensor | None) -> Tensor | None:
+    """(N, C + 1) bool; outcomes that are known, background, or at or below the label; None where all count."""
+    if known is None:
+        return None
     return torch.nn.functional.pad(known, (0, 1), value=True) | relations.below.mask(labels)

@@ -1,9 +1,11 @@
 """Balance options of the hierarchical loss: modules that remember what the classes have seen so far.
 
-Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last).
+Shape letters: N RoIs, C classes, G channels (C, or C + 1 with background last). Labels are (N,) int64 in [0, C]; C is
+background.
 
-Their state is the only part of the loss that a checkpoint carries. It grows in training mode alone, in forward() and
-summed over all ranks, so that ranks stay equal and a resumed run goes on as if it had not stopped.
+Each takes the taxonomy and the scheme of the loss and its own options. Their state is the only part of the loss that a
+checkpoint carries. It grows in training mode alone, in forward() and summed over all ranks, so that ranks stay equal
+and a resumed run goes on as if it had not stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from hierseg.functional.balance import (
     seesaw_offsets,
 )
 from hierseg.functional.relations import Relations
-from hierseg.functional.schemes import Scheme
+from hierseg.functional.schemes import Scheme, is_at_least_zero
 from hierseg.store import Store
 from hierseg.store.frequency import count_classes
 from hierseg.taxonomy import Taxonomy
@@ -35,8 +37,6 @@ class Seesaw(nn.Module):
     """Mitigation and compensation of :func:`~hierseg.functional.balance.seesaw_offsets` by the labels seen so far.
 
     Args:
-        taxonomy: Of the loss.
-        scheme: Of the loss.
         p: Exponent of the mitigation; the paper's 0.8.
         q: Exponent of the compensation; the paper's 2.
     """
@@ -72,8 +72,6 @@ class LogitAdjustment(nn.Module):
     preferred parents compete, and a class counts for the instances below it too.
 
     Args:
-        taxonomy: Of the loss.
-        scheme: Of the loss.
         class_counts: Path of the store to count, or instances labelled exactly so for each class. A store is read
             when the first loss is computed, so that a trained model can be tested where the store is not.
         tau: 1 corrects the whole prior.
@@ -86,16 +84,12 @@ class LogitAdjustment(nn.Module):
         self, taxonomy: Taxonomy, scheme: Scheme, *, class_counts: str | Path | Sequence[float], tau: float = 1.0
     ) -> None:
         super().__init__()
-        self.taxonomy, self.scheme, self.tau = taxonomy, scheme, tau
-        self.class_counts: str | Path | list[float]
-        self.class_counts = class_counts if isinstance(class_counts, (str, Path)) else list(class_counts)
+        self.taxonomy, self.scheme, self.class_counts, self.tau = taxonomy, scheme, class_counts, tau
         self._offsets: Tensor | None = None
-        if isinstance(self.class_counts, list):
-            self._check(len(self.class_counts), 'class_counts')
-            if not all(map(_at_least_zero, self.class_counts)):
-                raise ConfigError(
-                    f'counts {self.class_counts}', where='class_counts', fix='Give numbers of at least 0.'
-                )
+        if not isinstance(class_counts, str | Path):
+            self._check(len(class_counts), 'class_counts')
+            if not all(map(is_at_least_zero, class_counts)):
+                raise ConfigError(f'counts {class_counts}', where='class_counts', fix='Give numbers of at least 0.')
 
     def observe(self, labels: Tensor, label_weights: Tensor | None, relations: Relations) -> None:
         """Nothing to observe: the counts are those of the data."""
@@ -108,12 +102,12 @@ class LogitAdjustment(nn.Module):
         return padded.to(device=scores.device, dtype=scores.dtype)
 
     def _compute(self, relations: Relations) -> Tensor:
-        if isinstance(self.class_counts, list):
-            counts = torch.tensor(self.class_counts, dtype=torch.float64)
-        else:
+        if isinstance(self.class_counts, str | Path):
             store = Store.open(self.class_counts)
             self._check(store.taxonomy.num_classes, str(self.class_counts))
             counts = torch.from_numpy(count_classes(store, expanded=False).instances).double()
+        else:
+            counts = torch.tensor(self.class_counts, dtype=torch.float64)
         if self.scheme.has_outcomes:
             return log_prior_offsets(counts, torch.zeros(len(counts), dtype=torch.long), tau=self.tau)
         expanded = torch.from_numpy(self.taxonomy.arrays.sums_below(counts.numpy()))
@@ -134,12 +128,9 @@ class GradientBalance(nn.Module):
     For schemes with one sigmoid per class. On the way forward the losses are what they were; on the way back the
     gradients of each class's logit are scaled, those that raise it by one factor and those that lower it by another.
     In the loss by binary cross-entropy this is EQLv2. The sizes that are summed are those of the scaled gradients, as
-    there; they are taken in forward(), so that neither the scaler of mixed precision nor the order in which ranks go
-    backward touches them.
+    there; in forward() the scaler of mixed precision and the order in which ranks go backward do not touch them.
 
     Args:
-        taxonomy: Of the loss.
-        scheme: Of the loss.
         gamma: Steepness; the paper's 12.
         mu: Ratio of one half; the paper's 0.8.
         alpha: How much more rare classes are raised; the paper's 4.
@@ -159,13 +150,10 @@ class GradientBalance(nn.Module):
     def forward(
         self, losses_of: Callable[[Tensor], Tensor], logits: Tensor, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
-        """The losses of the logits, with scaled gradients.
+        """The losses of (N, G) logits, float32 or float64, with scaled gradients.
 
-        Args:
-            losses_of: (N, G) logits → (N,) losses, each of its own row.
-            logits: (N, G), float32 or float64.
-            labels: (N,) int64 in [0, C]; C is background.
-            label_weights: (N,) how much each RoI counts in the sums; one where it is None.
+        ``losses_of`` gives the (N,) losses of logits, each of its own row. ``label_weights`` say how much each RoI
+        counts in the sums; one where they are None.
         """
         if not torch.is_grad_enabled():
             return losses_of(logits)
@@ -174,7 +162,12 @@ class GradientBalance(nn.Module):
         (gradients,) = torch.autograd.grad(losses.sum(), leaf)
         scaled = self._scaled(gradients)
         if self.training:
-            self._observe(scaled if label_weights is None else scaled * label_weights[:, None])
+            counted = scaled if label_weights is None else scaled * label_weights[:, None]
+            classes = counted[:, : len(self.positive)].double()
+            sums = torch.stack([(-classes).clamp(min=0).sum(dim=0), classes.clamp(min=0).sum(dim=0)])
+            all_reduce(sums)
+            self.positive += sums[0]
+            self.negative += sums[1]
         # Zero going forward, the scaled gradients going back.
         return losses.detach() + ((logits - logits.detach()) * scaled).sum(dim=1)
 
@@ -183,17 +176,9 @@ class GradientBalance(nn.Module):
         return gradients * torch.where(gradients < 0, raising, lowering)
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        raising, lowering = gradient_ratio_factors(
-            self.positive, self.negative, gamma=self.gamma, mu=self.mu, alpha=self.alpha
-        )
+        options = {'gamma': self.gamma, 'mu': self.mu, 'alpha': self.alpha}
+        raising, lowering = gradient_ratio_factors(self.positive, self.negative, **options)
         return raising.to(dtype), lowering.to(dtype)
-
-    def _observe(self, gradients: Tensor) -> None:
-        classes = gradients[:, : len(self.positive)].double()
-        sums = torch.stack([(-classes).clamp(min=0).sum(dim=0), classes.clamp(min=0).sum(dim=0)])
-        all_reduce(sums)
-        self.positive += sums[0]
-        self.negative += sums[1]
 
 
 class SoftmaxGradientBalance(GradientBalance):
@@ -236,12 +221,7 @@ BALANCES: Mapping[str, type[nn.Module]] = {
 def build_balances(
     balance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, taxonomy: Taxonomy, scheme: Scheme
 ) -> nn.ModuleDict:
-    """The balance modules of a config by name.
-
-    Args:
-        balance: None, ``dict(type=..., **options)`` or a list of such.
-        taxonomy: Of the loss.
-        scheme: Of the loss.
+    """The balance modules by name of a config: None, ``dict(type=..., **options)`` or a list of such.
 
     Raises:
         ConfigError: On an unknown type, one that occurs twice, or options that it does not take.
@@ -258,15 +238,8 @@ def build_balances(
             modules[name] = (SoftmaxGradientBalance if softmax else BALANCES[name])(taxonomy, scheme, **options)
         except TypeError as error:
             raise ConfigError(f'options {sorted(options)}: {error}', where=f'balance {name!r}') from None
-        wrong = [key for key, value in options.items() if key != 'class_counts' and not _at_least_zero(value)]
+        wrong = [key for key, value in options.items() if key != 'class_counts' and not is_at_least_zero(value)]
         if wrong:
-            raise ConfigError(
-                f'{wrong[0]}={options[wrong[0]]!r}',
-                where=f'balance {name!r}',
-                fix='Give a finite number of at least 0.',
-            )
+            what = f'{wrong[0]}={options[wrong[0]]!r}'
+            raise ConfigError(what, where=f'balance {name!r}', fix='Give a finite number of at least 0.')
     return modules
-
-
-def _at_least_zero(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float('inf')

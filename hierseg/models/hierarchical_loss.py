@@ -67,9 +67,8 @@ class HierarchicalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if reduction not in ('none', 'mean', 'sum'):
-            raise ConfigError(
-                f'unknown reduction {reduction!r}', where='HierarchicalLoss', fix='Use none, mean or sum.'
-            )
+            what = f'unknown reduction {reduction!r}'
+            raise ConfigError(what, where='HierarchicalLoss', fix='Use none, mean or sum.')
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else read_taxonomy(taxonomy)
         self.scheme, self.reduction, self.loss_weight = scheme, reduction, loss_weight
         self._scheme = find_scheme(scheme, self.taxonomy)
@@ -80,11 +79,7 @@ class HierarchicalLoss(nn.Module):
         self._relations = Relations.of(self.taxonomy.arrays)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """C + 1, or C for schemes without a channel for background, once the head's class count is the taxonomy's.
-
-        Raises:
-            ConfigError: If it is not.
-        """
+        """C + 1, or C for schemes without a channel for background; refuses a head of another number of classes."""
         if num_classes != self.taxonomy.num_classes:
             raise ConfigError(
                 f'the box head has num_classes={num_classes} but the taxonomy {self.taxonomy.num_classes} classes',
@@ -95,8 +90,8 @@ class HierarchicalLoss(nn.Module):
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """(N, C + 1) probability of every class and, last, of background."""
+        relations = self.relations_on(cls_score.device)
         with torch.autocast(cls_score.device.type, enabled=False):
-            relations = self.relations_on(cls_score.device)
             return self._scheme.probabilities(self._scheme.scores(cls_score, relations), relations)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -142,19 +137,15 @@ class HierarchicalLoss(nn.Module):
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             logits = cls_score if cls_score.dtype == torch.float64 else cls_score.float()
             weights = None if label_weights is None else label_weights.to(logits.dtype)
-            losses = self._balanced_losses(logits, labels, weights, known)
+            for balance in self._score_balances:
+                balance.observe(labels, weights, self.relations_on(logits.device))
+            losses_of = partial(self._losses, labels=labels, known=known)
+            if GRADIENT_BALANCE in self.balance:
+                losses = self.balance[GRADIENT_BALANCE](losses_of, logits, labels, weights)
+            else:
+                losses = losses_of(logits)
             loss = weight_reduce_loss(losses, weights, reduction_override or self.reduction, avg_factor)
             return loss if self.loss_weight == 1 else self.loss_weight * loss
-
-    def _balanced_losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None, known: Tensor | None) -> Tensor:
-        if not self.balance:
-            return self._losses(logits, labels=labels, known=known)
-        for balance in self._score_balances:
-            balance.observe(labels, weights, self.relations_on(logits.device))
-        losses_of = partial(self._losses, labels=labels, known=known)
-        if GRADIENT_BALANCE in self.balance:
-            return self.balance[GRADIENT_BALANCE](losses_of, logits, labels, weights)
-        return losses_of(logits)
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None) -> Tensor:
         relations = self.relations_on(logits.device)

@@ -5,6 +5,7 @@ Shape letters: B images, N RoIs of an image, C classes, R root classes, M detect
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -17,8 +18,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
+from hierseg.functional.decisions import RULES
 from hierseg.functional.relations import Relations
-from hierseg.models.decision import Decision
 from hierseg.models.hierarchical_loss import HierarchicalLoss
 from hierseg.models.verified import KnownClasses, pass_known_classes
 from hierseg.registry import MODELS
@@ -38,12 +39,10 @@ class HierarchicalRoIHead(StandardRoIHead):
     every class that the detection claims and zero for the others.
 
     ``test_cfg`` takes mmdet's ``score_thr``, ``nms``, ``max_per_img`` and ``mask_thr_binary``, and
-    ``decision``, the rule by which the class to name is chosen: see :class:`~hierseg.models.decision.Decision`.
+    ``decision``, the rule by which the class to name is chosen: see :class:`Decision`.
 
     Args:
-        mask_channels: Which classes share a mask, in training and testing: ``shared`` all, ``root`` those of one
-            root class, ``class`` none; an instance has the mask of its label (of its root class). See
-            :func:`mask_channel_of_classes`.
+        mask_channels: Which classes share a mask, in training and testing; see :func:`mask_channel_of_classes`.
         verified: Arguments of :class:`~hierseg.models.verified.KnownClasses`: on each image, classes that nobody
             verified leave the loss of its RoIs. None: whatever is not annotated is not there.
         *args: As mmdet's.
@@ -55,11 +54,7 @@ class HierarchicalRoIHead(StandardRoIHead):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        mask_channels: MaskChannels = 'shared',
-        verified: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, *args: Any, mask_channels: MaskChannels = 'shared', verified: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.bbox_head.loss_cls, HierarchicalLoss):
@@ -84,12 +79,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         self._known: Tensor | None = None
 
     def predict_bbox(
-        self,
-        x: tuple[Tensor],
-        batch_img_metas: list[dict[str, Any]],
-        rpn_results_list: list[InstanceData],
-        rcnn_test_cfg: Any,
-        rescale: bool = False,
+        self, x: Any, batch_img_metas: Any, rpn_results_list: Any, rcnn_test_cfg: Any, rescale: bool = False
     ) -> list[InstanceData]:
         """Boxes with the scores of all classes; the arguments are mmdet's."""
         # Without a test configuration mmdet returns every RoI's box and class probabilities.
@@ -99,19 +89,10 @@ class HierarchicalRoIHead(StandardRoIHead):
         return [self._detections(result.bboxes, result.scores[:, :-1], rcnn_test_cfg) for result in raw]
 
     def _detections(self, boxes: Tensor, probabilities: Tensor, test_cfg: Any) -> InstanceData:
-        """Suppresses per root class and decides which class to name.
-
-        Args:
-            boxes: (N, 4) xyxy, pixels.
-            probabilities: (N, C), background left out.
-            test_cfg: ``test_cfg`` of the detector's R-CNN stage.
-        """
+        """Suppresses per root class and decides which class to name; arguments as of :func:`suppress_per_root`."""
+        relations = self.bbox_head.loss_cls.relations_on(boxes.device)
         class_scores = suppress_per_root(
-            boxes,
-            probabilities,
-            self.bbox_head.loss_cls.relations_on(boxes.device),
-            score_threshold=test_cfg.score_thr,
-            nms=test_cfg.nms,
+            boxes, probabilities, relations, score_threshold=test_cfg.score_thr, nms=test_cfg.nms
         )
         best = class_scores.amax(dim=1)
         order = best.argsort(descending=True, stable=True)[: test_cfg.max_per_img]
@@ -139,7 +120,11 @@ class HierarchicalRoIHead(StandardRoIHead):
     def bbox_loss(self, x: tuple[Tensor], sampling_results: list[Any]) -> dict[str, Any]:
         """The losses of mmdet's box head; its loss also gets the classes that are known where each RoI lies."""
         loss = self.bbox_head.loss_cls
-        with nullcontext() if self._known is None else pass_known_classes(loss, self._known_at(sampling_results)):
+        known = nullcontext()
+        if self._known is not None:
+            rois = torch.tensor([len(sample.priors) for sample in sampling_results], device=self._known.device)
+            known = pass_known_classes(loss, self._known.repeat_interleave(rois, dim=0))
+        with known:
             results = super().bbox_loss(x, sampling_results)
             scores = results['cls_score']
             if not len(scores):
@@ -148,16 +133,8 @@ class HierarchicalRoIHead(StandardRoIHead):
                 results['loss_bbox']['loss_cls'] = loss(scores, labels, avg_factor=1)
         return results
 
-    def _known_at(self, sampling_results: list[Any]) -> Tensor:
-        rois = [len(sample.priors) for sample in sampling_results]
-        return torch.cat([row.expand(count, -1) for row, count in zip(self._known, rois, strict=True)])
-
     def mask_loss(
-        self,
-        x: tuple[Tensor],
-        sampling_results: list[Any],
-        bbox_feats: Tensor,
-        batch_gt_instances: list[InstanceData],
+        self, x: tuple[Tensor], sampling_results: list[Any], bbox_feats: Tensor, batch_gt_instances: list[InstanceData]
     ) -> dict[str, Any]:
         """The mask loss of mmdet over the positive RoIs whose instance has a mask, in its label's channel."""
         masked = []
@@ -174,11 +151,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         return super().mask_loss(x, masked, bbox_feats, batch_gt_instances)
 
     def predict_mask(
-        self,
-        x: tuple[Tensor],
-        batch_img_metas: list[dict[str, Any]],
-        results_list: list[InstanceData],
-        rescale: bool = False,
+        self, x: Any, batch_img_metas: Any, results_list: list[InstanceData], rescale: bool = False
     ) -> list[InstanceData]:
         """Masks from the channels of the classes to name; the arguments are mmdet's."""
         labels = [results.labels for results in results_list]
@@ -191,13 +164,62 @@ class HierarchicalRoIHead(StandardRoIHead):
         return results_list
 
 
+class Decision(nn.Module):
+    """Names a class of each detection by one of the rules in ``hierseg.functional.decisions.RULES``.
+
+    Args:
+        relations: Of the taxonomy.
+        rule: ``back_off`` to the deepest class that is probable enough, the most probable ``leaf``, or the class with
+            the least expected ``distance`` to the truth.
+        threshold: How much is enough, in (0, 1]. Of the three, only ``back_off`` reads it and the next.
+        relative: Whether ``threshold`` is a part of the root class's probability.
+
+    Raises:
+        ConfigError: On an unknown rule, or a threshold out of range.
+    """
+
+    def __init__(
+        self, relations: Relations, *, rule: str = 'back_off', threshold: float = 0.5, relative: bool = True
+    ) -> None:
+        super().__init__()
+        is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if rule not in RULES or not is_number or not 0 < threshold <= 1 or not isinstance(relative, bool):
+            raise ConfigError(
+                f'rule={rule!r}, threshold={threshold!r}, relative={relative!r}',
+                where='test_cfg.rcnn.decision',
+                fix=f'Use one of the rules {", ".join(RULES)}, a threshold in (0, 1], and relative=True or False.',
+            )
+        self.rule, self.threshold, self.relative = rule, threshold, relative
+        # No buffers: they follow from the taxonomy, so a checkpoint fits whatever the rule.
+        self._relations = relations
+
+    @classmethod
+    def of(cls, test_cfg: Mapping[str, Any] | None, relations: Relations) -> Decision:
+        """The rule that ``test_cfg`` of the R-CNN stage has under ``decision``; the default without.
+
+        Raises:
+            ConfigError: On an option that is unknown or out of range.
+        """
+        settings = test_cfg or {}
+        options = settings.get('decision', {})
+        unknown = set(options) - {'rule', 'threshold', 'relative'} if isinstance(options, Mapping) else {str(options)}
+        if unknown or 'decision_thr' in settings:
+            raise ConfigError(
+                f'unknown option {", ".join(sorted(unknown)) or "decision_thr"}',
+                where='test_cfg.rcnn.decision' if unknown else 'test_cfg.rcnn',
+                fix="Write decision=dict(rule='back_off', threshold=0.5, relative=True).",
+            )
+        return cls(relations, **options)
+
+    def forward(self, class_scores: Tensor) -> Tensor:
+        """(M,) int64 classes to name of (M, C) probabilities, zero for classes that a detection does not claim."""
+        self._relations = self._relations.to(class_scores.device)
+        rule = RULES[self.rule]
+        return rule.choose(class_scores, self._relations, **{name: getattr(self, name) for name in rule.options})
+
+
 def suppress_per_root(
-    boxes: Tensor,
-    probabilities: Tensor,
-    relations: Relations,
-    *,
-    score_threshold: float,
-    nms: dict[str, Any],
+    boxes: Tensor, probabilities: Tensor, relations: Relations, *, score_threshold: float, nms: dict[str, Any]
 ) -> Tensor:
     """Non-maximum suppression among the boxes of each root class.
 
@@ -212,8 +234,7 @@ def suppress_per_root(
         nms: Arguments of ``mmcv.ops.batched_nms``.
 
     Returns:
-        (N, C) probabilities, zero where the box was suppressed in all branches of the class or where
-        they do not reach the threshold.
+        (N, C) probabilities, zero where the class claims nothing or the box was suppressed in all of its branches.
     """
     root_probabilities = probabilities.index_select(1, relations.root_classes)
     rows, roots = torch.nonzero(root_probabilities > score_threshold, as_tuple=True)
@@ -227,7 +248,7 @@ def suppress_per_root(
 
 
 def mask_channel_of_classes(mask_head: nn.Module, taxonomy: Taxonomy, mask_channels: MaskChannels) -> Tensor:
-    """The channel of each class in an mmdet mask head.
+    """(C,) int64 channel of each class in an mmdet mask head.
 
     Args:
         mask_head: One whose channels mmdet chooses by label, such as ``FCNMaskHead``.
@@ -235,23 +256,19 @@ def mask_channel_of_classes(mask_head: nn.Module, taxonomy: Taxonomy, mask_chann
         mask_channels: ``shared``: one mask for all classes; ``root``: one for each root class, by the preferred
             parents of a class, in the order of their labels; ``class``: one for each class, internal ones too.
 
-    Returns:
-        (C,) int64.
-
     Raises:
         ConfigError: On another word, or a head with another number of channels.
     """
-    arrays = taxonomy.arrays
-    if mask_channels == 'shared':
-        channels = np.zeros(taxonomy.num_classes, dtype=np.int64)
-    elif mask_channels == 'root':
-        channels = np.searchsorted(np.flatnonzero(arrays.preferred_parents < 0), arrays.preferred_roots)
-    elif mask_channels == 'class':
-        channels = np.arange(taxonomy.num_classes)
-    else:
-        raise ConfigError(
-            f'mask_channels={mask_channels!r}', where='HierarchicalRoIHead', fix='Use shared, root or class.'
-        )
+    roots = np.flatnonzero(taxonomy.arrays.preferred_parents < 0)
+    channels_of = {
+        'shared': np.zeros(taxonomy.num_classes, dtype=np.int64),
+        'root': np.searchsorted(roots, taxonomy.arrays.preferred_roots),
+        'class': np.arange(taxonomy.num_classes),
+    }
+    if mask_channels not in channels_of:
+        what = f'mask_channels={mask_channels!r}'
+        raise ConfigError(what, where='HierarchicalRoIHead', fix='Use shared, root or class.')
+    channels = channels_of[mask_channels]
     shared = mask_channels == 'shared'
     count = taxonomy.num_classes if shared else int(channels.max()) + 1
     if mask_head.class_agnostic != shared or mask_head.num_classes != count:

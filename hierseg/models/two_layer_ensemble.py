@@ -24,7 +24,7 @@ from hierseg.registry import MODELS
 from hierseg.seeding import from_the_start
 from hierseg.store.layers import LayerClasses
 from hierseg.taxonomy import Taxonomy, TaxonomyArrays, read_taxonomy
-from hierseg.taxonomy.naming import named_classes
+from hierseg.taxonomy.arrays import named_classes
 
 LAYERS = ('layer0', 'layer1')
 
@@ -41,10 +41,9 @@ class TwoLayerEnsemble(BaseModel):
         taxonomy: A taxonomy, or the path of a file that ``read_taxonomy`` understands.
         layer0: Config of a detector of the root classes.
         layer1: Config of a detector of all deeper classes.
-        merge: How :func:`merge_layers` joins what the layers found. ``iou_threshold`` (default
-            0.5, above 0), from which masks belong together; ``unmatched``: ``drop`` (default) layer-1 instances that
-            belong to none, or ``keep`` them; ``decision_thr`` (default 0.5), the part of a root's score that the
-            deeper class must have to give the name.
+        merge: How :func:`merge_layers` joins what the layers found: its ``iou_threshold``; ``unmatched``, whether to
+            ``drop`` (default) or ``keep`` layer-1 instances that belong to none; ``decision_thr``, its
+            ``decision_threshold``.
 
     Raises:
         ConfigError: On an option of ``merge`` that is unknown or out of range, or a head with another number of
@@ -87,35 +86,22 @@ class TwoLayerEnsemble(BaseModel):
             f'forward(mode={mode!r}) of the ensemble', fix='Train with hierseg.LayerwiseTrainLoop; test with test_step.'
         )
 
-    def val_step(self, data: dict[str, Any]) -> list[Any]:
-        """As :meth:`test_step`."""
-        return self.test_step(data)
-
     def test_step(self, data: dict[str, Any]) -> list[Any]:
-        """Both layers' predictions, merged.
-
-        Args:
-            data: A batch as the data loader gives it; each layer preprocesses it itself.
-
-        Returns:
-            The second layer's data samples with merged ``pred_instances``.
-        """
+        """The second layer's data samples with both layers' predictions, merged, as ``pred_instances``."""
         results = self.predict_layers(data)
         found = [[sample.pred_instances for sample in samples] for samples in results]
         for sample, first, second in zip(results[1], *found, strict=True):
             sample.pred_instances = self.merged(first, second)[0]
         return results[1]
 
+    val_step = test_step
+
     def predict_layers(self, data: dict[str, Any]) -> list[list[Any]]:
-        """The data samples of a batch with what each layer found, in the layer's labels."""
+        """The data samples of a batch, which each layer preprocesses, with what it found, in its own labels."""
         return [getattr(self, name).test_step(data) for name in LAYERS]
 
     def merged(self, first: InstanceData, second: InstanceData) -> tuple[InstanceData, MergedInstances]:
-        """Merges what the layers found on one image.
-
-        Args:
-            first: Layer 0's instances: bboxes, labels, scores and masks; labels are the layer's.
-            second: Layer 1's.
+        """Merges the bboxes, labels, scores and masks that the layers found on one image; labels are the layers'.
 
         Returns:
             The instances in descending order of their best score, and how they came about, in the same order.
@@ -129,8 +115,7 @@ class TwoLayerEnsemble(BaseModel):
         result = MergedInstances(
             result.sources[order], result.labels[order], result.class_scores[order], result.joined, result.best[order]
         )
-        device = first.bboxes.device
-        labels = torch.from_numpy(result.labels).to(device)
+        labels = torch.from_numpy(result.labels).to(first.bboxes.device)
         class_scores = torch.from_numpy(result.class_scores).to(first.scores)
         instances = InstanceData(
             bboxes=_taken(first.bboxes, second.bboxes, result.sources),
@@ -151,34 +136,20 @@ def _taken(first: Tensor, second: Tensor, sources: IntArray) -> Tensor:
 def _merge_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``merge_layers`` that a config stands for."""
     options = {'iou_threshold': 0.5, 'unmatched': 'drop', 'decision_thr': 0.5, **given}
-    valid = (
-        len(options) == 3
-        and options['unmatched'] in ('keep', 'drop')
-        and 0 < options['iou_threshold'] <= 1
-        and 0 <= options['decision_thr'] <= 1
-    )
-    if not valid:
+    in_range = 0 < options['iou_threshold'] <= 1 and 0 <= options['decision_thr'] <= 1
+    if len(options) > 3 or options['unmatched'] not in ('keep', 'drop') or not in_range:
         raise ConfigError(
             f'merge={dict(given)}',
             where='TwoLayerEnsemble',
             fix="Use iou_threshold in (0, 1], unmatched='keep' or 'drop', and decision_thr in [0, 1].",
         )
-    return {
-        'iou_threshold': options['iou_threshold'],
-        'keep_unmatched': options['unmatched'] == 'keep',
-        'decision_threshold': options['decision_thr'],
-    }
+    keep_unmatched = options.pop('unmatched') == 'keep'
+    return {'decision_threshold': options.pop('decision_thr'), 'keep_unmatched': keep_unmatched, **options}
 
 
 @dataclass(frozen=True, eq=False)
 class LayerInstances:
-    """Instances that one layer found on one image.
-
-    Attributes:
-        labels: (N,) int64.
-        scores: (N,) float64.
-        masks: (N, H, W) bool, on any device.
-    """
+    """Instances that one layer found on one image: (N,) labels, (N,) scores and (N, H, W) bool masks on any device."""
 
     labels: IntArray
     scores: FloatArray
@@ -243,18 +214,18 @@ def merge_layers(
     class_scores: FloatArray = np.zeros((len(sources), num_classes))
     best = np.full(len(sources), -1, dtype=np.int64)
     # Ascending, so that the best child of an instance is written last.
-    for index in np.argsort(layer1.scores, kind='stable'):
-        row = row_of[index]
-        if row >= 0:
-            above = arrays.above(layer1.labels[index])
-            class_scores[row, above] = np.maximum(class_scores[row, above], layer1.scores[index])
-            best[row] = index
+    by_score = np.argsort(layer1.scores, kind='stable')
+    children = by_score[row_of[by_score] >= 0]
+    for index in children:
+        above = arrays.above(layer1.labels[index])
+        class_scores[row_of[index], above] = np.maximum(class_scores[row_of[index], above], layer1.scores[index])
+        best[row_of[index]] = index
     class_scores[np.arange(num_first), layer0.labels] = layer0.scores
 
     labels = named_classes(class_scores, arrays, threshold=decision_threshold)
     # The best of those that have the name speaks before the others.
-    for index in np.argsort(layer1.scores, kind='stable'):
-        if row_of[index] >= 0 and layer1.labels[index] == labels[row_of[index]]:
+    for index in children:
+        if layer1.labels[index] == labels[row_of[index]]:
             best[row_of[index]] = index
     return MergedInstances(sources, labels, class_scores, joined, best)
 
@@ -272,7 +243,7 @@ def _join(layer0: LayerInstances, layer1: LayerInstances, arrays: TaxonomyArrays
 
 
 def mask_overlaps(first: Tensor, second: Tensor, wanted: npt.NDArray[np.bool_], *, at_least: float) -> FloatArray:
-    """Intersection over union of the wanted pairs of masks.
+    """(M, N) intersection over union of the wanted pairs of masks; 0 for others and below ``at_least``.
 
     Detectors hand out masks as planes, on their device. To encode 100 planes of 1024 × 768 pixels as run lengths
     takes pycocotools 0.2 s, to find the rectangles that they fill 0.01 s; and since the overlap of two rectangles
@@ -283,9 +254,6 @@ def mask_overlaps(first: Tensor, second: Tensor, wanted: npt.NDArray[np.bool_], 
         second: (N, H, W) bool, on the same device.
         wanted: (M, N) bool; pairs to compare.
         at_least: Overlaps below it do not matter; above 0.
-
-    Returns:
-        (M, N) intersection over union; 0 where it is below ``at_least`` or not wanted.
     """
     bounds, other_bounds = mask_bounds(first), mask_bounds(second)
     areas, other_areas = _areas(first, bounds), _areas(second, other_bounds)
@@ -321,12 +289,8 @@ def mask_bounds(masks: Tensor) -> IntArray:
 
 def _areas(masks: Tensor, bounds: IntArray) -> IntArray:
     """(N,) pixels set in each mask."""
-    return _gathered(
-        [
-            torch.count_nonzero(mask[top:bottom, left:right])
-            for mask, (left, top, right, bottom) in zip(masks, bounds, strict=True)
-        ]
-    )
+    rectangles = zip(masks, bounds, strict=True)
+    return _gathered([mask[top:bottom, left:right].count_nonzero() for mask, (left, top, right, bottom) in rectangles])
 
 
 def _gathered(counts: list[Tensor]) -> IntArray:

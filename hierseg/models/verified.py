@@ -63,18 +63,16 @@ class KnownClasses:
             raise ConfigError(f'num_negatives={num_negatives}', where=WHERE, fix='Draw 0 or more classes.')
         if not 0 <= power < math.inf:
             raise ConfigError(f'power={power}', where=WHERE, fix='Use 0 or more.')
-        self.taxonomy, self.num_negatives, self.power = taxonomy, num_negatives, power
-        self.class_counts = class_counts if isinstance(class_counts, str | Path) else self._checked(class_counts)
-
-    def _checked(self, counts: Sequence[int]) -> list[int]:
-        """Counts that a config states."""
-        if len(counts) != self.taxonomy.num_classes or min(counts) < 0:
+        if not isinstance(class_counts, str | Path) and (
+            len(class_counts) != taxonomy.num_classes or min(class_counts) < 0
+        ):
             raise ConfigError(
-                f'class_counts are {len(counts)} numbers, {self.taxonomy.num_classes} of 0 or more expected',
+                f'class_counts are {len(class_counts)} numbers, {taxonomy.num_classes} of 0 or more expected',
                 where=WHERE,
                 fix='Name the store of the training data.',
             )
-        return list(counts)
+        self.taxonomy, self.class_counts = taxonomy, class_counts
+        self.num_negatives, self.power = num_negatives, power
 
     @cached_property
     def weights(self) -> Tensor:
@@ -89,8 +87,7 @@ class KnownClasses:
     def __call__(self, samples: Sequence[DetDataSample]) -> Tensor:
         """(B, C) bool on the CPU; which classes count on the images of a batch.
 
-        Args:
-            samples: With ``verified_positive`` and ``verified_negative``, (K,) int64 labels as released.
+        Samples have ``verified_positive`` and ``verified_negative``, (K,) int64 labels as released.
         """
         known = torch.from_numpy(np.stack([self._known_on(sample) for sample in samples]))
         return known | weighted_draw(self.weights, ~known, self.num_negatives)
@@ -105,28 +102,19 @@ class KnownClasses:
                 'where everything is annotated on every image, leave the option verified out.',
             )
         # Group-of boxes are among the ignored instances: what they hold is there.
-        annotated = [
-            sample.gt_instances.labels,
-            *([sample.ignored_instances.labels] if 'ignored_instances' in sample else []),
-        ]
+        annotated = [getattr(sample, name).labels for name in ('gt_instances', 'ignored_instances') if name in sample]
         present = np.concatenate([positive, *(labels.cpu().numpy() for labels in annotated)])
         return known_classes(present, negative, self.taxonomy.arrays)
 
 
 def known_classes(positive: IntArray, negative: IntArray, arrays: TaxonomyArrays) -> BoolArray:
-    """Classes whose presence on one image follows from what was verified there.
+    """(C,) bool; classes whose presence on one image follows from what was verified there.
 
     An ancestor of a present class is present, a descendant of an absent one is absent; by any path where there are
     several parents. What is said to be absent and follows to be present is present: whoever verified Bear saw
     more than whoever denied Animal. Of the other animals nothing is known then.
 
-    Args:
-        positive: (K,) labels present; any order, repeated or not.
-        negative: (K,) labels absent.
-        arrays: The taxonomy.
-
-    Returns:
-        (C,) bool.
+    ``positive`` and ``negative`` are (K,) labels present and absent, in any order, repeated or not.
     """
     known: BoolArray = np.zeros(len(arrays.depths), dtype=bool)
     for label in np.unique(positive):
@@ -140,15 +128,8 @@ def weighted_draw(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
     """Draws classes for each image without putting them back, one after the other in proportion to their weights.
 
     Source: Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: those with the smallest
-    exponential variables of rate w are such a draw.
-
-    Args:
-        weights: (C,) above zero.
-        candidates: (B, C) bool; classes to draw from.
-        count: How many; all candidates where there are fewer.
-
-    Returns:
-        (B, C) bool.
+    exponential variables of rate w are such a draw. ``weights`` are (C,) above zero, ``candidates`` (B, C) bool and so
+    is what is drawn: ``count`` classes, or all candidates where there are fewer.
     """
     arrivals = torch.empty(candidates.shape, dtype=weights.dtype).exponential_() / weights
     arrivals = arrivals.masked_fill(~candidates, math.inf)
@@ -157,13 +138,9 @@ def weighted_draw(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 
 def pass_known_classes(loss: nn.Module, known: Tensor) -> RemovableHandle:
-    """Gives a loss the classes that count, for as long as the result is open as a context.
+    """Gives a loss the (N, C) classes that count, for as long as the result is open as a context.
 
     mmdet's box heads call their loss without a place for it, and every one of them does.
-
-    Args:
-        loss: Takes ``known``.
-        known: (N, C) bool.
     """
     return loss.register_forward_pre_hook(
         lambda _, arguments, named: (arguments, {**named, 'known': known}), with_kwargs=True

@@ -86,11 +86,7 @@ def read_draft(
     preferred_parents: Mapping[str, str] | None = None,
     ignore_parts: bool = False,
 ) -> TaxonomyDraft:
-    """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy.
-
-    Raises:
-        TaxonomyError: If a file cannot be read or is malformed.
-    """
+    """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy."""
     where, text = str(path), read_text(path)
     match Path(path).suffix.lower():
         case '.json':
@@ -117,7 +113,7 @@ def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: 
                 where=where,
                 fix='Give an edge list.',
             )
-        draft = open_images_draft(document, text, where=where, classes=class_list, ignore_parts=ignore_parts)
+        draft = _open_images_draft(document, text, where=where, classes=class_list, ignore_parts=ignore_parts)
         return _with_default_preferences(draft)
     if not keys & {'categories', 'format'}:
         raise TaxonomyError(
@@ -142,7 +138,7 @@ def _from_edges(read: Iterator[Edge], *, where: str, classes: AnyPath | None) ->
     if isinstance(class_list, dict):
         draft = replace(coco_draft(class_list, where=str(classes), edges=edges), source=where)
     else:
-        draft = edge_list_draft(edges, where=where, classes=class_list)
+        draft = _edge_list_draft(edges, where=where, classes=class_list)
     return _with_default_preferences(draft)
 
 
@@ -182,11 +178,7 @@ def read_text(path: AnyPath) -> str:
 
 
 def _parse_json(text: str, *, where: str) -> Any:
-    """Parses JSON and refuses an object with the same key twice, of which the first would be lost.
-
-    Raises:
-        TaxonomyError: If the text is no valid JSON.
-    """
+    """Parses JSON and refuses an object with the same key twice, of which the first would be lost."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
@@ -207,11 +199,7 @@ def _parse_json(text: str, *, where: str) -> Any:
 
 
 def _csv_rows(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and stripped cells of every row that is not blank.
-
-    Raises:
-        TaxonomyError: On broken quoting and the like.
-    """
+    """Line number and stripped cells of every row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=''), strict=True)
     try:
         for row in reader:
@@ -228,22 +216,15 @@ class ClassList:
 
     Attributes:
         source: The file, for messages.
-        ids: Class ids, unique.
-        names: Names.
-        places: File and line, or the like, of each class.
+        name_of: Class id → name.
+        place_of: Class id → file and line, or the like.
         problems: Classes that are listed twice; the first mention counts.
     """
 
     source: str
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
-    places: tuple[str, ...]
+    name_of: Mapping[str, str]
+    place_of: Mapping[str, str]
     problems: tuple[TaxonomyError, ...] = ()
-
-    @cached_property
-    def name_of(self) -> Mapping[str, str]:
-        """Class id → name."""
-        return dict(zip(self.ids, self.names, strict=True))
 
     @cached_property
     def ids_of(self) -> Mapping[str, list[str]]:
@@ -275,7 +256,8 @@ def parse_class_list(text: str, *, where: str) -> ClassList:
     Raises:
         TaxonomyError: On a malformed row.
     """
-    rows: dict[str, tuple[str, str]] = {}
+    names: dict[str, str] = {}
+    places: dict[str, str] = {}
     problems = []
     for line, row in _csv_rows(text, where=where):
         place = f'{where}, line {line}'
@@ -288,13 +270,12 @@ def parse_class_list(text: str, *, where: str) -> ClassList:
                 fix='Write "id,name", and quote a name that has a comma.',
             )
         class_id, name = row
-        if class_id in rows:
-            what = f'class {class_id!r} is listed twice, first in {rows[class_id][1]}'
+        if class_id in names:
+            what = f'class {class_id!r} is listed twice, first in {places[class_id]}'
             problems.append(TaxonomyError(what, where=place, fix='List it once: its place is its label.'))
         elif class_id != VIRTUAL_ROOT:
-            rows[class_id] = (name, place)
-    names, places = tuple(name for name, _ in rows.values()), tuple(place for _, place in rows.values())
-    return ClassList(where, tuple(rows), names, places, tuple(problems))
+            names[class_id], places[class_id] = name, place
+    return ClassList(where, names, places, tuple(problems))
 
 
 @dataclass(frozen=True)
@@ -384,44 +365,34 @@ def _yaml_scalar(node: yaml.Node, *, where: str) -> str | None:
     return None if is_null else str(node.value).strip()
 
 
-def edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | None) -> TaxonomyDraft:
+def _edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | None) -> TaxonomyDraft:
     """Makes a draft of an edge list.
 
-    Args:
-        edges: The pairs.
-        where: The file, for messages.
-        classes: Ids, names and label order. Edges may name a class by id or by name, and a class without an
-            edge is a root class. Without it every class that occurs is one, in order of appearance.
+    ``classes`` give ids, names and label order; edges may name a class by id or by name, and a class without an edge is
+    a root class. Without them every class that occurs is one, in order of appearance.
     """
-    pairs, problems = _resolve(edges, classes=classes)
     names = dict(classes.name_of) if classes else {}
-    for edge, (child, _) in pairs.items():
-        if edge.name and names.setdefault(child, edge.name) != edge.name:
-            what = f'class {child!r} is named {names[child]!r} and {edge.name!r}'
-            problems.append(TaxonomyError(what, where=edge.place, fix='Give it one name.'))
-    ids = classes.ids if classes else tuple(dict.fromkeys(end for pair in pairs.values() for end in pair if end))
-    return TaxonomyDraft(
-        where,
-        ids,
-        tuple(names.get(class_id, class_id) for class_id in ids),
-        tuple((child, parent) for child, parent in pairs.values() if parent),
-        problems=(*(classes.problems if classes else ()), *problems),
-    )
-
-
-def _resolve(
-    edges: Sequence[Edge], *, classes: ClassList | None
-) -> tuple[dict[Edge, tuple[str, str | None]], list[TaxonomyError]]:
-    """The ids of child and parent of each edge, and what was wrong with the edges that are missing there."""
-    pairs: dict[Edge, tuple[str, str | None]] = {}
-    problems = []
+    problems = list(classes.problems) if classes else []
+    pairs: list[tuple[str, str | None]] = []
     for edge in edges:
         try:
             parent = edge.parent and _find(edge.parent, edge, classes)
-            pairs[edge] = (_find(edge.child, edge, classes), parent)
+            child = _find(edge.child, edge, classes)
         except TaxonomyError as error:
             problems.append(error)
-    return pairs, problems
+            continue
+        pairs.append((child, parent))
+        if edge.name and names.setdefault(child, edge.name) != edge.name:
+            what = f'class {child!r} is named {names[child]!r} and {edge.name!r}'
+            problems.append(TaxonomyError(what, where=edge.place, fix='Give it one name.'))
+    ids = classes.name_of if classes else dict.fromkeys(end for pair in pairs for end in pair if end)
+    return TaxonomyDraft(
+        where,
+        tuple(ids),
+        tuple(names.get(class_id, class_id) for class_id in ids),
+        tuple((child, parent) for child, parent in pairs if parent),
+        problems=tuple(problems),
+    )
 
 
 def _find(text: str, edge: Edge, classes: ClassList | None) -> str:
@@ -437,24 +408,14 @@ def _find(text: str, edge: Edge, classes: ClassList | None) -> str:
     return class_id
 
 
-def open_images_draft(
+def _open_images_draft(
     document: dict[str, Any], text: str, *, where: str, classes: ClassList | None, ignore_parts: bool
 ) -> TaxonomyDraft:
-    """Makes a draft of an Open Images hierarchy.
+    """Makes a draft of an Open Images hierarchy; ``text`` is the JSON itself, in which errors find their line.
 
     The top node is the virtual root, whatever its id. A node that occurs more than once is one class with
-    all the parents and children of its occurrences.
-
-    Args:
-        document: The parsed JSON.
-        text: The JSON itself, in which errors find their line.
-        where: The file, for messages.
-        classes: Ids, names and label order; without it ids are the names and order is that of the file.
-        ignore_parts: Whether to leave out Part edges, instead of reporting each as a problem. A class that
-            occurs only as a part has no parent then.
-
-    Raises:
-        TaxonomyError: On a malformed node.
+    all the parents and children of its occurrences. Without ``classes`` ids are the names and order is that of the
+    file. A class that occurs only as a part has no parent.
     """
     top = document.get('LabelName')
     ids: dict[str, None] = {}
@@ -481,9 +442,9 @@ def open_images_draft(
     if classes is None:
         return TaxonomyDraft(where, tuple(ids), tuple(ids), tuple(edges), problems=tuple(problems))
     problems += [*classes.problems, *_mismatches(ids, classes, text, where=where, top=top)]
-    known = set(classes.ids)
-    kept = tuple(edge for edge in edges if known.issuperset(edge))
-    return TaxonomyDraft(where, classes.ids, classes.names, kept, problems=tuple(problems))
+    names = classes.name_of
+    kept = tuple(edge for edge in edges if names.keys() >= set(edge))
+    return TaxonomyDraft(where, tuple(names), tuple(names.values()), kept, problems=tuple(problems))
 
 
 def _walk(document: Any, *, where: str) -> Iterator[tuple[str, str | None, str]]:
@@ -520,15 +481,14 @@ def _mismatches(
     ids: Collection[str], classes: ClassList, text: str, *, where: str, top: str | None
 ) -> Iterator[TaxonomyError]:
     """Classes that only the hierarchy or only the class list has."""
-    listed = set(classes.ids)
     for class_id in ids:
-        if class_id not in listed:
+        if class_id not in classes.name_of:
             yield TaxonomyError(
                 f'class {class_id!r} is not in the class list {classes.source}',
                 where=_place(class_id, text, where),
                 fix='Add it there: the list gives names and label order.',
             )
-    for class_id, place in zip(classes.ids, classes.places, strict=True):
+    for class_id, place in classes.place_of.items():
         if class_id == top:
             what, fix = f'is the top node of {where}, which stands for no class', 'Put a node above it'
         else:
@@ -563,35 +523,35 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
         TaxonomyError: On a malformed category.
     """
     categories, supercategories = _parse_categories(document, where=where)
+    names = categories.name_of
     groups: dict[str, str] = {}
     problems: list[TaxonomyError] = list(categories.problems)
     moved = {edge.child for edge in edges}
     pairs: list[tuple[str, str]] = []
-    for class_id, name, above, place in zip(
-        categories.ids, categories.names, supercategories, categories.places, strict=True
-    ):
-        if above is None or above == name or moved & {class_id, name}:
+    for class_id, above in supercategories.items():
+        if above == names[class_id] or moved & {class_id, names[class_id]}:
             continue
         candidates = categories.ids_of.get(above) or [_group(above, groups)]
         if len(candidates) > 1:
             what = f'supercategory {above!r} is the name of the categories {", ".join(candidates)}'
+            place = categories.place_of[class_id]
             problems.append(TaxonomyError(what, where=place, fix='Give categories different names.'))
         pairs.append((class_id, candidates[0]))
     for edge in edges:
         # A parent that is no category is a class of its own; a child that is neither is a misspelt category.
-        if edge.parent and edge.parent not in categories.name_of and edge.parent not in categories.ids_of:
+        if edge.parent and edge.parent not in names and edge.parent not in categories.ids_of:
             _group(edge.parent, groups)
-    classes = ClassList(where, (*categories.ids, *groups), (*categories.names, *groups.values()), ())
-    draft = edge_list_draft(edges, where=where, classes=classes)
+    draft = _edge_list_draft(edges, where=where, classes=ClassList(where, {**names, **groups}, {}))
     return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems))
 
 
-def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, list[str | None]]:
-    """The categories of a COCO file and the supercategory of each."""
+def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, dict[str, str]]:
+    """The categories of a COCO file, and the supercategory of each that has one."""
     entries = document.get('categories')
     if not isinstance(entries, list):
         raise TaxonomyError('"categories" is not a list', where=where)
-    rows: dict[str, tuple[str, str | None]] = {}
+    names: dict[str, str] = {}
+    supercategories: dict[str, str] = {}
     problems = []
     for position, entry in enumerate(entries):
         match entry:
@@ -605,14 +565,16 @@ def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassLis
                 where=f'{where}, categories[{position}]',
                 fix='It needs an "id" (whole number or text), a text "name" and, if any, a text "supercategory".',
             )
-        if str(number) in rows:
-            what = f'category id {number} occurs twice: {rows[str(number)][0]!r} and {name!r}'
+        class_id = str(number)
+        if class_id in names:
+            what = f'category id {number} occurs twice: {names[class_id]!r} and {name!r}'
             problems.append(TaxonomyError(what, where=where, fix='Give each category an id of its own.'))
-        else:
-            rows[str(number)] = (name, None if above.lower() in NO_SUPERCATEGORY else above)
-    names = tuple(name for name, _ in rows.values())
-    places = tuple(f'{where}, category {class_id}' for class_id in rows)
-    return ClassList(where, tuple(rows), names, places, tuple(problems)), [above for _, above in rows.values()]
+            continue
+        names[class_id] = name
+        if above.lower() not in NO_SUPERCATEGORY:
+            supercategories[class_id] = above
+    places = {class_id: f'{where}, category {class_id}' for class_id in names}
+    return ClassList(where, names, places, tuple(problems)), supercategories
 
 
 def _group(text: str, groups: dict[str, str]) -> str:

@@ -105,14 +105,13 @@ class Taxonomy:
         Raises:
             TaxonomyError: If the id is not in the taxonomy; ``where`` says who asked.
         """
-        try:
-            return self.label_of[class_id]
-        except KeyError:
+        if class_id not in self.label_of:
             raise TaxonomyError(
                 f'class {class_id!r} is not in the taxonomy of {self.num_classes} classes',
                 where=where,
                 fix='Add it to the class list and the hierarchy, or leave its rows out.',
-            ) from None
+            )
+        return self.label_of[class_id]
 
     @cached_property
     def children(self) -> tuple[tuple[int, ...], ...]:
@@ -150,9 +149,9 @@ class Taxonomy:
             return ((label,),)
         return tuple((*path, label) for parent in self.parents[label] for path in self.paths(parent))
 
-    def path_name(self, label: int, *, separator: str = ' › ') -> str:
+    def path_name(self, label: int) -> str:
         """The preferred path in names, such as ``Person › Man``."""
-        return separator.join(self.names[step] for step in self.preferred_path(label))
+        return ' › '.join(self.names[step] for step in self.preferred_path(label))
 
     def ancestors(self, label: int) -> frozenset[int]:
         """Labels of all ancestors by every path, ``label`` itself left out."""
@@ -312,13 +311,8 @@ def require_same_taxonomy(expected: Taxonomy, found: Taxonomy, *, where: str) ->
 
     A label is a position, so classes in another order train and score without any sign of a fault.
 
-    Args:
-        expected: What the data were prepared with.
-        found: What the configuration names.
-        where: Whose taxonomies these are; printed in front of the error.
-
     Raises:
-        ConfigError: If they differ; it names the first differences by label.
+        ConfigError: If they differ; it names the first differences by label, after whose taxonomies these are.
 
     Example:
         >>> wide = Taxonomy.from_edges(['animal', 'dog'], [('dog', 'animal')])

@@ -34,7 +34,7 @@ class TestStructure:
         assert taxonomy.paths(TEDDY) == ((TOY, TEDDY), (ANIMAL, BEAR, TEDDY))
         assert taxonomy.preferred_path(TEDDY) == (TOY, TEDDY)
         assert taxonomy.path_name(TEDDY) == 'Toy › Teddy'
-        assert taxonomy.path_name(BEAR, separator='/') == 'Animal/Bear'
+        assert taxonomy.path_name(BEAR) == 'Animal › Bear'
         assert taxonomy.paths(CAR) == ((CAR,),)
 
     def test_ancestors_and_descendants_leave_the_class_itself_out(self):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.functional import Relations
-from hierseg.models.decision import Decision
+from hierseg.models.roi_head import Decision
 from hierseg.taxonomy import Taxonomy
-from hierseg.taxonomy.naming import named_classes
+from hierseg.taxonomy.arrays import named_classes
 
 ARRAYS = teddy_taxonomy().arrays
 
