@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,8 @@ class Calibration:
         pairs: Objects that were found, of those that could have been.
         relative: Whether thresholds are parts of the root class's probability.
         wanted: The correctness to reach.
-        thresholds: Ascending.
-        points: What each gives.
-        other_rules: What the rules without a threshold give on the same pairs.
+        curve: Names by threshold, ascending.
+        other_rules: Names by the rules without a threshold on the same pairs.
         threshold: The smallest one whose correctness reaches the wanted one; None if none does.
         interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, by bootstrap
             over images.
@@ -58,8 +57,7 @@ class Calibration:
     pairs: LocalisedPairs
     relative: bool
     wanted: float
-    thresholds: Sequence[float]
-    points: Sequence[OperatingPoint]
+    curve: OperatingCurve
     other_rules: Mapping[str, OperatingPoint]
     threshold: float | None
     interval: tuple[float, float]
@@ -67,7 +65,12 @@ class Calibration:
     @property
     def shown(self) -> int:
         """Position of the threshold; the smallest of the best correctness if none reaches the wanted one."""
-        return most_correct(self.points) if self.threshold is None else self.thresholds.index(self.threshold)
+        return self.best if self.threshold is None else self.curve.thresholds.index(self.threshold)
+
+    @property
+    def best(self) -> int:
+        """Position of the first of the most correct thresholds."""
+        return int(np.nanargmax(self.curve.correctness))
 
     @property
     def found(self) -> str:
@@ -95,11 +98,11 @@ class Calibration:
             'wanted_correctness': self.wanted,
             'threshold': self.threshold,
             'options': self.options,
-            'best_threshold': self.thresholds[most_correct(self.points)],
+            'best_threshold': self.curve.thresholds[self.best],
             'correctness_interval_95': list(self.interval),
             'back_off': [
                 {'threshold': threshold, **_finite(point)}
-                for threshold, point in zip(self.thresholds, self.points, strict=True)
+                for threshold, point in zip(self.curve.thresholds, self.curve.points, strict=True)
             ],
             **{rule: _finite(point) for rule, point in self.other_rules.items()},
         }
@@ -110,37 +113,32 @@ class Calibration:
         heading = f'{self.store}: {self.pairs.num_images:,} images; {self.found} ({share:.1%}), whose names are judged'
         if self.is_training_data:
             heading += '\nWARNING: the config trains on these images; on others the correctness will be lower.'
-        position, threshold = self.shown, self.thresholds[self.shown]
+        position, curve = self.shown, self.curve
+        threshold, point = curve.thresholds[position], curve.points[position]
         of_root = " of its root class's probability" if self.relative else ''
         rows = [
             _row(f'back_off {value:g}' + (' ←' if at == position else ''), point)
-            for at, (value, point) in enumerate(zip(self.thresholds, self.points, strict=True))
+            for at, (value, point) in enumerate(zip(curve.thresholds, curve.points, strict=True))
             if at == position or math.isclose(value * 10, round(value * 10))
         ]
         rows += [_row(rule, point) for rule, point in self.other_rules.items()]
         table = AsciiTable([['rule', 'correctness', 'exact', 'distance', 'information', 'unknown'], *rows])
         table.inner_footing_row_border = False
         table.justify_columns.update(dict.fromkeys(range(1, 6), 'right'))
-        point, ends = self.points[position], f'{self.interval[0]:.3f} to {self.interval[1]:.3f}'
-        reached = f'{point.correctness:.3f} ({ends})'
+        reached = f'{point.correctness:.3f} ({self.interval[0]:.3f} to {self.interval[1]:.3f})'
         result = f'No threshold reaches a correctness of {self.wanted:g}: the best is {reached}, at {threshold:g}.'
         if self.threshold is not None:
             result = f'A correctness of {self.wanted:g} takes {threshold:g}{of_root}: {reached}.\n{self.options}'
         return f'{heading}\n{table.table}\n{result}'
 
 
-def most_correct(points: Sequence[OperatingPoint]) -> int:
-    """Position of the first of the most correct points."""
-    return int(np.argmax(np.nan_to_num([point.correctness for point in points], nan=-1.0)))
-
-
 def draw_calibration(calibration: Calibration) -> bytes:
     """A PNG: correctness against information, one dot for each threshold, and both against the threshold."""
     figure = Figure(figsize=(11.5, 4.6), layout='constrained')
     trade_off, by_threshold = figure.subplots(1, 2)
-    thresholds, points, chosen = calibration.thresholds, calibration.points, calibration.shown
+    curve, chosen = calibration.curve, calibration.shown
+    thresholds, information, correctness = curve.thresholds, curve.information, curve.correctness
     label = f'threshold {thresholds[chosen]:g}' + ('' if calibration.threshold else ', the most correct')
-    information, correctness = ([getattr(point, name) for point in points] for name in ('information', 'correctness'))
     trade_off.plot(information, correctness, color=CURVE, marker='.', markersize=4, linewidth=1.6, label='back_off')
     for marker, (rule, point) in zip(MARKERS, calibration.other_rules.items(), strict=False):
         trade_off.plot(point.information, point.correctness, marker, color='#3f3f46', markersize=7, label=rule)
@@ -262,15 +260,14 @@ def calibrate_pairs(
         EvaluationError: No name is known to be right or wrong.
     """
     relations, (curve, named) = Relations.of(arrays), curve_by_threshold(pairs, arrays, relative=relative)
-    points = curve.points
-    if not any(point.correctness >= 0 for point in points):
+    if not np.isfinite(curve.correctness).any():
         raise EvaluationError(
             f'of {pairs.num_objects} objects, {len(pairs)} were found, and no name of them can be judged',
             where=store,
             fix='The model must find objects first, with a mask IoU of at least 0.5: train it longer.',
         )
-    enough = [at for at, point in enumerate(points) if point.correctness >= correctness]
-    shown = enough[0] if enough else most_correct(points)
+    enough = np.flatnonzero(curve.correctness >= correctness).tolist()
+    shown = enough[0] if enough else int(np.nanargmax(curve.correctness))
     correct = pairs.image_sums(*pairs.judged(named[:, shown], arrays))
     return Calibration(
         store=store,
@@ -278,8 +275,7 @@ def calibrate_pairs(
         pairs=pairs,
         relative=relative,
         wanted=correctness,
-        thresholds=THRESHOLDS,
-        points=points,
+        curve=curve,
         other_rules={
             rule: operating_point(pairs, _named(Decision(relations, rule=rule), pairs.class_scores), arrays)
             for rule in ('leaf', 'distance')

@@ -274,7 +274,7 @@ def compare(
         timed_images: Images that latency and arithmetic are measured on.
         seed: Of bootstrap and choice of pictures.
         options: Values by dotted key that override those of all configs.
-        command: What to write on the page as its origin.
+        command: Written on the page as its origin.
 
     Returns:
         The page.

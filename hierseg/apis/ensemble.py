@@ -90,14 +90,10 @@ def explain_ensemble(
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Flow:
-    """Tells what each layer of the ensemble finds on an image, and how it is merged.
+    """Tells what each layer of the ensemble finds on an image file, and how it is merged.
 
-    Args:
-        config: The config file of an ensemble.
-        checkpoint: Its weights.
-        image: The image file.
-        device: Such as ``cuda:0``; the first GPU, or the CPU without one, when omitted.
-        options: Values by dotted key that override the config's.
+    ``device`` is that of :func:`~hierseg.apis.runner.load_model`; options are values by dotted key that override the
+    config's.
 
     Raises:
         ConfigError: A file does not exist or cannot be read, the config is of another model, or the checkpoint is.

@@ -67,12 +67,12 @@ class TestThreshold:
         # fifty are left at 0.55, and none at 0.6.
         found = calibrated(correctness=0.9)
         assert found.threshold == 0.55
-        assert found.points[found.shown].correctness == pytest.approx(0.9)
+        assert found.curve.points[found.shown].correctness == pytest.approx(0.9)
         assert calibrated(correctness=1.0).threshold == 0.6
         assert calibrated(correctness=0.8).threshold == 0.01
         # 5 of 50 are persons, with 3 leaves of which person has 2.
         said = 1 - math.log(2) / math.log(3)
-        assert found.points[found.shown].information == pytest.approx((45 + 5 * said) / 50)
+        assert found.curve.points[found.shown].information == pytest.approx((45 + 5 * said) / 50)
 
     def test_of_the_probability_itself(self) -> None:
         # 0.8 times as much: 0.436 on the fifth woman's box, 0.444 on the sixth's.
@@ -84,7 +84,7 @@ class TestThreshold:
         found = calibrated(correctness=0.99, cars=1)
         assert found.threshold is None
         assert found.options is None
-        assert found.thresholds[found.shown] == 0.6
+        assert found.curve.thresholds[found.shown] == 0.6
         assert 'No threshold reaches a correctness of 0.99: the best is 0.980 (' in str(found)
         assert found.to_json()['best_threshold'] == 0.6
 

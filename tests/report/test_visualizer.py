@@ -26,7 +26,7 @@ from PIL import ExifTags, Image
 
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError
-from hierseg.report import HierLocalVisualizer
+from hierseg.report import HierLocalVisualizer, drawing
 from hierseg.report.drawing import GAP, DrawnInstance, line_height
 from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 from hierseg.taxonomy import Taxonomy
@@ -77,15 +77,13 @@ def sample() -> DetDataSample:
 def texts(monkeypatch) -> list[list[tuple[str, bool]]]:
     """The longest text of each instance drawn and whether it is dashed, one list for each panel."""
     seen: list[list[tuple[str, bool]]] = []
-    from hierseg.report import visualizer
-
-    draw = visualizer.draw_instances
+    draw = drawing.draw_instances
 
     def record(image: np.ndarray, instances: list[DrawnInstance]):
         seen.append([(instance.texts[0], instance.dashed) for instance in instances])
         return draw(image, instances)
 
-    monkeypatch.setattr(visualizer, 'draw_instances', record)
+    monkeypatch.setattr(drawing, 'draw_instances', record)
     return seen
 
 

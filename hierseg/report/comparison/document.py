@@ -6,13 +6,10 @@ Shape letters: C classes.
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from PIL import Image
 
 from hierseg.formats import IntArray
 from hierseg.metrics.declarations import CountedKind, Estimate, Metric
@@ -57,11 +54,12 @@ class NamedPath:
 class ShownPanel:
     """A picture of the ground truth or of what a system found.
 
-    The picture is a JPEG, paths are its instances in words, and errors are keys of their kinds. The score says how good
-    the system is on this image; higher is better.
+    The picture is a JPEG of a width and height in pixels, paths are its instances in words, and errors are keys of
+    their kinds. The score says how good the system is on this image; higher is better.
     """
 
     picture: bytes
+    size: tuple[int, int]
     paths: Sequence[NamedPath] = ()
     errors: Sequence[str] = ()
     score: float | None = None
@@ -70,12 +68,6 @@ class ShownPanel:
     def address(self) -> str:
         """The picture as an address of a page."""
         return 'data:image/jpeg;base64,' + base64.b64encode(self.picture).decode()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        with Image.open(io.BytesIO(self.picture)) as picture:
-            return picture.size
 
     def to_json(self) -> dict[str, Any]:
         """All but the picture."""

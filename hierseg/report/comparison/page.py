@@ -119,7 +119,7 @@ def draw_panel(
     picture, _ = draw_instances(resized.astype(np.uint8), drawn, text_size=TEXT_SIZE)
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format='JPEG', quality=QUALITY, optimize=True, progressive=True)
-    return ShownPanel(content.getvalue(), tuple(paths), tuple(errors), score)
+    return ShownPanel(content.getvalue(), picture.shape[1::-1], tuple(paths), tuple(errors), score)
 
 
 def render_page(document: Comparison) -> str:
@@ -240,13 +240,12 @@ def _picture_classes(document: Comparison, images: Sequence[Mapping[str, Any]]) 
 
 def _picture_errors(document: Comparison) -> list[dict[str, Any]]:
     """Error kinds by system that pictures can be filtered by, with the number of pictures."""
-    entries = []
-    for position, system in enumerate(document.systems):
-        for kind in document.error_kinds:
-            count = sum(kind.key in image.panels[system.name].errors for image in document.images)
-            if count:
-                entries.append({'system': position, 'key': kind.key, 'label': kind.label, 'count': count})
-    return entries
+    return [
+        {'system': position, 'key': kind.key, 'label': kind.label, 'count': count}
+        for position, system in enumerate(document.systems)
+        for kind in document.error_kinds
+        if (count := sum(kind.key in image.panels[system.name].errors for image in document.images))
+    ]
 
 
 def write_comparison(document: Comparison, folder: str | Path) -> Path:

@@ -233,8 +233,8 @@ def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
     """
     extents: dict[str, float] = {}
     for metric in document.shown_metrics:
-        differences = [document.difference(system, metric) for system in document.systems[1:]]
-        ends = [end for entry in differences for end in (entry.value, entry.low, entry.high) if end is not None]
+        found = [document.difference(system, metric) for system in document.systems[1:]]
+        ends = [end for entry in found for end in (entry.value, entry.low, entry.high) if end is not None]
         extents[metric.unit] = max([extents.get(metric.unit, 0.0), *map(abs, ends)])
     groups: dict[str, list[ScoreRow]] = {}
     for metric in document.shown_metrics:
