@@ -144,6 +144,9 @@ RULES = {
     'python tools/benchmarks/loading.py': Rule(
         parse_only='draws large images; runs in tests/tools/test_loading_benchmark.py'
     ),
+    'python tools/benchmarks/operators.py': Rule(
+        parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
+    ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
 }
 
