@@ -158,7 +158,9 @@ class Relations:
         if self.device == device:
             return self
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | Rows)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | Rows)
+        }
         return replace(self, **moved, families=tuple(family.to(device) for family in self.families))
 
     def above_mask(self, labels: Tensor) -> Tensor:

@@ -183,10 +183,10 @@ def _traced_whole(operator: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(operator)
     def call(*args: Any, **settings: Any) -> Any:
-        if not torch.jit.is_tracing():
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return operator(*args, **settings)
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)  # type: ignore[attr-defined]
             return operator(*args, **settings)
 
     return call
