@@ -273,7 +273,7 @@ def test_the_tool_writes_pictures_and_says_where(pets, tmp_path):
     options = ['--store', pets.store, '--images', pets.images, '--output-dir', out, '--not-show', '--max-images', '1']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.endswith(f'\n1 picture written to {out}\n')
+    assert done.stdout.endswith(f'1 picture written to {out}\n')
     assert len(list(out.iterdir())) == 1
 
 
