@@ -7,7 +7,6 @@ of it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -20,7 +19,7 @@ from hierseg.converters.options import ConversionOptions, ConversionSummary, Ope
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
 from hierseg.store.store import read_json
-from hierseg.store.writer import remove_leftovers
+from hierseg.store.writer import lock_folder, remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
 FORMAT, VERSION = 'hierseg-conversion', 1
@@ -95,13 +94,9 @@ class WorkFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.out)
         try:
-            self._lock = os.open(self.path, os.O_RDONLY)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._lock)
-                self._lock = None
-                raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.') from None
+            self._lock = lock_folder(self.path)
+            if self._lock is None:
+                raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.')
             self._begin()
         except BaseException:
             # Python calls no __exit__ for what goes wrong before the block begins.

@@ -241,9 +241,7 @@ class StoreWriter:
         self._partial = new_partial(self.path)
         try:
             self._partial.mkdir()
-            # The lock goes with the process, so that a later run can tell a dead folder from a busy one.
-            self._lock = os.open(self._partial, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock_folder(self._partial)
             self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
             return self
         except BaseException:
@@ -417,14 +415,24 @@ def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Deletes temporary folders for this path whose process is gone (its lock went with it)."""
+    """Deletes temporary folders for this path whose process is gone."""
     for leftover in [p for p in path.parent.iterdir() if p.name.startswith(f'.{path.name}.partial-')]:
         with contextlib.suppress(FileNotFoundError):
-            lock = os.open(leftover, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
-            except BlockingIOError:
+            lock = lock_folder(leftover)
+            if lock is None:
                 continue
+            try:
+                shutil.rmtree(leftover, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def lock_folder(path: Path) -> int | None:
+    """Locks a folder until the descriptor is closed or the process is gone; None if another has the lock."""
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
