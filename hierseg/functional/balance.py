@@ -51,10 +51,8 @@ def log_prior_offsets(counts: Tensor, groups: Tensor, *, tau: float) -> Tensor:
     give zero offsets. Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, which has no
     background and so needs no second term.
 
-    Args:
-        counts: As in the module.
-        groups: (C,) int64; classes that compete with one another have the same number.
-        tau: At least 0; 1 corrects the whole prior.
+    ``groups`` are (C,) int64; classes that compete with one another have the same number. τ is at least 0; 1 corrects
+    the whole prior.
     """
     counts = counts.clamp(min=1).double()
     none = torch.zeros(int(groups.max()) + 1, dtype=counts.dtype, device=counts.device)

@@ -7,7 +7,7 @@ thousands of classes, so rows are lists, and only those of the labels at hand be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +21,6 @@ from hierseg.taxonomy import TaxonomyArrays
 
 BLOCK = 2**19
 """Numbers in a block of rows on a CPU: what is done to a block in turn finds it in the cache."""
-
-FEW_PAIRS = 1
-"""Ancestors per class, on average, that are cheaper to add one by one than by way of their sums."""
 
 WIDEST_FAMILY = 32
 """Families of up to this size share one table, larger ones one with others of up to twice their size."""
@@ -157,10 +154,8 @@ class Relations:
         """The same on a device; itself where it already is there."""
         if self.device == device:
             return self
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | Rows)
-        }
+        tables = vars(self).items()
+        moved: dict[str, Any] = {name: value.to(device) for name, value in tables if isinstance(value, Tensor | Rows)}
         return replace(self, **moved, families=tuple(family.to(device) for family in self.families))
 
     def above_mask(self, labels: Tensor) -> Tensor:
@@ -180,19 +175,18 @@ class Relations:
         pairs, places = self.below.places(self.ancestors[labels][rows, columns])
         edges = self.ancestor_steps[labels][rows, columns][pairs] + self.below_steps[places]
         distances = (climb[labels][:, None] + climb).view(-1)
-        return distances.scatter_reduce_(
-            0, rows[pairs] * self.num_classes + self.below.members[places], edges, 'amin'
-        ).view(-1, self.num_classes)
+        targets = rows[pairs] * self.num_classes + self.below.members[places]
+        return distances.scatter_reduce_(0, targets, edges, 'amin').view(-1, self.num_classes)
 
     @cached_property
     def steps(self) -> tuple[tuple[Tensor, Tensor, Tensor | None], ...]:
         """Classes, ancestors and factors by which columns become sums over paths, one step after the other.
 
-        Few pairs are one step. Where paths are long, a class takes its parents' sums instead of its ancestors' columns,
-        depth by depth: S(v) = θ(v) − Σ_a μ(v, a) S(a) with the factors of :attr:`inclusion`, which for a class with one
-        parent is θ(v) + S(parent). No factors means that all are one.
+        Up to one ancestor a class on average, all pairs are one step. Where paths are longer, a class takes its
+        parents' sums instead of its ancestors' columns, depth by depth: S(v) = θ(v) − Σ_a μ(v, a) S(a) with the factors
+        of :attr:`inclusion`, which for a class with one parent is θ(v) + S(parent). No factors means that all are one.
         """
-        if self.ancestor_pairs.shape[1] <= FEW_PAIRS * self.num_classes:
+        if self.ancestor_pairs.shape[1] <= self.num_classes:
             return ((self.ancestor_pairs[0], self.ancestor_pairs[1], None),)
         classes, ancestors, factors = self.inclusion
         depths = self.depths[classes].masked_fill(classes == ancestors, 0)

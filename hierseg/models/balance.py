@@ -19,13 +19,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional.balance import (
-    equalization_offsets,
-    expanded_counts,
-    gradient_ratio_factors,
-    log_prior_offsets,
-    seesaw_offsets,
-)
+from hierseg.functional import balance as formulas
 from hierseg.functional.relations import Relations
 from hierseg.functional.schemes import Scheme, is_at_least_zero
 from hierseg.store import Store
@@ -54,14 +48,14 @@ class Seesaw(nn.Module):
         if not self.training:
             return
         counted = torch.ones_like(labels) if label_weights is None else label_weights > 0
-        counts = expanded_counts(labels, counted.to(self.class_counts.dtype), relations)
+        counts = formulas.expanded_counts(labels, counted.to(self.class_counts.dtype), relations)
         all_reduce(counts)
         self.class_counts += counts
 
     def offsets(self, scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
         """(N, G) offsets of the scores."""
         probabilities = self.scheme.probabilities(scores.detach(), relations)
-        offsets = seesaw_offsets(probabilities, labels, self.class_counts, relations, p=self.p, q=self.q)
+        offsets = formulas.seesaw_offsets(probabilities, labels, self.class_counts, relations, p=self.p, q=self.q)
         return offsets[:, : scores.shape[1]]
 
 
@@ -109,9 +103,9 @@ class LogitAdjustment(nn.Module):
         else:
             counts = torch.tensor(self.class_counts, dtype=torch.float64)
         if self.scheme.has_outcomes:
-            return log_prior_offsets(counts, torch.zeros(len(counts), dtype=torch.long), tau=self.tau)
+            return formulas.log_prior_offsets(counts, torch.zeros(len(counts), dtype=torch.long), tau=self.tau)
         expanded = torch.from_numpy(self.taxonomy.arrays.sums_below(counts.numpy()))
-        return log_prior_offsets(expanded, relations.sibling_groups[:-1].cpu(), tau=self.tau)
+        return formulas.log_prior_offsets(expanded, relations.sibling_groups[:-1].cpu(), tau=self.tau)
 
     def _check(self, found: int, where: str) -> None:
         if found != self.taxonomy.num_classes:
@@ -177,7 +171,7 @@ class GradientBalance(nn.Module):
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         options = {'gamma': self.gamma, 'mu': self.mu, 'alpha': self.alpha}
-        raising, lowering = gradient_ratio_factors(self.positive, self.negative, **options)
+        raising, lowering = formulas.gradient_ratio_factors(self.positive, self.negative, **options)
         return raising.to(dtype), lowering.to(dtype)
 
 
@@ -203,7 +197,7 @@ class SoftmaxGradientBalance(GradientBalance):
 
     def offsets(self, scores: Tensor, labels: Tensor, relations: Relations) -> Tensor:
         """(N, G) offsets of the scores."""
-        return equalization_offsets(self._factors(scores.dtype)[1], labels, relations)
+        return formulas.equalization_offsets(self._factors(scores.dtype)[1], labels, relations)
 
     def _scaled(self, gradients: Tensor) -> Tensor:
         return gradients

@@ -77,11 +77,7 @@ class TwoLayerEnsemble(BaseModel):
                 )
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Not a model of one forward pass.
-
-        Raises:
-            ConfigError: Always; it says what to use.
-        """
+        """Refuses: one forward pass of two models has no meaning. The error says what to use."""
         raise ConfigError(
             f'forward(mode={mode!r}) of the ensemble', fix='Train with hierseg.LayerwiseTrainLoop; test with test_step.'
         )
@@ -249,11 +245,8 @@ def mask_overlaps(first: Tensor, second: Tensor, wanted: npt.NDArray[np.bool_], 
     takes pycocotools 0.2 s, to find the rectangles that they fill 0.01 s; and since the overlap of two rectangles
     bounds that of their masks, few pairs are left to compare, within those rectangles.
 
-    Args:
-        first: (M, H, W) bool.
-        second: (N, H, W) bool, on the same device.
-        wanted: (M, N) bool; pairs to compare.
-        at_least: Overlaps below it do not matter; above 0.
+    ``first`` are (M, H, W) bool, ``second`` (N, H, W) bool on the same device; ``wanted`` are (M, N) bool, the pairs to
+    compare, and ``at_least`` is above 0.
     """
     bounds, other_bounds = mask_bounds(first), mask_bounds(second)
     areas, other_areas = _areas(first, bounds), _areas(second, other_bounds)

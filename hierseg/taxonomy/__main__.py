@@ -109,11 +109,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def child_and_parent(text: str) -> tuple[str, str]:
-    """Child and parent of ``CHILD=PARENT``.
-
-    Raises:
-        TaxonomyError: On another form.
-    """
+    """Child and parent of ``CHILD=PARENT``."""
     child, _, parent = text.partition('=')
     if not child or not parent:
         raise TaxonomyError(f'{text!r} is no preferred parent', where='--preferred-parent', fix='Write CHILD=PARENT.')

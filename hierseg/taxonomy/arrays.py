@@ -220,10 +220,8 @@ def named_classes(
     Teddy bear; Person 0.8, Man 0.35, Woman 0.33 gives Person.
     :func:`hierseg.functional.decisions.deepest_confident_class` is the same rule on tensors.
 
-    Args:
-        class_scores: (N, C) float, 0 for classes that a detection does not claim.
-        arrays: The taxonomy.
-        threshold: At least 0; with 0 the deepest claimed class wins.
+    ``class_scores`` are (N, C), 0 for classes that a detection does not claim; with a threshold of 0 the deepest
+    claimed class wins.
     """
     rows, claimed = np.arange(len(class_scores)), class_scores > 0
     above = arrays.ancestor_mask

@@ -80,11 +80,7 @@ def read_taxonomy(
 
 
 def read_draft(
-    path: AnyPath,
-    *,
-    classes: AnyPath | None = None,
-    preferred_parents: Mapping[str, str] | None = None,
-    ignore_parts: bool = False,
+    path: AnyPath, *, classes: AnyPath | None, preferred_parents: Mapping[str, str] | None, ignore_parts: bool
 ) -> TaxonomyDraft:
     """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy."""
     where, text = str(path), read_text(path)
@@ -161,11 +157,7 @@ def _with_default_preferences(draft: TaxonomyDraft) -> TaxonomyDraft:
 
 
 def read_text(path: AnyPath) -> str:
-    """Reads UTF-8 text, with or without a byte order mark.
-
-    Raises:
-        TaxonomyError: If the file cannot be read or is in another encoding.
-    """
+    """Reads UTF-8 text, with or without a byte order mark; an error for another encoding or an unreadable file."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -280,17 +272,10 @@ def parse_class_list(text: str, *, where: str) -> ClassList:
 
 @dataclass(frozen=True)
 class Edge:
-    """One line of an edge list.
-
-    Attributes:
-        child: Id or name of a class.
-        parent: Id or name of its parent; None says that the class has none.
-        name: Name of the child where the list gives one.
-        place: File and line.
-    """
+    """One line of an edge list: ids or names of child and parent, the child's name where given, and file and line."""
 
     child: str
-    parent: str | None
+    parent: str | None  # None says that the class has none
     name: str | None
     place: str
 

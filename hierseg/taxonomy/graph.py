@@ -171,11 +171,7 @@ class Taxonomy:
 
     @classmethod
     def from_json(cls, document: object, *, where: str = '') -> Taxonomy:
-        """Reads what :meth:`to_json` wrote.
-
-        Raises:
-            TaxonomyError: If the document is something else, of another version or no taxonomy.
-        """
+        """Reads what :meth:`to_json` wrote; an error if it is something else, of another version or no taxonomy."""
         return TaxonomyDraft.from_json(document, where=where).build()
 
     def dataset_meta(self) -> dict[str, Any]:
@@ -205,32 +201,24 @@ class TaxonomyDraft:
 
     @classmethod
     def from_json(cls, document: object, *, where: str) -> TaxonomyDraft:
-        """Reads a :meth:`Taxonomy.to_json` document.
-
-        Raises:
-            TaxonomyError: If the document is something else or of another version.
-        """
+        """Reads a :meth:`Taxonomy.to_json` document; an error if it is something else or of another version."""
         fields = document if isinstance(document, Mapping) else {}
         if (fields.get('format'), fields.get('version')) != (FORMAT, VERSION):
             found = f'{fields.get("format")!r} version {fields.get("version")!r}'
             raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
-        names: list[tuple[str, str]] = []
-        edges: list[tuple[str, str]] = []
         classes = fields.get('classes')
-        for entry in classes if isinstance(classes, list) else [classes]:
+        entries: list[Any] = classes if isinstance(classes, list) else [classes]
+        for entry in entries:
             match entry:
-                case {'id': str(class_id), 'name': str(name), 'parents': [*parents]} if all(
-                    isinstance(parent, str) for parent in parents
-                ):
-                    names.append((class_id, name))
-                    edges.extend((class_id, parent) for parent in parents)
-                case _:
-                    raise TaxonomyError(
-                        f'malformed class entry {entry!r:.80}',
-                        where=where,
-                        fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
-                    )
-        return cls(where, tuple(class_id for class_id, _ in names), tuple(name for _, name in names), tuple(edges))
+                case {'id': str(), 'name': str(), 'parents': [*parents]} if set(map(type, parents)) <= {str}:
+                    continue
+            raise TaxonomyError(
+                f'malformed class entry {entry!r:.80}',
+                where=where,
+                fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
+            )
+        ids, names = (tuple(entry[key] for entry in entries) for key in ('id', 'name'))
+        return cls(where, ids, names, tuple((entry['id'], parent) for entry in entries for parent in entry['parents']))
 
     def errors(self) -> list[TaxonomyError]:
         """All that keeps this draft from being a taxonomy; nothing, if it is one."""
@@ -271,8 +259,7 @@ class TaxonomyDraft:
             told = '; '.join(': '.join(filter(None, (error.where, error.what))) for error in errors[:SHOWN_PROBLEMS])
             more = f'; and {len(errors) - SHOWN_PROBLEMS} more' if len(errors) > SHOWN_PROBLEMS else ''
             raise TaxonomyError(
-                f'{len(errors)} problems: {told}{more}',
-                fix=f'{errors[0].fix} `python -m hierseg.taxonomy` tells all.',
+                f'{len(errors)} problems: {told}{more}', fix=f'{errors[0].fix} `python -m hierseg.taxonomy` tells all.'
             )
         if errors:
             raise errors[0]
@@ -337,11 +324,7 @@ none found. Name the taxonomy that the store was made with, or convert the data 
 
 
 def require_same_class_names(expected: Sequence[str], found: Sequence[str], *, where: str) -> None:
-    """Requires the same class names in the same order.
-
-    Raises:
-        ConfigError: If they differ; it names the first differences by label.
-    """
+    """Requires the same class names in the same order; errors as of :func:`require_same_taxonomy`."""
     fix = 'Leave the names out: they come from the store.'
     _raise_if_any(_list_differences(expected, found), 'the class names differ', where=where, fix=fix)
 
