@@ -69,7 +69,7 @@ class Passes:
 
 
 class BalancedSampler(StreamSampler):
-    """Base of the balanced samplers: one stream of :class:`Passes` for all processes.
+    """Base of the balanced samplers: one stream of :class:`Passes` for all processes, whose items are the images.
 
     Process k of W has the places k, k + W, k + 2W, … of the stream, across the ends of passes: nothing is
     repeated or dropped to make a pass a multiple of W. Iterated as it is, an epoch is a stretch of the stream
@@ -105,9 +105,13 @@ class BalancedSampler(StreamSampler):
         rest: list[int] = images[whole - first :: self.world_size].tolist()
         return rest
 
+    def expected_draws(self) -> FloatArray:
+        """(n,) float64; how often each image comes in an epoch of all processes, on average."""
+        return self._rates.copy()
+
     def _images(self, number: int) -> IntArray:
         """Indices of the images of one pass, of all processes."""
-        raise NotImplementedError
+        return self._passes.listed(number)[0].astype(np.int32)
 
 
 @DATA_SAMPLERS.register_module()
@@ -147,12 +151,6 @@ class RepeatFactorSampler(BalancedSampler):
         self.class_factors = repeat_factors(self.class_frequencies, threshold)
         self.image_factors = labels.image_factors(self.class_factors)
         super().__init__(dataset, seed, rates=self.image_factors, epoch_length=float(self.image_factors.sum()))
-
-    def expected_draws(self) -> FloatArray:  # noqa: D102
-        return self.image_factors.copy()
-
-    def _images(self, number: int) -> IntArray:
-        return self._passes.listed(number)[0].astype(np.int32)
 
 
 @DATA_SAMPLERS.register_module()

@@ -242,22 +242,16 @@ class LoadFromHook(Hook):
         where = str(runner._load_from or runner.work_dir)
         weights = weights_of(checkpoint, where=where)
         if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
-            raise ConfigError(
-                'the checkpoint has weights and no state of a training to resume',
-                where=where,
-                fix='To start from its weights, use --cfg-options load_from=... without --resume.',
-            )
+            fix = 'To start from its weights, use --cfg-options load_from=... without --resume.'
+            raise ConfigError('the checkpoint has weights and no state of a training to resume', where=where, fix=fix)
         parts = LAYERS if isinstance(unwrapped(runner.model), TwoLayerEnsemble) else ()
         own = get_state_dict(runner.model)
         fits = fit_tensors(own, weights, parts=parts)
         if runner._resume or not trained_parts(runner):
             require_all(fits, where=where)
         elif not any(fit.status is TensorStatus.TAKEN for fit in fits):
-            raise ConfigError(
-                f'no tensor of the checkpoint fits the model: the checkpoint has {_some(weights)}, '
-                f'the model {_some(own)}',
-                where=where,
-            )
+            names = f'the checkpoint has {_some(weights)}, the model {_some(own)}'
+            raise ConfigError(f'no tensor of the checkpoint fits the model: {names}', where=where)
         else:
             table = Path(runner.log_dir) / TABLE
             if is_main_process():

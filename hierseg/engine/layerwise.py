@@ -214,10 +214,9 @@ class LayerwiseTrainLoop(BaseLoop):
             if layer.name not in self.runner.optim_wrapper:
                 raise ConfigError(f'optim_wrapper has no {layer.name}', where=WHERE)
         if any(type(hook) is ParamSchedulerHook for hook in self.runner.hooks):
+            fix = "Use default_hooks=dict(param_scheduler=dict(type='hierseg.LayerwiseHook'))."
             raise ConfigError(
-                'ParamSchedulerHook would step the schedulers of all layers at once',
-                where=WHERE,
-                fix="Use default_hooks=dict(param_scheduler=dict(type='hierseg.LayerwiseHook')).",
+                'ParamSchedulerHook would step the schedulers of all layers at once', where=WHERE, fix=fix
             )
         # Epochs and iterations that a checkpoint brought must be one place in this run.
         if not 0 <= self._batches_done <= self.layer.iterations_per_epoch or self._iter > self.max_iters:

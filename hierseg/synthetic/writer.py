@@ -180,29 +180,22 @@ class ImageEncoder:
         return ScenePainter(self.taxonomy, size=self.options.size)
 
     def encode(self, index: int) -> tuple[Tables, SplitSummary]:
-        """Writes an image and its masks; returns its rows and counts.
-
-        Raises:
-            AnnotationError: If a file cannot be written.
-        """
+        """Writes an image and its masks; returns its rows and counts."""
         seed, ids, tables = self.options.seed, self.taxonomy.ids, {table: list[Row]() for table in CSV_COLUMNS}
         generator, population = np.random.default_rng((seed, self.index, index + 1)), self.population
         own = slice(int(population.first_objects[index]), int(population.first_objects[index + 1]))
         labels, annotated = population.labels[own], population.annotated_labels[own]
         group_of, has_mask = population.group_of[own], population.has_mask[own]
         scene = self._painter.paint(labels.tolist(), group_of.tolist(), generator)
-        name = image_id(seed, self.index, index)
+        name, painted = image_id(seed, self.index, index), scene.is_painted
         _write(self.out / self.split.name / f'{name}.jpg', scene.image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        negatives = self.split.rates.negatives
         positive, negative = verified_labels(
-            self.taxonomy,
-            labels[scene.is_painted],
-            annotated[scene.is_painted],
-            negatives=self.split.rates.negatives,
-            generator=generator,
+            self.taxonomy, labels[painted], annotated[painted], negatives=negatives, generator=generator
         )
         tables['labels'] += [(name, ids[label], 1) for label in positive.tolist()]
         tables['labels'] += [(name, ids[label], 0) for label in negative.tolist()]
-        is_annotated = scene.is_painted & (annotated != NOT_ANNOTATED)
+        is_annotated = painted & (annotated != NOT_ANNOTATED)
         for item in np.flatnonzero(is_annotated).tolist():
             mask, is_group = scene.owners == item, int(group_of[item])
             left, top, columns, rows = cv2.boundingRect(mask.view(np.uint8))
@@ -213,7 +206,7 @@ class ImageEncoder:
                 self._encode_mask(tables, mask, sides, generator)
         summary = SplitSummary(
             images=1,
-            objects=int(scene.is_painted.sum()),
+            objects=int(painted.sum()),
             boxes=len(tables['bbox']),
             masks=len(tables['masks']),
             groups=int((group_of & is_annotated).sum()),
