@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import hierseg
 
@@ -95,7 +96,7 @@ def test_commands_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
             }
         )
     )  # fmt: skip
-    (tmp_path / '1.jpg').touch()
+    Image.new('RGB', (8, 8)).save(tmp_path / '1.jpg')
     said = run(installed / 'bin' / 'hierseg', 'convert', 'coco', 'to-store', 'coco.json', '--images', '.', '--out',
                'store', cwd=tmp_path, path=installed)  # fmt: skip
     assert said.endswith('written to store\n')
@@ -110,10 +111,10 @@ def test_configs_and_templates_are_found_in_the_wheel(installed: Path, tmp_path:
     script = """
 from mmengine.config import Config
 import hierseg
-from hierseg.report.comparison.page import _environment
+from hierseg.report.comparison.page import ENVIRONMENT
 config = Config.fromfile('own.py')
 print(hierseg.__file__, config.model.backbone.depth, config.model.roi_head.bbox_head.num_classes)
-print('page.css' in _environment().list_templates(), _environment().get_template('page.html.jinja').name)
+print('page.css' in ENVIRONMENT.list_templates(), ENVIRONMENT.get_template('page.html.jinja').name)
 """
     said = run(sys.executable, '-c', script, cwd=tmp_path, path=installed)
     assert said.splitlines()[-2:] == [f'{installed}/hierseg/__init__.py 34 22', 'True page.html.jinja']
