@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,7 +22,8 @@ import hierseg
 from hierseg.apis.calibrate import curve_by_threshold
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
-from hierseg.errors import ConfigError, EvaluationError
+from hierseg.datasets.store_dataset import read_picture
+from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
@@ -38,7 +38,6 @@ from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
 from hierseg.report.curves import read_losses
-from hierseg.report.drawing import Picture
 from hierseg.store import Store
 
 Groups = Mapping[str, tuple[int, ...]]
@@ -187,7 +186,11 @@ def compared_images(
         path = next(filter(None, known), None) if folder is None else folder / store.image(row).file_name
         if path is None:
             return []
-        picture = _read(Path(path))
+        try:
+            picture = read_picture(path, store.orientation)
+        except (OSError, AnnotationError) as error:
+            what, fix = 'the image cannot be read', 'Name the folder with --images.'
+            raise ConfigError(what, where=str(path), fix=fix) from error
         instances = store.instances(row)
         annotated = [
             PanelInstance(label, box, mask if has_mask else None, group_of=group_of)
@@ -210,14 +213,6 @@ def compared_images(
         labels = np.unique(instances.labels).tolist()
         shown.append(ComparedImage(store.image(row).id, labels, ground_truth, panels))
     return shown
-
-
-def _read(path: Path) -> Picture:
-    try:
-        picture: Picture = mmcv.imread(str(path), flag='color_ignore_orientation', channel_order='rgb')
-    except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
-        raise ConfigError('the image cannot be read', where=str(path), fix='Name the folder with --images.') from error
-    return picture
 
 
 def _found(prediction: ImagePrediction, size: tuple[int, int], score_threshold: float) -> list[PanelInstance]:

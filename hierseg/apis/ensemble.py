@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import torch
 from mmengine.structures import InstanceData
 
 from hierseg import __version__
 from hierseg.apis.runner import load_config, load_model, prepare_image, read_checkpoint
+from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
@@ -111,5 +111,4 @@ def explain_ensemble(
         InstanceData(**{**found.cpu(), 'labels': torch.from_numpy(labels)[found.labels.cpu()]})
         for found, labels in zip((first, second), model.layer_labels, strict=True)
     ]
-    picture = mmcv.imread(image, flag='color_ignore_orientation', channel_order='rgb')
-    return Flow(picture, model.taxonomy, (layers[0], layers[1]), merged.cpu(), joining)
+    return Flow(read_picture(image), model.taxonomy, (layers[0], layers[1]), merged.cpu(), joining)

@@ -24,6 +24,7 @@ from mmengine.structures import InstanceData
 from tqdm import tqdm
 
 from hierseg.datasets import StoreDataset
+from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import ConfigError
 from hierseg.registry import DATASETS, VISUALIZERS
 from hierseg.report.drawing import (
@@ -157,7 +158,7 @@ def _as_the_pipeline_read_it(image: Picture, sample: DetDataSample) -> Picture:
     original, transformed = (tuple(sample.get(key, shape)) for key in ('ori_shape', 'img_shape'))
     if shape in (original, transformed) or shape[::-1] != original:
         return image
-    return mmcv.imread(sample.img_path, flag='color_ignore_orientation', channel_order='rgb')
+    return read_picture(sample.img_path)
 
 
 def _array(data: Any) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
 from hierseg.datasets import StoreDataset
+from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import AnnotationError, ConfigError, StoreError
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
@@ -292,3 +293,20 @@ class TestErrors:
     def test_a_prefix_of_another_name(self, build):
         with pytest.raises(ConfigError, match='names no image folder'):
             build(data_prefix=dict(img_path='images'))
+
+
+class TestPictures:
+    @pytest.mark.parametrize(('orientation', 'shape'), [('stored', (30, 40, 3)), ('turned', (40, 30, 3))])
+    def test_a_red_picture_is_red_and_lies_as_annotated(self, tmp_path, orientation, shape):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        Image.new('RGB', (40, 30), (200, 0, 0)).save(tmp_path / 'red.jpg', exif=exif)
+        picture = read_picture(tmp_path / 'red.jpg', orientation)
+        assert picture.shape == shape
+        assert np.abs(picture.reshape(-1, 3).mean(0) - [200, 0, 0]).max() < 5
+
+    @pytest.mark.parametrize('content', [b'', b'no image'])
+    def test_a_file_without_an_image(self, tmp_path, content):
+        (tmp_path / 'x.jpg').write_bytes(content)
+        with pytest.raises(AnnotationError, match='is no readable image'):
+            read_picture(tmp_path / 'x.jpg')

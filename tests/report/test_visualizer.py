@@ -176,7 +176,7 @@ def test_mmdets_hook_writes_pictures(image, sample, tmp_path):
 
 
 def test_an_image_that_the_hook_read_turned(visualizer, tmp_path):
-    upright = Image.new('RGB', (WIDTH, HEIGHT), (0, 200, 0))
+    upright = Image.new('RGB', (WIDTH, HEIGHT), (200, 0, 0))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
     upright.save(tmp_path / 'x.jpg', exif=exif)
@@ -192,7 +192,10 @@ def test_an_image_that_the_hook_read_turned(visualizer, tmp_path):
         masks=torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool),
     )
     visualizer.add_datasample('x', turned, sample, out_file=str(tmp_path / 'drawn.png'))
-    assert mmcv.imread(tmp_path / 'drawn.png').shape[1] == WIDTH * FACTOR
+    drawn = np.asarray(Image.open(tmp_path / 'drawn.png'))
+    assert drawn.shape[1] == WIDTH * FACTOR
+    red, _, blue = np.median(drawn, axis=(0, 1))
+    assert red > blue + 50  # a red picture stays red
 
 
 ROOT = Path(__file__).parents[2]
