@@ -26,7 +26,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--labels', required=True, metavar='CSV', help='verified image-level labels')
     parser.add_argument('--masks', metavar='CSV', help='ground-truth masks; needed for segm, not read for bbox')
     parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
-    parser.add_argument('--predictions', required=True, metavar='CSV', help='submission')
+    parser.add_argument('--predictions', required=True, metavar='FILE', help='submission: CSV, or COCO results (.json)')
+    parser.add_argument(
+        '--coco', metavar='JSON', help='COCO file that the image and category ids of COCO results are those of'
+    )
     parser.add_argument('--iou-type', choices=['segm', 'bbox'], default='segm', help='what to compare (default: segm)')
     parser.add_argument(
         '--group-of-weight',
@@ -49,13 +52,18 @@ def main() -> None:
     from hierseg.taxonomy import read_taxonomy
 
     with exits_cleanly():
-        taxonomy = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts)
+        taxonomy, keys = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts), None
+        if args.coco is not None:
+            from hierseg.evaluation.result_keys import keys_of_file
+
+            keys = keys_of_file(args.coco, taxonomy)
         result = evaluate_files(
             args.boxes,
             args.labels,
             predictions=args.predictions,
             taxonomy=taxonomy,
             masks=args.masks,
+            keys=keys,
             iou_type=args.iou_type,
             group_of_weight=args.group_of_weight,
             expand=not args.no_expand,
