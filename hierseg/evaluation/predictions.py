@@ -38,7 +38,7 @@ from hierseg.metrics.records import (
     InstanceRows,
     join_boxes_and_masks,
 )
-from hierseg.metrics.submissions import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS
+from hierseg.metrics.submissions import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS, is_results
 from hierseg.store import ImageRow, Instances, Store
 from hierseg.taxonomy import TaxonomyArrays
 from hierseg.taxonomy.arrays import named_classes
@@ -230,7 +230,7 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
 
     Rows of an image with the same mask are one detection with a path of classes, as ``submission_file`` of
     ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
-    score, the rule of both systems. Rows on other images are dropped.
+    score, the rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped.
 
     Returns:
         One for each image, in the order of image ids.
@@ -243,18 +243,22 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     keys = keys_of_store(store)
     found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', keys=keys, progress=True)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays) for index in order]
+    named = is_results(path)
+    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays, named=named) for index in order]
 
 
-def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -> ImagePrediction:
-    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts."""
+def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays, *, named: bool) -> ImagePrediction:
+    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts.
+
+    ``named`` says that the first claim of each is of the class that it names.
+    """
     first_of: dict[bytes, int] = {}
     regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in claims.masks], dtype=np.int64)
     _, kept = np.unique(regions, return_index=True)
     class_scores = np.zeros((len(kept), len(arrays.depths)), dtype=np.float32)
     np.maximum.at(class_scores, (regions, claims.labels), claims.scores.astype(np.float32))
     areas = None if claims.mask_areas is None else claims.mask_areas[kept]
-    names = named_classes(class_scores, arrays)
+    names = claims.labels[kept] if named else named_classes(class_scores, arrays)
     return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, list(first_of), areas, claims.size)
 
 
