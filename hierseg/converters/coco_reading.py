@@ -175,7 +175,7 @@ def other_documents(document: Any) -> list[tuple[str, str]]:
             return [
                 (
                     'detections (COCO results)',
-                    'Give the annotations of the data set; tools/compare.py --predictions takes them.',
+                    'tools/compare.py --predictions takes them. Here, give the annotations of the data set.',
                 )
             ]
         return []
