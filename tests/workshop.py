@@ -119,7 +119,9 @@ class Workshop:
         It must succeed, or say ``may_refuse``.
         """
         if words not in self._done:
-            for word in words:
+            for before, word in zip(('', *words), words, strict=False):
+                if before == '--coco-results':  # which it writes
+                    continue
                 # NAME=CONFIG,CHECKPOINT and NAME=FILE
                 for part in re.split('[=,]', word) if words[1] == 'tools/compare.py' else [word]:
                     self._provide(part)

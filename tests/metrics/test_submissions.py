@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from open_images_files import counts_of, rectangle, write_case
+from open_images_files import GOLDENS, counts_of, rectangle, write_case
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.errors import EvaluationError
+from hierseg.formats.run_lengths import counts_of_text
 from hierseg.metrics import evaluate_files
 from hierseg.metrics.submissions import ResultKeys, detection_rows
+from hierseg.taxonomy import Taxonomy
 
 SQUARE = rectangle(0, 0, 4, 4)
 OTHER = rectangle(4, 4, 8, 8)
@@ -68,13 +70,16 @@ def as_kaggle(path: Path, submission: Path, kind: str, *, image_id: str = 'Image
         ('LabelName', 'Score', 'Mask') if kind == 'segm' else ('LabelName', 'Score', 'XMin', 'YMin', 'XMax', 'YMax')
     )
     strings: dict[str, list[str]] = {'b': []}
+    sizes = {'b': ['8', '8'] if kind == 'segm' else []}
     with submission.open(newline='') as file:
         for line in csv.DictReader(file):
+            sizes[line['ImageID']] = [line[side] for side in ('ImageWidth', 'ImageHeight') if kind == 'segm']
             strings.setdefault(line['ImageID'], []).append(' '.join(line[name] for name in values))
     header = [image_id, *(['ImageWidth', 'ImageHeight'] if kind == 'segm' else []), 'PredictionString']
-    size = ['8', '8'] if kind == 'segm' else []
     with path.open('w', newline='') as file:
-        csv.writer(file).writerows([header, *([image, *size, ' '.join(found)] for image, found in strings.items())])
+        csv.writer(file).writerows(
+            [header, *([image, *sizes[image], ' '.join(found)] for image, found in strings.items())]
+        )
     return path
 
 
@@ -316,3 +321,47 @@ def test_boxes_of_a_submission_without_sense(tmp_path, kind, box, message):
     files = write_case(tmp_path, TRUTH, TRUTH, [], [row('a', box=box)], iou_type=kind)
     with pytest.raises(EvaluationError, match=rf'predictions\.csv, line 2: {message}'):
         evaluate(files, iou_type=kind)
+
+
+@pytest.mark.parametrize('form', ['kaggle', 'results'])
+def test_the_reference_data_in_other_forms(tmp_path, kind, form):
+    folder = GOLDENS / 'case_03'
+    submission = folder / ('submission.csv' if kind == 'segm' else 'submission_bbox.csv')
+    with submission.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    with (folder / 'gt_expanded' / 'image-labels.csv').open(newline='') as file:
+        names = sorted({line['LabelName'] for line in (*csv.DictReader(file), *rows)})
+    with (folder / 'gt_expanded' / 'segmentation-bbox.csv').open(newline='') as file:
+        names = sorted({*names, *(line['LabelName'] for line in csv.DictReader(file))})
+    taxonomy = Taxonomy.from_edges(names, [])
+    keys = ResultKeys.of(taxonomy, {line['ImageID'] for line in rows})
+    if form == 'kaggle':
+        path = as_kaggle(tmp_path / 'kaggle.csv', submission, kind)
+    elif kind == 'segm':
+        path = as_results(tmp_path / 'results.json', [
+            {'image_id': line['ImageID'], 'category_id': line['LabelName'], 'score': float(line['Score']),
+             'segmentation': {'size': [int(line['ImageHeight']), int(line['ImageWidth'])],
+                              'counts': counts_of_text(line['Mask']).decode()}}
+            for line in rows
+        ])  # fmt: skip
+    else:
+        # In an image of one pixel, parts of the image are pixels; the ends are sums, so the last digit may change.
+        keys = ResultKeys(keys.categories, keys.images, dict.fromkeys((line['ImageID'] for line in rows), (1, 1)))
+        boxes = [[float(line[side]) for side in ('XMin', 'YMin', 'XMax', 'YMax')] for line in rows]
+        path = as_results(tmp_path / 'results.json', [
+            {'image_id': line['ImageID'], 'category_id': line['LabelName'], 'score': float(line['Score']),
+             'bbox': [x1, y1, x2 - x1, y2 - y1]}
+            for line, (x1, y1, x2, y2) in zip(rows, boxes, strict=True)
+        ])  # fmt: skip
+
+    def result(predictions: Path) -> Any:
+        truth = folder / 'gt_expanded'
+        return evaluate_files(
+            truth / 'segmentation-bbox.csv', truth / 'image-labels.csv', masks=truth / 'segmentation-masks.csv',
+            predictions=predictions, taxonomy=taxonomy, keys=keys, iou_type=kind, expand=False,
+        )  # fmt: skip
+
+    found, expected = result(path), result(submission)
+    assert expected.num_true_positives.sum() > 20
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
