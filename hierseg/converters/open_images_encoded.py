@@ -55,7 +55,8 @@ def encode_masks(
         progress: Show bars on stderr.
 
     Raises:
-        AnnotationError: On bad rows, and on a PNG or image that is not there or cannot be read, with file and line.
+        AnnotationError: On bad rows, and on a PNG or image that is not there or cannot be read, with file and line;
+            on masks of several sizes on one image.
     """
     source, archives = masks_of(files)
     images = Folder.scan(files.images) if resize else None
@@ -79,6 +80,7 @@ def encode_masks(
                             _row(task, index, masks, size, taxonomy, Path(files.masks))
                             for index in np.flatnonzero(task.mask_rows >= 0).tolist()
                         ]
+                        _check_sizes([row[2:4] for row in rows], task.image_id, Path(files.masks))
                         writer.writerows(rows)
                         count += len(rows)
                         bar.update()
@@ -88,6 +90,17 @@ def encode_masks(
 def _zips(archives: list[Path], index: Path) -> MaskZips:
     np.save(index, ZipIndex.build(archives).members)
     return MaskZips(archives, index)
+
+
+def _check_sizes(sizes: list[tuple[object, ...]], image_id: str, table: Path) -> None:
+    other = next((size for size in sizes if size != sizes[0]), None)
+    if other is not None:
+        (width, height), (other_width, other_height) = sizes[0], other
+        raise AnnotationError(
+            f'the image has masks of {width} x {height} and of {other_width} x {other_height} pixels',
+            where=f'{table}, image {image_id}',
+            fix='Name the folder of the images (--images), so that masks get the size of theirs.',
+        )
 
 
 def _image_size(images: Folder, image_id: str) -> tuple[int, int]:

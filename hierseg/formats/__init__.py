@@ -1,4 +1,4 @@
-"""Formats that several rooms share: CSV with file and line in its errors, run lengths of masks, array types."""
+"""Formats that several rooms share: CSV and JSON with the place in their errors, run lengths of masks, array types."""
 
 import numpy as np
 import numpy.typing as npt

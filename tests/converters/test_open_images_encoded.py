@@ -98,8 +98,15 @@ def files_of(folder: Path) -> OpenImagesFiles:
     return OpenImagesFiles(**named, images=folder / 'images', mask_dir=folder / 'masks')
 
 
+def test_masks_of_several_sizes_need_the_images(drawn):
+    with pytest.raises(AnnotationError, match=r'masks\.csv, image a: .*4 x 4 and of 8 x 8 pixels\. .*--images'):
+        encode_masks(files_of(drawn), teddy_taxonomy(), drawn / 'out.csv')
+
+
 @pytest.mark.parametrize('resize', [False, True])
 def test_rows(drawn, resize):
+    if not resize:
+        Image.fromarray(rectangle(0, 0, 0, 0, size=(4, 4))).save(drawn / 'masks' / 'car.png')
     assert encode_masks(files_of(drawn), teddy_taxonomy(), drawn / 'out.csv', resize=resize) == 2
     with (drawn / 'out.csv').open(newline='') as file:
         bear, car = csv.DictReader(file)
@@ -110,7 +117,7 @@ def test_rows(drawn, resize):
     }  # fmt: skip
     whole = rectangle(0, 0, 4, 4) if resize else rectangle(0, 0, 2, 2, size=(4, 4))
     assert counts_of_text(bear['Mask']) == counts_of(whole)
-    assert counts_of_text(car['Mask']) == counts_of(rectangle(0, 0, 0, 0))
+    assert counts_of_text(car['Mask']) == counts_of(np.zeros((int(side), int(side)), dtype=bool))
 
 
 @pytest.mark.parametrize(
@@ -140,9 +147,9 @@ def test_the_command(drawn):
     assert done.returncode == 0, done.stderr
     # The bear is found; as Animal nobody claimed it; the car has no mask that counts.
     assert json.loads(done.stdout)['AP'] == {'toy': None, 'teddy': None, 'animal': 0.0, 'bear': 1.0, 'car': None}
-    # Without the images, the mask of the ground truth has the size of its PNG.
+    # Without the images, the masks of the ground truth have the sizes of their PNGs.
     done = run(drawn, '--mask-dir', drawn / 'masks')
-    assert (done.returncode, 'the mask is 8×8 pixels, the other masks of its image are 4×4' in done.stderr) == (2, True)
+    assert (done.returncode, 'has masks of 4 x 4 and of 8 x 8 pixels' in done.stderr) == (2, True)
     done = run(drawn)
     assert (done.returncode, done.stderr.count('\n')) == (2, 1)
     assert 'Give either --mask-dir or --mask-zips' in done.stderr
