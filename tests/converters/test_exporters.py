@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.converters.coco import convert_coco
+from hierseg.converters.coco import convert_coco, write_coco
+from hierseg.errors import AnnotationError
 from hierseg.store import Store
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
@@ -332,6 +333,24 @@ def test_files_of_tools_are_read(tmp_path, tool):
 def test_the_negative_labels_of_lvis_are_taken(tmp_path):
     store, _ = convert(LVIS, tmp_path)
     assert [labels.tolist() for labels in store.verified(0)] == [[0], [1]]
+
+
+def test_classes_that_lvis_does_not_annotate_exhaustively_come_back(tmp_path):
+    document = json.loads(json.dumps(LVIS))
+    document['images'][0]['not_exhaustive_category_ids'] = [1]
+    store, _ = convert(document, tmp_path)
+    assert store.not_exhaustive(0).tolist() == [0]
+    write_coco(store, tmp_path / 'again.json')
+    again = json.loads((tmp_path / 'again.json').read_text())
+    assert again['images'][0]['neg_category_ids'] == [2]
+    assert again['images'][0]['not_exhaustive_category_ids'] == [1]
+    convert_coco(tmp_path / 'again.json', images=tmp_path, out=tmp_path / 'second')
+    table = 'not_exhaustive.arrow'
+    assert (tmp_path / 'second' / table).read_bytes() == (tmp_path / 'store' / table).read_bytes()
+    # An id that is no category is refused, as in the other lists.
+    document['images'][0]['not_exhaustive_category_ids'] = [9]
+    with pytest.raises(AnnotationError, match=r'not_exhaustive_category_ids is \[9\]'):
+        convert(document, tmp_path, overwrite=True)
 
 
 BRUSHED = 'masks that are all marked as crowds'
