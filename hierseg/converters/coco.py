@@ -144,7 +144,8 @@ def write_coco(
     Categories are those of the COCO file that the store came from, or all classes. Ids that are no whole numbers (Open
     Images) get numbers in order. Verified labels other than those of exhaustive annotation stand as
     ``pos_category_ids`` and ``neg_category_ids`` of their image. Where a store knows classes that are not annotated
-    exhaustively, every image has these lists and ``not_exhaustive_category_ids``. Other keys: :mod:`hierseg.converters.coco`.
+    exhaustively, every image has these lists and ``not_exhaustive_category_ids``. Other keys:
+    :mod:`hierseg.converters.coco`.
 
     Returns:
         How many ``images``, ``annotations`` and ``categories`` were written.

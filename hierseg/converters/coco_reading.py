@@ -260,7 +260,10 @@ def read_coco(
     document['categories'] = _categories(document, where, faults, keep_root=keep_root)
     if taxonomy is None and 'taxonomy' in document:
         taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
-    taxonomy = taxonomy or coco_draft(document, where=where).build()
+    if taxonomy is None:
+        taxonomy = coco_draft(document, where=where).build()
+        if not any(taxonomy.parents) and taxonomy.num_classes > 1:
+            faults.note('categories without a supercategory: no hierarchy (--taxonomy names one)', *taxonomy.names)
     labels = match_categories(document['categories'], taxonomy, where=where)
     annotations = _by_image(document['annotations'], faults)
     entries = _images(document['images'], faults)

@@ -283,16 +283,17 @@ TOOLS: dict[str, dict[str, Any]] = {
     'LVIS': LVIS,
     'TACO': TACO,
 }
+FLAT = 'categories without a supercategory: no hierarchy'
 # Names of the classes, whether any class has a parent, and the kinds that the summary counts.
 EXPECTED = {
-    'CVAT': (('cat', 'dog'), False, []),
-    'Label Studio': (('cat', 'dog'), False, []),
-    'labelme': (('_background_', 'cat'), False, []),
-    'Roboflow': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
-    'Supervisely': (('cat', 'dog'), False, []),
-    'V7': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
-    'FiftyOne': (('cat', 'dog'), False, []),
-    'LVIS': (('cat', 'dog'), False, ['file names taken from coco_url']),
+    'CVAT': (('cat', 'dog'), False, [FLAT]),
+    'Label Studio': (('cat', 'dog'), False, [FLAT]),
+    'labelme': (('_background_', 'cat'), False, [FLAT]),
+    'Roboflow': (('cat', 'dog'), False, ['categories above all others and never annotated, left out', FLAT]),
+    'Supervisely': (('cat', 'dog'), False, [FLAT]),
+    'V7': (('cat', 'dog'), False, ['categories above all others and never annotated, left out', FLAT]),
+    'FiftyOne': (('cat', 'dog'), False, [FLAT]),
+    'LVIS': (('cat', 'dog'), False, [FLAT, 'file names taken from coco_url']),
     'TACO': (
         ('cat', 'kitten'),
         True,
@@ -361,7 +362,7 @@ def test_masks_that_cvat_marks_as_crowds_are_counted_and_can_be_taken_as_objects
     document['annotations'][0] |= {'segmentation': {'counts': RUNS, 'size': [8, 12]}, 'iscrowd': 1}
     store, summary = convert(document, tmp_path)
     assert store.instances(0).group_of.tolist() == [True]
-    assert [kind.startswith(BRUSHED) for kind in summary.mended] == [True]
+    assert [kind.startswith((BRUSHED, FLAT)) for kind in summary.mended] == [True, True]
     store, summary = convert(document, tmp_path, crowds=False, overwrite=True)
     assert store.instances(0).group_of.tolist() == [False]
-    assert summary.mended == {}
+    assert [kind.startswith(FLAT) for kind in summary.mended] == [True]
