@@ -124,8 +124,10 @@ def _wordnet_draft(categories: Mapping[str, Category], *, where: str) -> Taxonom
         raise TaxonomyError('no category has a synset that is in WordNet', where=where, fix=fix)
 
     def parents_of(name: str) -> Sequence[str]:
+        # NLTK gives them in any order. The one with the longest way to the top says most, and is preferred.
         synset = wordnet.synset(name)
-        return [above.name() for above in (*synset.hypernyms(), *synset.instance_hypernyms())]
+        above = {*synset.hypernyms(), *synset.instance_hypernyms()}
+        return [found.name() for found in sorted(above, key=lambda found: (-found.max_depth(), found.name()))]
 
     def name_of(name: str) -> str:
         return str(wordnet.synset(name).lemma_names()[0]).replace('_', ' ')
