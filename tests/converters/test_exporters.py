@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from hierseg.converters.coco import convert_coco, write_coco
 from hierseg.errors import AnnotationError
 from hierseg.store import Store
+from hierseg.taxonomy import read_taxonomy
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
 BOX = [2.0, 1.0, 4.0, 4.0]
@@ -366,3 +367,23 @@ def test_masks_that_cvat_marks_as_crowds_are_counted_and_can_be_taken_as_objects
     store, summary = convert(document, tmp_path, crowds=False, overwrite=True)
     assert store.instances(0).group_of.tolist() == [False]
     assert [kind.startswith(FLAT) for kind in summary.mended] == [True]
+
+
+def test_ranks_of_inaturalist_become_the_levels_of_a_store(tmp_path):
+    ranks = ('kingdom', 'phylum', 'class', 'order', 'family', 'genus')
+    above = [('Animalia', 'Chordata', 'Mammalia', 'Carnivora', family, genus)
+             for family, genus in (('Felidae', 'Felis'), ('Canidae', 'Canis'), ('Canidae', 'Canis'))]  # fmt: skip
+    document = json.loads(json.dumps(LVIS))
+    document['categories'] = [
+        {'id': number, 'name': name, 'supercategory': 'Mammals', **dict(zip(ranks, found, strict=True))}
+        for number, name, found in zip((1, 2, 3), ('Felis catus', 'Canis lupus', 'Canis latrans'), above, strict=True)
+    ]
+    (tmp_path / 'train.json').write_text(json.dumps(document))
+    taxonomy = read_taxonomy(tmp_path / 'train.json', levels='ranks')
+    # Both dogs are of one genus; family and above that all three share.
+    store, _ = convert(document, tmp_path, taxonomy=taxonomy)
+    assert store.taxonomy.names == ('Felis catus', 'Canis lupus', 'Canis latrans', 'Canis')
+    assert store.taxonomy.parents == ((), (3,), (3,), ())
+    assert store.instances(0).labels.tolist() == [0]
+    write_coco(store, tmp_path / 'again.json')
+    assert json.loads((tmp_path / 'again.json').read_text())['categories'] == document['categories']

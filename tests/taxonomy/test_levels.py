@@ -70,9 +70,9 @@ class TestWordNet:
     def test_hypernyms_that_tell_categories_apart(self, lvis):
         draft = read_draft(lvis, levels='wordnet')
         taxonomy = draft.build()
-        # The longer way to the top, by canine, is preferred. Entity and object are above all. Vertebrate and animal have
-        # the same categories below: the nearer one stays, for both, so that domestic animals are below it. Feline has
-        # the cat alone.
+        # The longer way to the top, by canine, is preferred. Entity and object are above all. Vertebrate and animal
+        # have the same categories below: the nearer one stays, for both, so that domestic animals are below it. Feline
+        # has the cat alone.
         assert parents_by_name(taxonomy) == {
             'dog': ['canine', 'domestic animal'],
             'wolf': ['canine'],
