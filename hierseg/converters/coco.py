@@ -31,6 +31,7 @@ from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
+from hierseg.formats.json_files import numbers_of
 from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
@@ -199,13 +200,15 @@ class _Exporter:
 
     def __init__(self, store: Store, *, progress: bool) -> None:
         self._store, self._progress = store, progress
-        self._categories, labels = _categories(store)
+        self._categories, labels = categories_of(store)
         self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
         self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
-        self._images = _numbers(store.image(row).id for row in range(len(store)))
+        self._images = numbers_of(store.image(row).id for row in range(len(store)))
         self.others = store.document(DOCUMENT)
         self._of_images: dict[str, Any] = self.others.pop('images', {})
-        self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
+        self._annotations = numbers_of(
+            name for row in range(len(store)) for name in store.instances(row).annotation_ids
+        )
 
     def lists(self) -> dict[str, Iterable[dict[str, Any]]]:
         """The lists of the file by their name."""
@@ -265,26 +268,19 @@ class _Exporter:
         return int(self._number_of[label])
 
 
-def _categories(store: Store) -> tuple[list[dict[str, Any]], list[int]]:
-    """The categories of the COCO file that the store came from, or all classes, and their labels."""
+def categories_of(store: Store) -> tuple[list[dict[str, Any]], list[int]]:
+    """The categories of the COCO file that the store came from, or all classes as a COCO file has them; and labels."""
     if 'coco_categories' in store.summary:
         return store.summary['coco_categories'], store.summary['coco_labels']
     taxonomy = store.taxonomy
     categories = []
-    for label, number in enumerate(_numbers(taxonomy.ids)):
+    for label, number in enumerate(numbers_of(taxonomy.ids)):
         above = taxonomy.parents[label][0] if taxonomy.parents[label] else label
         category = {'id': number, 'name': taxonomy.names[label], 'supercategory': taxonomy.names[above]}
         if str(number) != taxonomy.ids[label]:
             category['class_id'] = taxonomy.ids[label]
         categories.append(category)
     return categories, list(range(taxonomy.num_classes))
-
-
-def _numbers(names: Iterable[str]) -> Sequence[int]:
-    """The ids as whole numbers if they are such, each once; 1, 2, 3 … otherwise."""
-    texts = list(names)
-    whole = [int(text) for text in texts if text.isascii() and text.isdecimal() and str(int(text)) == text]
-    return whole if len(set(whole)) == len(texts) else range(1, len(texts) + 1)
 
 
 def _dump(document: Any) -> bytes:

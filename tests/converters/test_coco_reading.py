@@ -304,7 +304,10 @@ TEXTS = {
     'surrogate': ('{"images": [{"file_name": "a\\ud800"}]}', 'holds half of a character'),
     'digits': ('{"images": ' + '1' * 5000 + '}', 'is not JSON'),
     'nesting': ('[' * 100_000 + ']' * 100_000, 'is nested too deeply'),
-    'detections': ('[{"image_id": 1, "category_id": 2, "bbox": [], "score": 0.5}]', 'holds detections'),
+    'detections': (
+        '[{"image_id": 1, "category_id": 2, "bbox": [], "score": 0.5}]',
+        'not the annotations of instances. tools/compare.py --predictions takes them.',
+    ),
     'captions': ('{"annotations": [{"image_id": 1, "caption": "a dog"}]}', 'holds captions'),
     'panoptic': ('{"annotations": [{"image_id": 1, "segments_info": []}]}', 'holds panoptic segments'),
 }
