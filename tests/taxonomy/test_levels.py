@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +106,7 @@ class TestWordNet:
             read_taxonomy(coco(tmp_path / 'c.json', {'name': 'x', 'synset': synset}), levels='wordnet')
 
     def test_without_nltk(self, lvis, monkeypatch):
-        load = builtins.__import__
-
-        def without(name, *arguments):
-            if name.startswith('nltk'):
-                raise ImportError(name)
-            return load(name, *arguments)
-
-        monkeypatch.setattr(builtins, '__import__', without)
+        monkeypatch.setitem(sys.modules, 'nltk.corpus.reader.wordnet', None)  # importing it fails
         with pytest.raises(TaxonomyError, match=r"is not installed\. Install it: pip install 'hierseg\[wordnet\]'"):
             read_taxonomy(lvis, levels='wordnet')
 
