@@ -206,7 +206,10 @@ class TestPaths:
     def test_lint_says_that_there_are_levels(self, tmp_path, capsys):
         path = coco(tmp_path / 'c.json', *CATEGORIES)
         assert main([str(path)]) == 0
-        assert "supercategory 'animal/mammal', 'animal > bird' is one class; --levels paths" in capsys.readouterr().out
+        assert (
+            "supercategory 'animal/mammal', 'animal > bird' is one class; python -m hierseg.taxonomy --levels paths"
+            in capsys.readouterr().out
+        )
         assert main([str(path), '--levels', 'paths', '--json', str(tmp_path / 't.json')]) == 0
         assert 'is one class' not in capsys.readouterr().out
         assert read_taxonomy(tmp_path / 't.json') == read_taxonomy(path, levels='paths')
