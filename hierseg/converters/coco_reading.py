@@ -228,7 +228,10 @@ def read_coco(
     if taxonomy is None and 'taxonomy' in document:
         taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
     if taxonomy is None:
-        taxonomy = coco_draft(document, where=where).build()
+        draft = coco_draft(document, where=where)
+        taxonomy = draft.build()
+        for advice in draft.warnings:
+            faults.note(advice, 'categories')
         if not any(taxonomy.parents) and taxonomy.num_classes > 1:
             faults.note('categories without a supercategory: no hierarchy (--taxonomy names one)', *taxonomy.names)
     labels = match_categories(document['categories'], taxonomy, where=where)

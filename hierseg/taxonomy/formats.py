@@ -578,10 +578,9 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
             _group(edge.parent, groups)
     draft = _edge_list_draft(edges, where=where, classes=ClassList(where, {**names, **groups}, {}))
     paths = [f'{above!r}' for above in dict.fromkeys(supercategories.values()) if len(path_of(above)) > 1]
-    warnings = (
-        [f'supercategory {", ".join(paths[:5])} is one class; --levels paths makes levels of it'] if paths else []
-    )
-    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems), warnings=tuple(warnings))
+    advice = 'is one class; python -m hierseg.taxonomy --levels paths makes levels of it'
+    warnings = (f'supercategory {", ".join(paths[:5])} {advice}',) if paths else ()
+    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems), warnings=warnings)
 
 
 def _categories_of(document: dict[str, Any], *, where: str) -> dict[str, Mapping[str, Any]]:

@@ -403,6 +403,16 @@ def test_an_image_that_was_turned_after_it_was_annotated_is_refused(document, co
         convert(document)
 
 
+def test_supercategories_that_are_paths_are_told(document, convert):
+    document['categories'][0]['supercategory'] = 'animal/feline'
+    store, summary = convert(document)
+    assert (
+        "supercategory 'animal/feline' is one class; python -m hierseg.taxonomy --levels paths makes levels of it"
+        in summary.mended
+    )
+    assert 'animal/feline' in store.taxonomy.names
+
+
 def test_a_file_without_a_hierarchy_says_so(document, convert):
     kind = 'categories without a supercategory: no hierarchy (--taxonomy names one)'
     assert kind not in convert(document)[1].mended
