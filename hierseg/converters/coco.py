@@ -10,7 +10,9 @@ every other category as absent, with two exceptions that a hierarchy brings: a c
 (a dog is an animal), and a class below a present one is unknown (an animal may be a dog). Classes above categories,
 such as supercategories, follow from their categories and are treated alike; other classes of the taxonomy were not
 looked for, and stay unverified. An image that lists ``neg_category_ids`` (as in LVIS), and perhaps
-``pos_category_ids``, is not exhaustive: its lists are taken instead. Shape letter: C classes.
+``pos_category_ids``, is not exhaustive: its lists are taken instead. Of the classes in its
+``not_exhaustive_category_ids`` there may be instances beyond those annotated, see :meth:`Store.not_exhaustive`.
+Shape letter: C classes.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def convert_coco(
                     np.unique(np.asarray(positive, np.int64)),
                     np.unique(np.asarray(image.negative or [], np.int64)),
                 )
-            writer.add(image.row, instances, *verified)
+            writer.add(image.row, instances, *verified, not_exhaustive=image.not_exhaustive or ())
             summary.count_image(instances, *verified)
         faults.check()
         if summary.images == 0:
@@ -142,7 +144,9 @@ def write_coco(
     Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is ``iscrowd``.
     Categories are those of the COCO file that the store came from, or all classes. Ids that are no whole numbers (Open
     Images) get numbers in order. Verified labels other than those of exhaustive annotation stand as
-    ``pos_category_ids`` and ``neg_category_ids`` of their image. Other keys: :mod:`hierseg.converters.coco`.
+    ``pos_category_ids`` and ``neg_category_ids`` of their image. Where a store knows classes that are not annotated
+    exhaustively, every image has these lists and ``not_exhaustive_category_ids``. Other keys:
+    :mod:`hierseg.converters.coco`.
 
     Returns:
         How many ``images``, ``annotations`` and ``categories`` were written.
@@ -224,9 +228,13 @@ class _Exporter:
                 entry['source_id'] = image.id
             verified = self._store.verified(row)
             expected = self._exhaustive(self._store.instances(row).labels)
-            if any(not np.array_equal(*pair) for pair in zip(verified, expected, strict=True)):
+            federated = self._store.has_not_exhaustive
+            if federated or any(not np.array_equal(*pair) for pair in zip(verified, expected, strict=True)):
                 for key, found in zip(('pos_category_ids', 'neg_category_ids'), verified, strict=True):
                     entry[key] = [self._number(label, image) for label in found.tolist()]
+            if federated:
+                beyond = self._store.not_exhaustive(row).tolist()
+                entry['not_exhaustive_category_ids'] = [self._number(label, image) for label in beyond]
             yield entry
 
     def _annotation_entries(self) -> Iterator[dict[str, Any]]:

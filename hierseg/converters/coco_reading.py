@@ -34,7 +34,10 @@ ROUNDING = 0.02
 NOTHING = (None, '', 'None', 'none', 'null')
 ORIENTATION_TAG = 0x0112
 # Of an image: those that the store's tables hold, or that follow from them.
-OWN_KEYS = {'id', 'file_name', 'width', 'height', 'source_id', 'pos_category_ids', 'neg_category_ids'}
+OWN_KEYS = {
+    'id', 'file_name', 'width', 'height', 'source_id',
+    'pos_category_ids', 'neg_category_ids', 'not_exhaustive_category_ids',
+}  # fmt: skip
 
 Entry = Mapping[str, Any]
 Mode = Literal['default', 'strict', 'lenient']
@@ -114,6 +117,7 @@ class CocoImage:
         row: Id, file name, size; turned where the file's annotations are.
         positive: Labels listed as present; None if the image has no such list.
         negative: Labels listed as absent; likewise.
+        not_exhaustive: Labels listed as not annotated exhaustively; likewise.
         annotations: Entries of the file, with ids of their own.
         others: What else the file says of the image: licence, date, address.
     """
@@ -121,6 +125,7 @@ class CocoImage:
     row: ImageRow
     positive: Sequence[int] | None
     negative: Sequence[int] | None
+    not_exhaustive: Sequence[int] | None
     annotations: Sequence[tuple[str, Entry]]
     others: Entry
 
@@ -222,7 +227,13 @@ def read_coco(
     document['categories'] = _categories(document, where, faults, keep_root=keep_root)
     if taxonomy is None and 'taxonomy' in document:
         taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
-    taxonomy = taxonomy or coco_draft(document, where=where).build()
+    if taxonomy is None:
+        draft = coco_draft(document, where=where)
+        taxonomy = draft.build()
+        for advice in draft.warnings:
+            faults.note(advice, 'categories')
+        if not any(taxonomy.parents) and taxonomy.num_classes > 1:
+            faults.note('categories without a supercategory: no hierarchy (--taxonomy names one)', *taxonomy.names)
     labels = match_categories(document['categories'], taxonomy, where=where)
     annotations = _by_image(document['annotations'], faults)
     entries = _images(document['images'], faults)
@@ -246,6 +257,7 @@ def read_coco(
             ImageRow(str(entries[key].get('source_id', key)), header.file_name, *header.size(chosen)),
             _label_list(entries[key], 'pos_category_ids', labels, key, faults),
             _label_list(entries[key], 'neg_category_ids', labels, key, faults),
+            _label_list(entries[key], 'not_exhaustive_category_ids', labels, key, faults),
             annotations.get(key, []),
             {name: value for name, value in entries[key].items() if name not in OWN_KEYS},
         )

@@ -54,6 +54,7 @@ class ImageTruth:
         masks: M run lengths that pycocotools can compare.
         mask_areas: (M,) int64, pixels.
         verified: Labels that were verified as present and as absent.
+        not_exhaustive: Labels of which not every instance is annotated.
         expansion: Through the taxonomy of the store.
     """
 
@@ -62,6 +63,7 @@ class ImageTruth:
     masks: list[bytes]
     mask_areas: IntArray
     verified: tuple[IntArray, IntArray]
+    not_exhaustive: IntArray
     expansion: Expansion
 
     @classmethod
@@ -76,7 +78,8 @@ class ImageTruth:
         measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
             masks[index] = regular(masks[index], (image.height, image.width))
-        return cls(image, instances, masks, measures.areas, store.verified(row), expansion)
+        verified, beyond = store.verified(row), store.not_exhaustive(row)
+        return cls(image, instances, masks, measures.areas, verified, beyond, expansion)
 
     @cached_property
     def expanded(self) -> tuple[ImageGroundTruth, IntArray]:
@@ -123,6 +126,7 @@ class ImageTruth:
             mask_areas=areas,
             verified=expansion.verified(*self.verified),
             size=(self.image.height, self.image.width) if self.masks else None,
+            not_exhaustive=np.unique(self.expansion.upward(self.not_exhaustive)[1]),
         ), mask_of
 
 
