@@ -249,7 +249,7 @@ def measure(
         raise EvaluationError(
             f'the mask is not made of valid COCO run lengths for {width}×{height} pixels: {why}',
             where=where(bad),
-            fix='A mask is base64(zlib(COCO compressed RLE counts)) at the size that its row or image states.',
+            fix='A mask is compressed RLE counts of COCO, in a CSV base64(zlib(counts)), at the size that is stated.',
         )
     return Measures(areas, boxes, irregular)
 

@@ -211,7 +211,7 @@ def test_a_bad_entry_is_named(files, tmp_path, kind, change, message):
         ({'size': [8, 8.0], 'counts': 'x'}, 'the size of the segmentation is'),
         ({'size': [8, 8], 'counts': None}, 'the counts are None'),
         ({'size': [8, 8], 'counts': [0, 3]}, 'malformed: the runs cover 3 pixels'),
-        ({'size': [8, 8], 'counts': 'oops'}, 'malformed'),
+        ({'size': [8, 8], 'counts': 'oops'}, 'the mask is not made of valid COCO run lengths for 8×8 pixels'),
         ({'size': [8, 9], 'counts': counts_of(rectangle(0, 0, 4, 4, size=(8, 9))).decode()}, 'the mask is 9×8 pixels'),
     ],
 )
