@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from hierseg.apis import evaluate
@@ -222,35 +221,6 @@ class TestPreparation:
         (tmp_path / 'child.py').write_text("_base_ = 'nowhere.py'\n")
         with pytest.raises(ConfigError, match=r'child\.py: the config cannot be read'):
             load_config(tmp_path / 'child.py')
-
-
-class TestAugmentation:
-    @pytest.fixture
-    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-        """The configs that a runner was built of, which then did nothing."""
-        configs: list[Config] = []
-
-        def build(config: Config) -> _Done:
-            configs.append(config)
-            return _Done()
-
-        monkeypatch.setattr('hierseg.apis.runner.build_runner', build)
-        return configs
-
-    def test_of_masks_needs_a_model_that_merges_them(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match='does not merge masks'):
-            evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path)
-
-    def test_flips_images_around_the_model_of_the_config(self, tmp_path: Path, built: list[Config]) -> None:
-        options = {'tta_model': {'type': 'Merging'}}
-        evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path, options=options)
-        (config,) = built
-        assert config.model.type == 'Merging'
-        assert config.model.module.type == 'MaskRCNN'
-        pipeline = config.test_dataloader.dataset.pipeline
-        assert pipeline[-1].type == 'TestTimeAug'
-        assert [flip.prob for flip in pipeline[-1].transforms[0]] == [1.0, 0.0]
-        assert 'flip' in pipeline[-1].transforms[1][0].meta_keys
 
 
 def test_scores_that_are_no_number_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
