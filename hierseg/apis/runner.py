@@ -179,10 +179,11 @@ def explained_downloads(config: Config) -> Iterator[None]:
         yield
     except URLError as error:
         kept = Path(torch.hub.get_dir()) / 'checkpoints'
-        missing = [url for url in dict.fromkeys(_addresses(config)) if not (kept / Path(url).name).is_file()]
+        named = _addresses({name: config.get(name) for name in ('load_from', 'model')})
+        missing = [url for url in dict.fromkeys(named) if not (kept / Path(url).name).is_file()]
         raise ConfigError(
             f'the weights cannot be fetched: {error.reason}',
-            where=' or '.join(missing) or str(getattr(error, 'url', 'load_from, init_cfg')),
+            where=' or '.join(missing),
             fix=f'Copy the file into {kept}, name a file in its place, or train without: --cfg-options '
             'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False.',
         ) from error

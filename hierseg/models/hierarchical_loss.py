@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,12 +167,19 @@ def require_box_heads(settings: Any) -> None:
     """Looks through the config of a model before it is built: heads that keep another loss may fail on this one first.
 
     Raises:
-        ConfigError: A head that does not keep to the protocol has this loss.
+        ConfigError: A head that does not keep to the protocol has this loss, or the loss has options of another.
     """
     if isinstance(settings, Mapping):
         loss = settings.get('loss_cls')
         if isinstance(loss, Mapping) and loss.get('type') in ('hierseg.HierarchicalLoss', HierarchicalLoss):
             _require_box_head(settings['type'] if isinstance(settings['type'], type) else MODELS.get(settings['type']))
+            unknown = sorted(set(loss) - {'type', *signature(HierarchicalLoss).parameters})
+            if unknown:
+                raise ConfigError(
+                    f'unknown option {", ".join(unknown)}',
+                    where='HierarchicalLoss',
+                    fix='Add _delete_=True to loss_cls, which else keeps the options of the loss that it replaces.',
+                )
         settings = list(settings.values())
     if isinstance(settings, (list, tuple)):
         for value in settings:

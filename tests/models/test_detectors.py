@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from taxonomies import ANIMAL, BEAR, teddy_taxonomy
 from tiny_detectors import batch, build, settings
 
@@ -52,6 +52,15 @@ def test_the_page_has_a_table() -> None:
     assert TAKEN == ['Faster R-CNN', 'Mask R-CNN', 'PointRend', 'Cascade Mask R-CNN', 'HTC']
     for name in REFUSED:
         assert name in TABLE
+
+
+def test_the_lines_of_the_page_replace_the_loss() -> None:
+    lines = TABLE.partition('```python\n')[2].partition('```')[0]
+    config = Config.fromstring(f"_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'\n{lines}", '.py')
+    assert config.model.roi_head.bbox_head.loss_cls == {
+        'type': 'hierseg.HierarchicalLoss',
+        'taxonomy': 'data/farm/store/train/taxonomy.json',
+    }
 
 
 @pytest.mark.parametrize('name', TAKEN)
