@@ -184,8 +184,8 @@ def explained_downloads(config: Config) -> Iterator[None]:
         raise ConfigError(
             f'the weights cannot be fetched: {error.reason}',
             where=' or '.join(missing),
-            fix=f'Copy the file into {kept}, name a file in its place, or train without: --cfg-options '
-            'model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False.',
+            fix=f'Copy the file into {kept}, name a file in its place, or train without: '
+            'init_cfg=None, frozen_stages=-1 and norm_eval=False of the backbone.',
         ) from error
 
 

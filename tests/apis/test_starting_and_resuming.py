@@ -121,6 +121,6 @@ def test_weights_that_cannot_be_fetched_are_named(
     message = str(caught.value)
     assert message.startswith('http://127.0.0.1:9/resnet18.pth: the weights cannot be fetched: ')
     assert f'Copy the file into {tmp_path}/hub/hub/checkpoints, ' in message
-    assert 'model.backbone.init_cfg=None' in message
+    assert 'train without: init_cfg=None' in message
     assert 'here.pth' not in message
     assert '\n' not in message
