@@ -43,6 +43,7 @@ class Picture(NamedTuple):
     rows: Sequence[Row] = ()
     positive: Sequence[int] = ()
     negative: Sequence[int] = ()
+    not_exhaustive: Sequence[int] = ()
 
 
 def write_store(path: Path, pictures: Sequence[Picture], *, taxonomy: Taxonomy | None = None) -> Store:
@@ -54,5 +55,6 @@ def write_store(path: Path, pictures: Sequence[Picture], *, taxonomy: Taxonomy |
                 mask = rectangle_mask(100, 100, tuple(map(int, row.box))) if row.mask else b''
                 rows.append((row.label, row.box, mask, row.group_of))
             image = ImageRow(picture.id, f'{picture.id}.png', 100, 100)
-            writer.add(image, instances(rows), np.array(picture.positive, int), np.array(picture.negative, int))
+            verified = np.array(picture.positive, int), np.array(picture.negative, int)
+            writer.add(image, instances(rows), *verified, not_exhaustive=picture.not_exhaustive)
     return Store.open(path)

@@ -26,6 +26,7 @@ def objects_of(
     groups: Collection[int] = (),
     maskless: Collection[int] = (),
     verified: Sequence[int] = (),
+    not_exhaustive: Sequence[int] = (),
 ) -> ImageGroundTruth:
     """Objects as (label, first, last column)."""
     areas = [0 if i in maskless else 10 * (end - start) for i, (_, start, end) in enumerate(objects)]
@@ -37,6 +38,7 @@ def objects_of(
         mask_areas=np.array(areas, dtype=np.int64),
         verified=np.array(verified, dtype=np.int64),
         size=SIZE if any(areas) else None,
+        not_exhaustive=np.array(not_exhaustive, dtype=np.int64),
     )
 
 

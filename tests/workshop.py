@@ -119,8 +119,10 @@ class Workshop:
         It must succeed, or say ``may_refuse``.
         """
         if words not in self._done:
-            for word in words:
-                # NAME=CONFIG,CHECKPOINT and NAME=CSV
+            for before, word in zip(('', *words), words, strict=False):
+                if before == '--coco-results':  # which it writes
+                    continue
+                # NAME=CONFIG,CHECKPOINT and NAME=FILE
                 for part in re.split('[=,]', word) if words[1] == 'tools/compare.py' else [word]:
                     self._provide(part)
             self._done[words] = self._run(words, may_refuse)
@@ -136,6 +138,9 @@ class Workshop:
                 (self.folder / word).symlink_to((self.folder / word).with_name('last_checkpoint').read_text())
         elif word == 'submission.csv':
             options = ('--cfg-options', 'test_evaluator.submission_file=submission.csv')
+            self.run('python', 'tools/test.py', 'configs/hier_e2e.py', 'work_dirs/hier_e2e/epoch_99.pth', *options)
+        elif word == 'results.json':
+            options = ('--coco-results', 'results.json')
             self.run('python', 'tools/test.py', 'configs/hier_e2e.py', 'work_dirs/hier_e2e/epoch_99.pth', *options)
 
     def config(self, name: str) -> str:

@@ -30,7 +30,7 @@ def trained_run(text: str) -> tuple[str, str, str]:
 def submission(text: str) -> tuple[str, str]:
     name, separator, path = text.partition('=')
     if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=PREDICTIONS.csv')
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=PREDICTIONS.csv or NAME=RESULTS.json')
     return name, path
 
 
@@ -41,12 +41,12 @@ def parse_arguments() -> argparse.Namespace:
         help='a trained system; the first system is what the others are compared to',
     )  # fmt: skip
     parser.add_argument(
-        '--predictions', dest='sources', action='append', type=submission, metavar='NAME=CSV',
-        help='a submission CSV instead, as tools/test.py writes with test_evaluator.submission_file',
+        '--predictions', dest='sources', action='append', type=submission, metavar='NAME=FILE',
+        help='detections of any program instead: COCO results (.json) or a submission CSV',
     )  # fmt: skip
     parser.add_argument('--out', type=Path, required=True, help='folder of index.html, results.json and table.md')
     parser.add_argument('--store', type=Path, help="the ground truth; that of the first run's test data if not given")
-    parser.add_argument('--images', type=Path, help='image folder for the pictures, where all systems are CSVs')
+    parser.add_argument('--images', type=Path, help='image folder for the pictures, where no system is a run')
     parser.add_argument('--train-store', type=Path, help='training data, for class frequencies; else of the first run')
     parser.add_argument('--title', default='Which system is better?', help='default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='of pictures and kinds of error; default: 0.3')

@@ -11,11 +11,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hierseg.errors import EvaluationError, exits_cleanly
 from hierseg.files import write_json
+
+if TYPE_CHECKING:
+    from hierseg.taxonomy import Taxonomy
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,9 +29,22 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument('--boxes', required=True, metavar='CSV', help='ground-truth boxes')
     parser.add_argument('--labels', required=True, metavar='CSV', help='verified image-level labels')
-    parser.add_argument('--masks', metavar='CSV', help='ground-truth masks; needed for segm, not read for bbox')
+    parser.add_argument(
+        '--masks', metavar='CSV', help='ground-truth masks, encoded or as PNG files; needed for segm, not read for bbox'
+    )
+    pngs = parser.add_mutually_exclusive_group()
+    pngs.add_argument('--mask-dir', metavar='DIR', help='the PNG files, flat or in sub-folders by first hex digit')
+    pngs.add_argument(
+        '--mask-zips', nargs='+', default=[], metavar='ZIP', help='the PNG files in zip archives, or folders of such'
+    )
+    parser.add_argument(
+        '--images', metavar='DIR', help='<ImageID>.jpg: give masks of PNG files the size of their image'
+    )
     parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
-    parser.add_argument('--predictions', required=True, metavar='CSV', help='submission')
+    parser.add_argument('--predictions', required=True, metavar='FILE', help='submission: CSV, or COCO results (.json)')
+    parser.add_argument(
+        '--coco', metavar='JSON', help='COCO file that the image and category ids of COCO results are those of'
+    )
     parser.add_argument('--iou-type', choices=['segm', 'bbox'], default='segm', help='what to compare (default: segm)')
     parser.add_argument(
         '--group-of-weight',
@@ -43,19 +61,40 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def encoded_masks(args: argparse.Namespace, taxonomy: Taxonomy, folder: str) -> str | None:
+    """The CSV of encoded masks: the one that was named, or one that is made of PNG files."""
+    if args.masks is None or args.iou_type == 'bbox':
+        return None
+    from hierseg.converters.open_images_encoded import encode_masks
+    from hierseg.converters.open_images_tables import masks_are_files
+    from hierseg.converters.options import OpenImagesFiles
+
+    if not masks_are_files(Path(args.masks)):
+        return str(args.masks)
+    files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images or '', args.mask_dir, args.mask_zips)
+    out = Path(folder, 'masks.csv')
+    encode_masks(files, taxonomy, out, resize=args.images is not None, progress=sys.stderr.isatty())
+    return str(out)
+
+
 def main() -> None:
     args = parse_arguments()
     from hierseg.metrics import evaluate_files
     from hierseg.taxonomy import read_taxonomy
 
-    with exits_cleanly():
-        taxonomy = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts)
+    with exits_cleanly(), TemporaryDirectory(prefix='hierseg-') as folder:
+        taxonomy, keys = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts), None
+        if args.coco is not None:
+            from hierseg.evaluation.result_keys import keys_of_file
+
+            keys = keys_of_file(args.coco, taxonomy)
         result = evaluate_files(
             args.boxes,
             args.labels,
             predictions=args.predictions,
             taxonomy=taxonomy,
-            masks=args.masks,
+            masks=encoded_masks(args, taxonomy, folder),
+            keys=keys,
             iou_type=args.iou_type,
             group_of_weight=args.group_of_weight,
             expand=not args.no_expand,

@@ -19,6 +19,9 @@ def parse_arguments() -> argparse.Namespace:
         '--work-dir', help='where the log and results.json, the scores, go; default ./work_dirs/<config name>'
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions into a pickle file')
+    parser.add_argument(
+        '--coco-results', metavar='FILE.json', help='write the detections as COCO results, which other tools read'
+    )
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
     parser.add_argument(
         '--show-dir', help='write pictures here; a relative folder lies in the work directory, under the timestamp'
@@ -52,6 +55,7 @@ def main() -> None:
             show=arguments.show,
             show_dir=arguments.show_dir,
             wait_time=arguments.wait_time,
+            coco_results=arguments.coco_results,
             options=arguments.cfg_options,
             launcher=arguments.launcher,
         )

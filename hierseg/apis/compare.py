@@ -61,7 +61,7 @@ class RunSource:
 
 @dataclass(frozen=True)
 class PredictionsSource:
-    """A submission CSV: the name of the system and the file."""
+    """Detections of any program: the name of the system and the file, a submission CSV or COCO results (.json)."""
 
     name: str
     path: str
@@ -96,7 +96,7 @@ def evaluate_source(
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
-        EvaluationError: The submission cannot be used; it names the line.
+        EvaluationError: The submission cannot be used; it names the line or entry.
         StoreError: The store does not have an image.
     """
     if isinstance(source, PredictionsSource):

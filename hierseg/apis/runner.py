@@ -270,6 +270,7 @@ def evaluate(
     show: bool = False,
     show_dir: str | None = None,
     wait_time: float = 2,
+    coco_results: str | None = None,
     options: Mapping[str, Any] | None = None,
     launcher: str = 'none',
 ) -> dict[str, float]:
@@ -284,6 +285,7 @@ def evaluate(
         show_dir: Writes the predictions as pictures into this folder; a relative one lies in
             `<work_dir>/<timestamp>/`, as in MMDetection.
         wait_time: How long a window stays, in seconds.
+        coco_results: Writes the detections into this JSON file, see :class:`hierseg.evaluation.CocoResults`.
         options: As for :func:`train`.
         launcher: As for :func:`train`.
 
@@ -297,11 +299,15 @@ def evaluate(
     settled.load_from = check_checkpoint(checkpoint)
     if show or show_dir:
         _draw(settled, show=show, show_dir=show_dir, wait_time=wait_time)
+    written: list[dict[str, Any]] = []
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
             raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
-        evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]
-        settled.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+        written.append(dict(type='DumpDetResults', out_file_path=out))
+    if coco_results is not None:
+        written.append(dict(type='hierseg.CocoResults', store=_tested_store(settled), out_file=coco_results))
+    evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]
+    settled.test_evaluator = [*evaluators, *written] if written else settled.test_evaluator
     with safe_loading(checkpoint):
         runner = build_runner(settled)
         metrics = runner.test()
@@ -310,6 +316,14 @@ def evaluate(
             finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
             write_json(finite, Path(settled.work_dir) / 'results.json', error=ConfigError)
     return metrics
+
+
+def _tested_store(config: Config) -> str:
+    stores = sorted(set(stores_in(config.test_dataloader)))
+    if len(stores) != 1:
+        what = f'COCO results are written of one store, the test data have {len(stores)}'
+        raise ConfigError(what, where=config.filename, fix='Test on one store at a time.')
+    return stores[0]
 
 
 def _draw(config: Config, *, show: bool, show_dir: str | None, wait_time: float) -> None:

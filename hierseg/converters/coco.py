@@ -10,7 +10,9 @@ every other category as absent, with two exceptions that a hierarchy brings: a c
 (a dog is an animal), and a class below a present one is unknown (an animal may be a dog). Classes above categories,
 such as supercategories, follow from their categories and are treated alike; other classes of the taxonomy were not
 looked for, and stay unverified. An image that lists ``neg_category_ids`` (as in LVIS), and perhaps
-``pos_category_ids``, is not exhaustive: its lists are taken instead. Shape letter: C classes.
+``pos_category_ids``, is not exhaustive: its lists are taken instead. Of the classes in its
+``not_exhaustive_category_ids`` there may be instances beyond those annotated, see :meth:`Store.not_exhaustive`.
+Shape letter: C classes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
+from hierseg.formats.json_files import numbers_of
 from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter, check_target
 from hierseg.taxonomy import Taxonomy
@@ -118,7 +121,7 @@ def convert_coco(
                     np.unique(np.asarray(positive, np.int64)),
                     np.unique(np.asarray(image.negative or [], np.int64)),
                 )
-            writer.add(image.row, instances, *verified)
+            writer.add(image.row, instances, *verified, not_exhaustive=image.not_exhaustive or ())
             summary.count_image(instances, *verified)
         faults.check()
         if summary.images == 0:
@@ -141,7 +144,9 @@ def write_coco(
     Masks are compressed run lengths, boxes without a mask have an empty segmentation, group-of is ``iscrowd``.
     Categories are those of the COCO file that the store came from, or all classes. Ids that are no whole numbers (Open
     Images) get numbers in order. Verified labels other than those of exhaustive annotation stand as
-    ``pos_category_ids`` and ``neg_category_ids`` of their image. Other keys: :mod:`hierseg.converters.coco`.
+    ``pos_category_ids`` and ``neg_category_ids`` of their image. Where a store knows classes that are not annotated
+    exhaustively, every image has these lists and ``not_exhaustive_category_ids``. Other keys:
+    :mod:`hierseg.converters.coco`.
 
     Returns:
         How many ``images``, ``annotations`` and ``categories`` were written.
@@ -195,13 +200,15 @@ class _Exporter:
 
     def __init__(self, store: Store, *, progress: bool) -> None:
         self._store, self._progress = store, progress
-        self._categories, labels = _categories(store)
+        self._categories, labels = categories_of(store)
         self._number_of = {label: category['id'] for category, label in zip(self._categories, labels, strict=True)}
         self._exhaustive = ExhaustiveLabels(store.taxonomy, labels)
-        self._images = _numbers(store.image(row).id for row in range(len(store)))
+        self._images = numbers_of(store.image(row).id for row in range(len(store)))
         self.others = store.document(DOCUMENT)
         self._of_images: dict[str, Any] = self.others.pop('images', {})
-        self._annotations = _numbers(name for row in range(len(store)) for name in store.instances(row).annotation_ids)
+        self._annotations = numbers_of(
+            name for row in range(len(store)) for name in store.instances(row).annotation_ids
+        )
 
     def lists(self) -> dict[str, Iterable[dict[str, Any]]]:
         """The lists of the file by their name."""
@@ -221,9 +228,13 @@ class _Exporter:
                 entry['source_id'] = image.id
             verified = self._store.verified(row)
             expected = self._exhaustive(self._store.instances(row).labels)
-            if any(not np.array_equal(*pair) for pair in zip(verified, expected, strict=True)):
+            federated = self._store.has_not_exhaustive
+            if federated or any(not np.array_equal(*pair) for pair in zip(verified, expected, strict=True)):
                 for key, found in zip(('pos_category_ids', 'neg_category_ids'), verified, strict=True):
                     entry[key] = [self._number(label, image) for label in found.tolist()]
+            if federated:
+                beyond = self._store.not_exhaustive(row).tolist()
+                entry['not_exhaustive_category_ids'] = [self._number(label, image) for label in beyond]
             yield entry
 
     def _annotation_entries(self) -> Iterator[dict[str, Any]]:
@@ -257,26 +268,19 @@ class _Exporter:
         return int(self._number_of[label])
 
 
-def _categories(store: Store) -> tuple[list[dict[str, Any]], list[int]]:
-    """The categories of the COCO file that the store came from, or all classes, and their labels."""
+def categories_of(store: Store) -> tuple[list[dict[str, Any]], list[int]]:
+    """The categories of the COCO file that the store came from, or all classes as a COCO file has them; and labels."""
     if 'coco_categories' in store.summary:
         return store.summary['coco_categories'], store.summary['coco_labels']
     taxonomy = store.taxonomy
     categories = []
-    for label, number in enumerate(_numbers(taxonomy.ids)):
+    for label, number in enumerate(numbers_of(taxonomy.ids)):
         above = taxonomy.parents[label][0] if taxonomy.parents[label] else label
         category = {'id': number, 'name': taxonomy.names[label], 'supercategory': taxonomy.names[above]}
         if str(number) != taxonomy.ids[label]:
             category['class_id'] = taxonomy.ids[label]
         categories.append(category)
     return categories, list(range(taxonomy.num_classes))
-
-
-def _numbers(names: Iterable[str]) -> Sequence[int]:
-    """The ids as whole numbers if they are such, each once; 1, 2, 3 … otherwise."""
-    texts = list(names)
-    whole = [int(text) for text in texts if text.isascii() and text.isdecimal() and str(int(text)) == text]
-    return whole if len(set(whole)) == len(texts) else range(1, len(texts) + 1)
 
 
 def _dump(document: Any) -> bytes:

@@ -9,13 +9,12 @@ Sizes and orientation are those of the image files' headers, since JSON files of
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeGuard
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from hierseg.converters.options import ConversionSummary, Skipped
 from hierseg.errors import AnnotationError
 from hierseg.formats import run_lengths
+from hierseg.formats.json_files import is_number, is_quadruple, key_of, read_json
 from hierseg.store.store import ImageRow, Instances
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.formats import coco_draft
@@ -34,7 +34,10 @@ ROUNDING = 0.02
 NOTHING = (None, '', 'None', 'none', 'null')
 ORIENTATION_TAG = 0x0112
 # Of an image: those that the store's tables hold, or that follow from them.
-OWN_KEYS = {'id', 'file_name', 'width', 'height', 'source_id', 'pos_category_ids', 'neg_category_ids'}
+OWN_KEYS = {
+    'id', 'file_name', 'width', 'height', 'source_id',
+    'pos_category_ids', 'neg_category_ids', 'not_exhaustive_category_ids',
+}  # fmt: skip
 
 Entry = Mapping[str, Any]
 Mode = Literal['default', 'strict', 'lenient']
@@ -114,6 +117,7 @@ class CocoImage:
         row: Id, file name, size; turned where the file's annotations are.
         positive: Labels listed as present; None if the image has no such list.
         negative: Labels listed as absent; likewise.
+        not_exhaustive: Labels listed as not annotated exhaustively; likewise.
         annotations: Entries of the file, with ids of their own.
         others: What else the file says of the image: licence, date, address.
     """
@@ -121,6 +125,7 @@ class CocoImage:
     row: ImageRow
     positive: Sequence[int] | None
     negative: Sequence[int] | None
+    not_exhaustive: Sequence[int] | None
     annotations: Sequence[tuple[str, Entry]]
     others: Entry
 
@@ -148,23 +153,6 @@ class CocoDocument:
     others: Entry
 
 
-def key_of(value: object) -> str | None:
-    """An id as text: 17, 17.0 and ``'17'`` are the same. None for what can be no id."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and value != '' else None
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """True for finite numbers that a float can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-def is_quadruple(value: object) -> TypeGuard[list[float]]:
-    """True for a list of four numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-
-
 def parse(path: Path) -> dict[str, Any]:
     """The JSON of a COCO file.
 
@@ -175,28 +163,7 @@ def parse(path: Path) -> dict[str, Any]:
     def refuse(what: str, fix: str) -> NoReturn:
         raise AnnotationError(what, where=str(path), fix=fix)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            refuse(f'the key {key!r} stands twice in one object', 'Keep the one that is meant.')
-        return found
-
-    try:
-        content = path.read_bytes()
-        document = json.loads(content, object_pairs_hook=unique)
-        if rb'\ud' in content or rb'\uD' in content:
-            json.dumps(document, ensure_ascii=False).encode()
-    except OSError as error:
-        refuse(f'cannot be read ({error.strerror})', 'Check the path.')
-    except RecursionError:
-        refuse('is nested too deeply to be a COCO file', 'Give the annotations of a COCO data set (instances).')
-    except UnicodeEncodeError as error:
-        refuse(f'holds half of a character ({error.object[error.start]!r})', 'Write the file again as UTF-8.')
-    except AnnotationError:
-        raise
-    except ValueError as error:
-        refuse(f'is not JSON ({error})', 'Is the file cut off?')
+    document = read_json(path, error=AnnotationError, fix='Give the annotations of a COCO data set (instances).')
     for kind, fix in other_documents(document):
         refuse(f'holds {kind}, not the annotations of instances', fix)
     for key in ('images', 'annotations', 'categories'):
@@ -210,7 +177,12 @@ def other_documents(document: Any) -> list[tuple[str, str]]:
     if isinstance(document, list):
         entry = document[0] if document and isinstance(document[0], dict) else {}
         if 'image_id' in entry and 'score' in entry:
-            return [('detections (COCO results)', 'Give the annotations of the data set, not results of a detector.')]
+            return [
+                (
+                    'detections (COCO results)',
+                    'tools/compare.py --predictions takes them. Here, give the annotations of the data set.',
+                )
+            ]
         return []
     annotations = document.get('annotations') if isinstance(document, dict) else None
     entry = annotations[0] if isinstance(annotations, list) and annotations else {}
@@ -255,7 +227,13 @@ def read_coco(
     document['categories'] = _categories(document, where, faults, keep_root=keep_root)
     if taxonomy is None and 'taxonomy' in document:
         taxonomy = Taxonomy.from_json(document['taxonomy'], where=where)
-    taxonomy = taxonomy or coco_draft(document, where=where).build()
+    if taxonomy is None:
+        draft = coco_draft(document, where=where)
+        taxonomy = draft.build()
+        for advice in draft.warnings:
+            faults.note(advice, 'categories')
+        if not any(taxonomy.parents) and taxonomy.num_classes > 1:
+            faults.note('categories without a supercategory: no hierarchy (--taxonomy names one)', *taxonomy.names)
     labels = match_categories(document['categories'], taxonomy, where=where)
     annotations = _by_image(document['annotations'], faults)
     entries = _images(document['images'], faults)
@@ -279,6 +257,7 @@ def read_coco(
             ImageRow(str(entries[key].get('source_id', key)), header.file_name, *header.size(chosen)),
             _label_list(entries[key], 'pos_category_ids', labels, key, faults),
             _label_list(entries[key], 'neg_category_ids', labels, key, faults),
+            _label_list(entries[key], 'not_exhaustive_category_ids', labels, key, faults),
             annotations.get(key, []),
             {name: value for name, value in entries[key].items() if name not in OWN_KEYS},
         )

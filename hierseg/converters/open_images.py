@@ -208,7 +208,7 @@ def convert_open_images(
     if scheduler is not None:
         _check_absolute(files)
     images = Folder.scan(files.images)
-    masks, archives = _masks_of(files)
+    masks, archives = masks_of(files)
     zips = None
     if archives:
         with worker_pool(min(workers, len(archives)), scheduler) as pool:
@@ -267,7 +267,7 @@ def _check_absolute(files: OpenImagesFiles) -> None:
             raise AnnotationError('is a relative path', where=str(path), fix=fix)
 
 
-def _masks_of(files: OpenImagesFiles) -> tuple[Folder | None, list[Path]]:
+def masks_of(files: OpenImagesFiles) -> tuple[Folder | None, list[Path]]:
     """The folder or the archives of mask PNGs; neither if masks are text."""
     if not masks_are_files(Path(files.masks)):
         return None, []

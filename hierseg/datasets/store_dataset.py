@@ -53,10 +53,10 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     MMEngine pickles the annotations of all images into one array. Here ``data_list`` is an array of store
     rows and everything else stays in the page cache, which all ranks and workers share.
 
-    A sample is mmdet's (``img_path``, ``img_id``, ``height``, ``width``, ``instances``) with two additions,
+    A sample is mmdet's (``img_path``, ``img_id``, ``height``, ``width``, ``instances``) with three additions,
     ``verified_positive`` and ``verified_negative``: (K,) int64 labels that people verified as present or absent on
-    the image; name them in the ``meta_keys`` of ``PackDetInputs`` where a loss needs them. Labels are as released, not
-    expanded to ancestors.
+    the image, and ``not_exhaustive``: those of which not every instance is annotated. Name them in the ``meta_keys`` of
+    ``PackDetInputs`` where a loss needs them. Labels are as released, not expanded to ancestors.
 
     - Masks are COCO's compressed run-length encodings. A box without a mask gets an empty one: an all-zero plane in
       ``gt_masks`` says *unknown*, through every transform, and must train no mask head
@@ -85,7 +85,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     Raises:
         StoreError: If the store cannot be opened.
         ConfigError: If taxonomy or class names differ from the store's, if no image is left, if layer 1 is not
-            painted, or on an argument that has no meaning here.
+            painted, if meta_keys lack ``not_exhaustive``, or on an argument that has no meaning here.
         AnnotationError: If an image is missing or unreadable, or of another size than the store says.
     """
 
@@ -121,6 +121,12 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         for transform in self.pipeline.transforms:
             if isinstance(transform, LoadImageFromFile) and transform.color_type in COLOR_TYPES.values():
                 transform.color_type = COLOR_TYPES[opened.orientation]
+        for transform in [] if self.test_mode or not opened.has_not_exhaustive else self.pipeline.transforms:
+            keys = getattr(transform, 'meta_keys', ())
+            if 'verified_negative' in keys and 'not_exhaustive' not in keys:
+                what = "classes that are not annotated exhaustively, and meta_keys without 'not_exhaustive'"
+                fix = "Put 'not_exhaustive' beside 'verified_negative' into the meta_keys of PackDetInputs."
+                raise ConfigError(what, where=f'StoreDataset of {self.store.path}', fix=fix)
         transforms = [] if self.test_mode or layer != 1 else self.pipeline.transforms
         if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
             what = 'layer=1, and the pipeline does not paint the boxes of root classes'
@@ -195,6 +201,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             'instances': self._instances(row, image),
             'verified_positive': positive,
             'verified_negative': negative,
+            'not_exhaustive': self.store.not_exhaustive(row),
             'sample_idx': idx if idx >= 0 else len(self) + idx,
         }
         if isinstance(self.store, LayerView):

@@ -3,10 +3,12 @@
 Ground truth comes from a store; predictions come from a model or from a submission, as one record of each image.
 """
 
+from hierseg.evaluation.coco_results import CocoResults
 from hierseg.evaluation.metrics import LocalisedPairsMetric, OpenImagesInstanceMetric, SystemMetric
 from hierseg.evaluation.system_evaluation import SystemEvaluation, evaluate_system
 
 __all__ = [
+    'CocoResults',
     'LocalisedPairsMetric',
     'OpenImagesInstanceMetric',
     'SystemEvaluation',

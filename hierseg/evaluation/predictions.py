@@ -24,11 +24,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
+from hierseg.evaluation.result_keys import keys_of_store
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.run_lengths import Measures, measure, regular, text_of_counts
 from hierseg.metrics.matching import check_sizes, common_pixels
-from hierseg.metrics.open_images import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS, read_detections
+from hierseg.metrics.open_images import read_detections
 from hierseg.metrics.records import (
     Expansion,
     ImageDetections,
@@ -37,6 +38,7 @@ from hierseg.metrics.records import (
     InstanceRows,
     join_boxes_and_masks,
 )
+from hierseg.metrics.submissions import BOX_SUBMISSION_COLUMNS, MASK_SUBMISSION_COLUMNS, is_results
 from hierseg.store import ImageRow, Instances, Store
 from hierseg.taxonomy import TaxonomyArrays
 from hierseg.taxonomy.arrays import named_classes
@@ -52,6 +54,7 @@ class ImageTruth:
         masks: M run lengths that pycocotools can compare.
         mask_areas: (M,) int64, pixels.
         verified: Labels that were verified as present and as absent.
+        not_exhaustive: Labels of which not every instance is annotated.
         expansion: Through the taxonomy of the store.
     """
 
@@ -60,6 +63,7 @@ class ImageTruth:
     masks: list[bytes]
     mask_areas: IntArray
     verified: tuple[IntArray, IntArray]
+    not_exhaustive: IntArray
     expansion: Expansion
 
     @classmethod
@@ -74,7 +78,8 @@ class ImageTruth:
         measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
             masks[index] = regular(masks[index], (image.height, image.width))
-        return cls(image, instances, masks, measures.areas, store.verified(row), expansion)
+        verified, beyond = store.verified(row), store.not_exhaustive(row)
+        return cls(image, instances, masks, measures.areas, verified, beyond, expansion)
 
     @cached_property
     def expanded(self) -> tuple[ImageGroundTruth, IntArray]:
@@ -121,6 +126,7 @@ class ImageTruth:
             mask_areas=areas,
             verified=expansion.verified(*self.verified),
             size=(self.image.height, self.image.width) if self.masks else None,
+            not_exhaustive=np.unique(self.expansion.upward(self.not_exhaustive)[1]),
         ), mask_of
 
 
@@ -224,34 +230,39 @@ def _array(values: Any) -> np.ndarray:
 
 
 def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePrediction]:
-    """Reads a submission CSV of masks as predictions of every image of a store.
+    """Reads a submission of masks, see :mod:`hierseg.metrics.submissions`, as predictions of every image of a store.
 
     Rows of an image with the same mask are one detection with a path of classes, as ``submission_file`` of
     ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
-    score, the rule of both systems. Rows on other images are dropped.
+    score, the rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped.
 
     Returns:
         One for each image, in the order of image ids.
 
     Raises:
-        EvaluationError: If the file cannot be used; it names the line.
+        EvaluationError: If the file cannot be used; it names the line or entry.
     """
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
-    found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', progress=True)
+    keys = keys_of_store(store)
+    found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', keys=keys, progress=True)
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays) for index in order]
+    named = is_results(path)
+    return [_submitted(image_ids[index], found[index], store.taxonomy.arrays, named=named) for index in order]
 
 
-def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays) -> ImagePrediction:
-    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts."""
+def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays, *, named: bool) -> ImagePrediction:
+    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts.
+
+    ``named`` says that the first claim of each is of the class that it names.
+    """
     first_of: dict[bytes, int] = {}
     regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in claims.masks], dtype=np.int64)
     _, kept = np.unique(regions, return_index=True)
     class_scores = np.zeros((len(kept), len(arrays.depths)), dtype=np.float32)
     np.maximum.at(class_scores, (regions, claims.labels), claims.scores.astype(np.float32))
     areas = None if claims.mask_areas is None else claims.mask_areas[kept]
-    names = named_classes(class_scores, arrays)
+    names = claims.labels[kept] if named else named_classes(class_scores, arrays)
     return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, list(first_of), areas, claims.size)
 
 
@@ -264,31 +275,31 @@ class Span:
     length: int
 
 
-class SubmissionWriter:
-    """Writes a submission: every rank the rows of its images into a part file beside it, the main rank all of them."""
+class RankedFile:
+    """A file whose parts every rank writes, image by image, into a part file beside it; the main rank joins them."""
 
-    def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
-        self.path, self.class_ids, self.rank = Path(path), class_ids, rank
+    def __init__(self, path: str | os.PathLike[str], *, rank: int) -> None:
+        self.path, self.rank = Path(path), rank
         self._part: BinaryIO | None = None
 
-    def add(self, image: ImageRow, detections: ImageDetections) -> Span:
-        """Writes the rows of one image to the part file."""
+    def write(self, text: str) -> Span:
+        """Writes what one image has to the part file."""
         if self._part is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._part = self._part_of(self.rank).open('wb')
-        rows = submission_rows(image, detections, self.class_ids).encode('utf-8')
+        content = text.encode('utf-8')
         start = self._part.tell()
-        self._part.write(rows)
-        return Span(self.rank, start, len(rows))
+        self._part.write(content)
+        return Span(self.rank, start, len(content))
 
     def close(self) -> None:
-        """Ends the part file. Every rank does so before the main one merges."""
+        """Ends the part file. Every rank does so before the main one joins."""
         if self._part is not None:
             self._part.close()
             self._part = None
 
-    def merge(self, spans: Iterable[Span], *, by_mask: bool) -> None:
-        """Writes the submission, whole or not at all, from the rows of the images that count.
+    def join(self, spans: Iterable[Span], *, begin: str, between: str = '', end: str = '') -> None:
+        """Writes the file, whole or not at all, from what the images that count have; the empty ones are left out.
 
         Raises:
             EvaluationError: If the part file of another rank is not there.
@@ -297,18 +308,18 @@ class SubmissionWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with ExitStack() as opened, whole_file(self.path) as target:
-                columns = MASK_SUBMISSION_COLUMNS if by_mask else BOX_SUBMISSION_COLUMNS
-                target.write((','.join(columns) + '\n').encode('ascii'))
-                for span in spans:
+                target.write(begin.encode())
+                for index, span in enumerate(span for span in spans if span.length):
                     if span.rank not in parts:
                         parts[span.rank] = opened.enter_context(self._part_of(span.rank).open('rb'))
                     parts[span.rank].seek(span.start)
-                    target.write(parts[span.rank].read(span.length))
+                    target.write((between.encode() if index else b'') + parts[span.rank].read(span.length))
+                target.write(end.encode())
         except FileNotFoundError as error:
             raise EvaluationError(
                 f'{error.filename} is missing',
                 where=str(self.path),
-                fix='Put submission_file into a folder that all ranks share.',
+                fix='Put it into a folder that all ranks share.',
             ) from None
 
     def remove_part(self) -> None:
@@ -317,6 +328,23 @@ class SubmissionWriter:
 
     def _part_of(self, rank: int) -> Path:
         return self.path.with_name(f'.{self.path.name}.rank{rank}.part')
+
+
+class SubmissionWriter(RankedFile):
+    """Writes a submission, the official CSV."""
+
+    def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
+        super().__init__(path, rank=rank)
+        self.class_ids = class_ids
+
+    def add(self, image: ImageRow, detections: ImageDetections) -> Span:
+        """Writes the rows of one image to the part file."""
+        return self.write(submission_rows(image, detections, self.class_ids))
+
+    def merge(self, spans: Iterable[Span], *, by_mask: bool) -> None:
+        """Writes the submission from the rows of the images that count; errors as of :meth:`join`."""
+        columns = MASK_SUBMISSION_COLUMNS if by_mask else BOX_SUBMISSION_COLUMNS
+        self.join(spans, begin=','.join(columns) + '\n')
 
 
 def submission_rows(image: ImageRow, detections: ImageDetections, class_ids: Sequence[str]) -> str:

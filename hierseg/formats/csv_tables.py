@@ -67,6 +67,11 @@ class Chunk:
         if wrong.any():
             self.faults.append((wrong, what, fix))
 
+    def refuse_empty(self, name: str) -> None:
+        """Notes the rows without a text in the column."""
+        empty = np.asarray(pc.equal(pc.utf8_trim_whitespace(self.texts[name]), ''))
+        self.refuse(empty, lambda row: f'{name} is empty', fix='Every row needs it.')
+
     def wrong(self) -> BoolArray:
         """(R,) bool; the rows with something wrong."""
         wrong = np.zeros(len(self), dtype=bool)
@@ -179,6 +184,10 @@ def read_chunks(
             fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
         )
     wanted = [name for name in columns if name in header]
+    twice = [name for name in wanted if header.count(name) > 1]
+    if twice:
+        fix = 'Keep the one that is meant.'
+        raise error(f'column {", ".join(twice)} is there twice', where=f'{path}, line 1', fix=fix)
     unequal = _UnequalLines(skip_lines)
     done = 0
     try:

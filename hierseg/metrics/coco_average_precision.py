@@ -1,7 +1,8 @@
 """COCO's average precision and recall of masks, by pycocotools itself, under the most specific label of each object.
 
 Ground truth is taken as annotated, not expanded, and a detection has one label: the one that it names. COCO knows no
-verified labels, so a class that nobody looked for on an image counts as absent there.
+verified labels, so a class that nobody looked for on an image counts as absent there. Of LVIS it has one rule: where
+not every object of a class is annotated on an image, detections of the class that find nothing are ignored.
 
 Images are matched one by one, which leaves small records; the statistics come from the records of all images and are
 those of one run of pycocotools over all files.
@@ -199,6 +200,7 @@ class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         self.crowds = ground_truth.group_of | (ground_truth.mask_areas == 0)
         self.scores, self.areas = prediction.named_scores, areas
         self.truth_areas, self.common = ground_truth.mask_areas, common
+        self.open_labels = set(ground_truth.not_exhaustive.tolist())
 
     def matches(self, label: int) -> ClassCocoMatches:
         """Matches the objects and detections of a class."""
@@ -211,7 +213,8 @@ class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
             outside = np.array([(areas < low) | (areas > high) for low, high in ranges])
             shape = len(ranges), len(self.params.iouThrs), len(found)
             nothing, no_objects = np.zeros(shape, dtype=bool), np.zeros((len(ranges), 0), dtype=bool)
-            return ClassCocoMatches(label, scores, nothing, nothing | outside[:, None], no_objects)
+            ignored = nothing | outside[:, None] | (label in self.open_labels)
+            return ClassCocoMatches(label, scores, nothing, ignored, no_objects)
         key = _IMAGE, label
         # Ids count from 1: pycocotools takes 0 for no match.
         self._gts[key] = [
@@ -227,6 +230,8 @@ class _Matcher(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         self.ious[key] = self._overlaps(objects, found)
         of_class = [self.evaluateImg(*key, area_range, self.params.maxDets[-1]) for area_range in ranges]
         matched, ignored = (np.stack([entry[name] for entry in of_class]) > 0 for name in ('dtMatches', 'dtIgnore'))
+        if label in self.open_labels:
+            ignored |= ~matched
         objects_ignored = np.stack([entry['gtIgnore'] for entry in of_class]).astype(bool)
         return ClassCocoMatches(label, scores, matched, ignored, objects_ignored)
 

@@ -54,7 +54,8 @@ class ErrorKind(IntEnum):
         COUSIN: Lies on an object of another class of its branch: with a common ancestor, itself included.
         FAR: Lies on an object of another root class.
         LOCALISATION: Overlaps an object that its name is compatible with by less than 0.5, but at least 0.1.
-        UNVERIFIED: None of these, and nobody verified on the image whether there is what it names: not counted.
+        UNVERIFIED: None of these, and nobody verified on the image whether there is what it names, or not every object
+            of it is annotated: not counted.
         BACKGROUND: None of these.
     """
 
@@ -151,6 +152,7 @@ def error_kinds(
     present = np.union1d(labels, np.setdiff1d(ground_truth.verified, absent))
     known = np.asarray(arrays.ancestor_mask[present].any(axis=0))
     known[absent] = True
+    known[ground_truth.not_exhaustive] = False
     kinds[(kinds == ErrorKind.BACKGROUND) & ~known[names]] = ErrorKind.UNVERIFIED
     return ImageErrors(prediction.image_id, regions, kinds, objects, missed=singles[missed])
 

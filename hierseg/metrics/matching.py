@@ -210,6 +210,7 @@ class ImageBatch:
         object_areas: (I,) int64, pixels; 0 for a box-only object.
         group_of: (I,) bool.
         verified_keys: int64; classes verified on an image.
+        open_keys: int64; classes of an image of which not every object is given.
         keys: (D,) int64.
         scores: (D,) float64.
         regions: (D,) int64; index of the detection's box and mask.
@@ -227,6 +228,7 @@ class ImageBatch:
     object_areas: IntArray
     group_of: BoolArray
     verified_keys: IntArray
+    open_keys: IntArray
     keys: IntArray
     scores: FloatArray
     regions: IntArray
@@ -239,9 +241,11 @@ class ImageBatch:
     @classmethod
     def of(cls, ground_truths: Sequence[ImageGroundTruth], detections: Sequence[ImageDetections]) -> ImageBatch:
         """The images in their order; one of each for every image, at least one image."""
-        object_labels, verified = ([getattr(one, name) for one in ground_truths] for name in ('labels', 'verified'))
+        object_labels, verified, beyond = (
+            [getattr(one, name) for one in ground_truths] for name in ('labels', 'verified', 'not_exhaustive')
+        )
         labels = [one.labels for one in detections]
-        num_labels = 1 + max(int(part.max(initial=0)) for part in chain(object_labels, verified, labels))
+        num_labels = 1 + max(int(part.max(initial=0)) for part in chain(object_labels, verified, beyond, labels))
         num_regions = [len(one.boxes) for one in detections]
         first_region = np.cumsum([0, *num_regions[:-1]])
         has_masks = [one.mask_areas is not None for one in detections]
@@ -255,6 +259,7 @@ class ImageBatch:
             object_areas=np.concatenate([one.mask_areas for one in ground_truths]),
             group_of=np.concatenate([one.group_of for one in ground_truths]),
             verified_keys=_keys(verified, num_labels),
+            open_keys=_keys(beyond, num_labels),
             keys=_keys(labels, num_labels),
             scores=np.concatenate([one.scores for one in detections]),
             regions=np.concatenate([one.regions for one in detections])
@@ -318,6 +323,9 @@ def match_images(
     With a range of area, objects out of the range are ignored as in COCO: they do not count, and what finds one of
     them, and none in the range, is removed; so are detections that find nothing and are out of the range themselves.
     Objects without a mask have no area: they count in no range, and remain ignored by rule 4 in each.
+
+    Where not every object of a class is given on an image, detections of the class that find nothing are removed, as
+    in the evaluation of LVIS (Gupta et al., "LVIS: A dataset for large vocabulary instance segmentation", CVPR 2019).
 
     Args:
         ground_truths: The objects of each image, expanded.
@@ -460,5 +468,8 @@ def _verdicts(
         verdicts[within] = Verdict.REMOVED
         best, found = first_of_each(within, around)
         verdicts[best[counts[found] & (batch.scores[order[best]] > 0)]] = Verdict.GROUP_FOUND
-    verdicts[is_open & ~criterion.contains(batch.areas[batch.regions[order]])] = Verdict.REMOVED
+    uncounted = ~criterion.contains(batch.areas[batch.regions[order]])
+    if len(batch.open_keys):
+        uncounted |= np.isin(batch.keys[order], batch.open_keys)
+    verdicts[is_open & uncounted] = Verdict.REMOVED
     return verdicts

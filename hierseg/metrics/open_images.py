@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
-from hierseg.formats.csv_tables import Chunk, index_in, place_of, read_chunks, read_table
+from hierseg.formats.csv_tables import Chunk, index_in, read_table
 from hierseg.formats.run_lengths import MalformedMaskError, counts_of_text, measure, regular
 from hierseg.metrics.average_precision import summarise
 from hierseg.metrics.matching import match_images
@@ -51,21 +51,14 @@ from hierseg.metrics.records import (
     checked_iou_type,
     join_boxes_and_masks,
 )
+from hierseg.metrics.submissions import SCHEMAS, SIDES, ResultKeys, detection_rows, place_in
 from hierseg.taxonomy import Taxonomy
 
 BOX_COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
 LABEL_COLUMNS = ('ImageID', 'LabelName', 'Confidence')
 MASK_COLUMNS = (*BOX_COLUMNS, 'ImageWidth', 'ImageHeight', 'Mask')
-MASK_SUBMISSION_COLUMNS = ('ImageID', 'ImageWidth', 'ImageHeight', 'LabelName', 'Score', 'Mask')
-BOX_SUBMISSION_COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
-
-SIDES = ('XMin', 'YMin', 'XMax', 'YMax')
-_CLAIM = [('row', pa.int64()), ('image', pa.int64()), ('label', pa.int64()), ('score', pa.float64())]
-SCHEMAS: dict[IouType, pa.Schema] = {
-    'segm': pa.schema([*_CLAIM, ('height', pa.int64()), ('width', pa.int64()), ('mask', pa.string())]),
-    'bbox': pa.schema([*_CLAIM, *((side, pa.float64()) for side in SIDES)]),
-}
-"""Columns of the rows: the row of the file, counted from 0 below the header, the image and what the file says."""
+ROUNDING = 1e-5
+"""Coordinates are published with six decimals; a box may stick out by a little more."""
 
 
 def read_ground_truth(
@@ -93,6 +86,9 @@ def read_ground_truth(
     if masks is not None:
         files.append((masks, MASK_COLUMNS))
     tables = [read_table(path, columns, error=EvaluationError) for path, columns in files]
+    for table in tables:
+        table.refuse_empty('ImageID')
+        table.check()
     image_ids = sorted({image_id for table in tables for image_id in pc.unique(table.texts['ImageID']).to_pylist()})
     images = [index_in(table.texts['ImageID'], pa.array(image_ids, pa.string())) for table in tables]
 
@@ -141,6 +137,9 @@ def _expanded_rows(table: Chunk, images: IntArray, taxonomy: Taxonomy, expansion
     inverted = (boxes[:, 0] > boxes[:, 2]) | (boxes[:, 1] > boxes[:, 3])
     fix = 'XMin must not exceed XMax, nor YMin exceed YMax.'
     table.refuse(inverted, lambda row: 'the box ends before it begins', fix=fix)
+    outside = np.abs(boxes - 0.5).max(axis=1, initial=0) > 0.5 + ROUNDING
+    fix = 'Coordinates are parts of the image, from 0 to 1, not pixels.'
+    table.refuse(outside, lambda row: f'the box {boxes[row].tolist()} is outside its image', fix=fix)
     labels, group_of = table.labels('LabelName', taxonomy.ids), table.flags('IsGroupOf', unknown=True)
     table.check()
     rows = InstanceRows(images, labels, boxes, group_of, np.arange(len(labels)))
@@ -165,6 +164,7 @@ def read_detections(
     *,
     taxonomy: Taxonomy,
     iou_type: IouType,
+    keys: ResultKeys | None = None,
     progress: bool = False,
 ) -> list[ImageDetections]:
     """The detections of a submission on each of F images, in file order; those on others are dropped.
@@ -172,44 +172,10 @@ def read_detections(
     Arguments and errors are those of :func:`detection_rows`; ``sizes`` are (F, 2) int64, height and width of the masks,
     zeros where it is not known. A progress bar appears on a terminal.
     """
-    blocks = detection_rows(predictions, image_ids, taxonomy=taxonomy, iou_type=iou_type)
+    blocks = detection_rows(predictions, image_ids, taxonomy=taxonomy, iou_type=iou_type, keys=keys)
     bar = tqdm(blocks, f'reading {predictions}', unit='block', disable=None if progress else True)
     rows = pa.Table.from_batches(bar, schema=SCHEMAS[iou_type])
     return detections_of_rows(rows, sizes, predictions=predictions)
-
-
-def detection_rows(
-    predictions: str | PathLike[str], image_ids: Sequence[str], *, taxonomy: Taxonomy, iou_type: IouType
-) -> Iterator[pa.RecordBatch]:
-    """The rows of a submission on images with ground truth, in file order.
-
-    Args:
-        predictions: CSV with :data:`MASK_SUBMISSION_COLUMNS` or :data:`BOX_SUBMISSION_COLUMNS`.
-        image_ids: F ids, each once.
-        taxonomy: The classes.
-        iou_type: ``segm`` or ``bbox``.
-
-    Yields:
-        Batches with the columns of ``SCHEMAS``; ``image`` indexes ``image_ids``. Masks are not decoded yet; height
-        and width are 0 where there is none.
-
-    Raises:
-        EvaluationError: If the file cannot be used; it names the line.
-    """
-    known = pa.array(image_ids, pa.string())
-    columns = MASK_SUBMISSION_COLUMNS if iou_type == 'segm' else BOX_SUBMISSION_COLUMNS
-    for table in read_chunks(predictions, columns, error=EvaluationError):
-        labels, scores = table.labels('LabelName', taxonomy.ids), table.numbers('Score')
-        images = index_in(table.texts['ImageID'], known)
-        if iou_type == 'segm':
-            blank = table.blank('Mask')
-            sizes = [table.sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
-            regions = [*sizes, table.texts['Mask']]
-        else:
-            regions = [table.numbers(side) for side in SIDES]
-        table.check()
-        batch = pa.record_batch([table.rows, images, labels, scores, *regions], schema=SCHEMAS[iou_type])
-        yield batch if (images >= 0).all() else batch.filter(pa.array(images >= 0))
 
 
 def detections_of_rows(
@@ -240,7 +206,7 @@ def detections_of_rows(
     file_rows = rows['row']
 
     def where(row: int) -> str:
-        return place_of(predictions, file_rows[row].as_py())
+        return place_in(predictions, file_rows[row].as_py())
 
     labels, scores = rows['label'].to_numpy(), rows['score'].to_numpy()
     masks: list[bytes] = []
@@ -458,6 +424,7 @@ def evaluate_files(
     predictions: str | PathLike[str],
     taxonomy: Taxonomy,
     masks: str | PathLike[str] | None = None,
+    keys: ResultKeys | None = None,
     iou_type: str = 'segm',
     group_of_weight: float | None = None,
     expand: bool = True,
@@ -474,9 +441,10 @@ def evaluate_files(
     Args:
         boxes: Ground-truth boxes, CSV.
         labels: Image-level labels, CSV.
-        predictions: The submission, CSV.
+        predictions: The submission, see :mod:`~hierseg.metrics.submissions`.
         taxonomy: The hierarchy.
         masks: Ground-truth masks, CSV; needed for ``segm``, not read for ``bbox``.
+        keys: The meaning of ids in COCO results, of which that of the taxonomy's and the images' own when omitted.
         iou_type: ``segm`` or ``bbox``.
         group_of_weight: What finding a group counts; None for the protocol's default: 0 for ``segm``, 1 for ``bbox``.
         expand: Expand the ground truth through the hierarchy; False where it is expanded already.
@@ -497,7 +465,7 @@ def evaluate_files(
         used_masks = masks if kind == 'segm' else None
         ground_truth = read_ground_truth(boxes, labels, used_masks, taxonomy=taxonomy, expand=expand)
         quiet = None if progress else True
-        rows = detection_rows(predictions, list(ground_truth), taxonomy=taxonomy, iou_type=kind)
+        rows = detection_rows(predictions, list(ground_truth), taxonomy=taxonomy, iou_type=kind, keys=keys)
         blocks = tqdm(rows, 'reading', unit='block', disable=quiet)
         parts = split_by_image(blocks, ground_truth, predictions=predictions, iou_type=kind, folder=folder)
         with tqdm(total=len(ground_truth), desc='matching', unit='image', disable=quiet) as bar:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Literal
@@ -49,6 +49,8 @@ class ImageGroundTruth:
         mask_areas: (I,) int64, pixels; 0 for a box-only object.
         verified: (V,) int64; classes verified on the image, present or absent.
         size: Height and width of the masks in pixels; None where the image has none.
+        not_exhaustive: int64; classes of which there may be objects beyond these, expanded to all above them. What
+            finds no object of such a class is ignored (the rule of LVIS). Open Images has none.
     """
 
     labels: IntArray
@@ -58,6 +60,7 @@ class ImageGroundTruth:
     mask_areas: IntArray
     verified: IntArray
     size: tuple[int, int] | None = None
+    not_exhaustive: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)

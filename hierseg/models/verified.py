@@ -37,6 +37,8 @@ class KnownClasses:
     federated loss of Zhou, Koltun & Krähenbühl, "Probabilistic two-stage detection", 2021, which draws with the
     square root until 50 classes count, once for the whole batch.
 
+    Classes of which not every instance is annotated, and those above them, are neither known nor drawn.
+
     It draws from torch's generator on the CPU, whatever the device, so that a resumed run draws the same.
 
     Args:
@@ -87,10 +89,19 @@ class KnownClasses:
     def __call__(self, samples: Sequence[DetDataSample]) -> Tensor:
         """(B, C) bool on the CPU; which classes count on the images of a batch.
 
-        Samples have ``verified_positive`` and ``verified_negative``, (K,) int64 labels as released.
+        Samples have ``verified_positive`` and ``verified_negative``, (K,) int64 labels as released, and perhaps
+        ``not_exhaustive``.
         """
-        known = torch.from_numpy(np.stack([self._known_on(sample) for sample in samples]))
-        return known | weighted_draw(self.weights, ~known, self.num_negatives)
+        open_on = np.stack([self._open_on(sample) for sample in samples])
+        known = torch.from_numpy(np.stack([self._known_on(sample) for sample in samples]) & ~open_on)
+        return known | weighted_draw(self.weights, ~known & torch.from_numpy(~open_on), self.num_negatives)
+
+    def _open_on(self, sample: DetDataSample) -> BoolArray:
+        """(C,) bool; classes of which not every instance is annotated, and those above them."""
+        found: BoolArray = np.zeros(self.taxonomy.num_classes, dtype=bool)
+        labels = np.asarray(sample.get('not_exhaustive', ()), dtype=np.int64)
+        found[self.taxonomy.arrays.all_above(labels)] = True
+        return found
 
     def _known_on(self, sample: DetDataSample) -> BoolArray:
         positive, negative = sample.get('verified_positive'), sample.get('verified_negative')

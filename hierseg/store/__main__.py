@@ -23,7 +23,7 @@ from tqdm import tqdm
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.run_lengths import MalformedMaskError, check_counts
-from hierseg.store.store import SIDES, Store
+from hierseg.store.store import NOT_EXHAUSTIVE, SIDES, Store
 
 ALLOWED_PIXELS = 2.0
 """A tight box may always be so far from the annotated one, since both were rounded."""
@@ -142,6 +142,8 @@ def check_store(
             'verified present': int(positive.sum()),
             'verified absent': int((~positive).sum()),
         }
+        if store.has_not_exhaustive:
+            counts['not exhaustive'] = len(tables[NOT_EXHAUSTIVE])
         damage = [*_damaged_images(store, tables), *_damaged_rows(store, tables, has_mask)]
         if not damage:
             chosen = np.flatnonzero(has_mask)
@@ -217,8 +219,14 @@ def _damaged_rows(store: Store, tables: dict[str, pa.Table], has_mask: BoolArray
     """Labels of no class, boxes that are none, and masks that are there and should not be, or the reverse."""
     num_classes = store.taxonomy.num_classes
     beyond = f'rows whose label is none of the {num_classes} classes'
-    for file, labels in (('instances', store.instance_column('label')), ('verified', store.verified_column('label'))):
-        yield from _found(file, beyond, (labels < 0) | (labels >= num_classes))
+    for file, table in tables.items():
+        if 'label' in table.column_names:
+            labels = np.asarray(table['label'])
+            yield from _found(file, beyond, (labels < 0) | (labels >= num_classes))
+    if store.has_not_exhaustive:
+        images = np.asarray(tables[NOT_EXHAUSTIVE]['image'])
+        wrong = (images < 0) | (images >= len(store)) | (np.diff(images, prepend=images[0]) < 0)
+        yield from _found(NOT_EXHAUSTIVE, 'rows of no image, or not in the order of images', wrong)
     x1, y1, x2, y2 = (store.instance_column(side) for side in SIDES)
     # Written so that NaN is bad, too.
     bad_box = ~((x1 <= x2) & (y1 <= y2) & (np.abs([x1, y1, x2, y2]) < np.inf).all(axis=0))

@@ -148,6 +148,17 @@ class LayerView:
         negative = np.flatnonzero(np.isin(self.labels_of_layer, np.concatenate([absent[:0], *below])))
         return positive, np.setdiff1d(negative, positive, assume_unique=True)
 
+    @property
+    def has_not_exhaustive(self) -> bool:
+        """As of the store."""
+        return self.store.has_not_exhaustive
+
+    def not_exhaustive(self, row: int) -> IntArray:
+        """As of the store, with labels of the layer: more instances of a class are more of each class above it."""
+        labels = self.store.taxonomy.arrays.all_above(self.store.not_exhaustive(self.store_row(row)))
+        found = np.unique(self.classes.layer_labels[labels])
+        return found[found >= 0]
+
     def row_of(self, image_id: str) -> int:
         """The row of an image; StoreError if the store has no such image, or the cap left it out."""
         store_row = self.store.row_of(image_id)

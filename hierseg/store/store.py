@@ -48,6 +48,9 @@ INSTANCES_SCHEMA = pa.schema(
 )
 VERIFIED_SCHEMA = pa.schema([('label', pa.int32()), ('positive', pa.bool_())])
 SCHEMAS = {'images': IMAGES_SCHEMA, 'instances': INSTANCES_SCHEMA, 'verified': VERIFIED_SCHEMA}
+NOT_EXHAUSTIVE = 'not_exhaustive'
+NOT_EXHAUSTIVE_SCHEMA = pa.schema([('image', pa.int64()), ('label', pa.int32())])
+"""A further table, of the stores alone that have such labels: rows ascend by image, then by label."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,9 @@ class Store:
         )
         self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}
         self._images, self._instances, self._verified = self._tables.values()
+        if NOT_EXHAUSTIVE in header:
+            path = self.path / f'{NOT_EXHAUSTIVE}.arrow'
+            self._tables[NOT_EXHAUSTIVE] = _Table(path, NOT_EXHAUSTIVE_SCHEMA)
         for name, table in self._tables.items():
             if header.get(name) != len(table):
                 raise StoreError(
@@ -272,8 +278,33 @@ class Store:
         positive = views['positive'][first - start : last - start]
         return labels[positive], labels[~positive]
 
+    @property
+    def has_not_exhaustive(self) -> bool:
+        """True if :meth:`not_exhaustive` is not empty on some image."""
+        return NOT_EXHAUSTIVE in self._tables
+
+    def not_exhaustive(self, row: int) -> IntArray:
+        """Labels of which the image in a row may have instances beyond those annotated, ascending, int64.
+
+        Of all other classes, the instances of a verified one are annotated without exception.
+        """
+        if not self.has_not_exhaustive:
+            return np.zeros(0, dtype=np.int64)
+        images, labels = self._not_exhaustive_columns
+        first, last = np.searchsorted(images, [row, row + 1])
+        return labels[first:last].astype(np.int64)
+
+    @cached_property
+    def _not_exhaustive_columns(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        # Few images have such labels, and few of them: whole columns are small beside the others.
+        table = self._tables[NOT_EXHAUSTIVE]
+        return table.column('image'), table.column('label')
+
     def tables(self) -> dict[str, pa.Table]:
-        """``images``, ``instances`` and ``verified`` as they lie on disk, one chunk for each record batch; no copy."""
+        """``images``, ``instances``, ``verified`` and, where there is one, ``not_exhaustive`` as they lie on disk.
+
+        One chunk for each record batch; no copy.
+        """
         return {name: pa.Table.from_batches(table.batches, schema=table.schema) for name, table in self._tables.items()}
 
     @cached_property

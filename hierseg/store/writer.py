@@ -33,6 +33,8 @@ from hierseg.store.store import (
     FORMAT,
     IMAGE_FIELDS,
     INSTANCES_SCHEMA,
+    NOT_EXHAUSTIVE,
+    NOT_EXHAUSTIVE_SCHEMA,
     SCHEMAS,
     SPANS,
     VERIFIED_SCHEMA,
@@ -232,6 +234,8 @@ class StoreWriter:
         self._extended = False
         self._num_images = self._num_masks = 0
         self._waiting: list[tuple[ImageRow, Instances, Verified]] = []
+        # Row of the image → labels; of the few images that have such.
+        self._not_exhaustive: dict[int, IntArray] = {}
         self._lock: int | None = None
         check_target(self.path, overwrite=overwrite)
 
@@ -255,6 +259,7 @@ class StoreWriter:
         try:
             if kind is None:
                 self._write_waiting()
+                self._write_not_exhaustive()
             for table in self._tables.values():
                 table.close(whole=kind is None)
             if kind is None:
@@ -269,7 +274,15 @@ class StoreWriter:
             os.close(self._lock)
             self._lock = None
 
-    def add(self, image: ImageRow, instances: Instances, positive: npt.ArrayLike, negative: npt.ArrayLike) -> None:
+    def add(
+        self,
+        image: ImageRow,
+        instances: Instances,
+        positive: npt.ArrayLike,
+        negative: npt.ArrayLike,
+        *,
+        not_exhaustive: npt.ArrayLike = (),
+    ) -> None:
         """Adds an image, which is written later, with others: its arrays must not change until the block ends.
 
         Args:
@@ -277,12 +290,16 @@ class StoreWriter:
             instances: Labels within the taxonomy, boxes with x1 <= x2 and y1 <= y2.
             positive: Labels verified as present; kept ascending, each once.
             negative: Labels verified as absent; likewise.
+            not_exhaustive: Labels of which there may be instances beyond those annotated; likewise.
 
         Raises:
             StoreError: If any of that does not hold.
         """
         verified = np.unique(np.asarray(positive, np.int64)), np.unique(np.asarray(negative, np.int64))
-        self._check(image, instances, verified)
+        beyond = np.unique(np.asarray(not_exhaustive, np.int64))
+        self._check(image, instances, (*verified, beyond))
+        if len(beyond):
+            self._not_exhaustive[self._num_images] = beyond
         self._ids.add(image.id)
         self._largest_id = max(self._largest_id, image.id)
         self._num_images += 1
@@ -334,7 +351,17 @@ class StoreWriter:
         self._tables['verified'].extend(part.verified, counts['num_verified'], nothing)
         self._num_masks += int(pc.sum(instances.column('has_mask')).as_py() or 0)
 
-    def _check(self, image: ImageRow, instances: Instances, verified: Sequence[npt.NDArray[np.int64]]) -> None:
+    def _write_not_exhaustive(self) -> None:
+        """Writes the further table, if there is anything in it."""
+        if not self._not_exhaustive:
+            return
+        counts = np.array([len(labels) for labels in self._not_exhaustive.values()], dtype=np.int64)
+        columns = [np.repeat(list(self._not_exhaustive), counts), np.concatenate([*self._not_exhaustive.values()])]
+        table = _TableWriter(self._partial / f'{NOT_EXHAUSTIVE}.arrow', NOT_EXHAUSTIVE_SCHEMA)
+        table.extend(_table(columns, NOT_EXHAUSTIVE_SCHEMA), counts, np.zeros_like(counts))
+        self._tables[NOT_EXHAUSTIVE] = table
+
+    def _check(self, image: ImageRow, instances: Instances, verified: Sequence[IntArray]) -> None:
         def refuse(what: str, fix: str) -> StoreError:
             return StoreError(what, where=f'image {image.id}', fix=fix)
 

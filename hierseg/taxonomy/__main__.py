@@ -8,20 +8,22 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from hierseg.errors import TaxonomyError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.taxonomy.formats import read_draft
 from hierseg.taxonomy.graph import Taxonomy
+from hierseg.taxonomy.levels import Levels
 
 
 def lint(taxonomy: Taxonomy) -> list[str]:
     """What is odd in a taxonomy, though it makes it no less usable.
 
-    Classes with several parents, edges that another path makes superfluous, single-child chains and names that
-    several classes share.
+    Classes with several parents, edges that another path makes superfluous, single-child chains, names that several
+    classes share, and names that differ by blanks or case only.
     """
-    checks = (several_parents, superfluous_edges, single_child_chains, shared_names)
+    checks = (several_parents, superfluous_edges, single_child_chains, shared_names, similar_names)
     return [message for check in checks for message in check(taxonomy)]
 
 
@@ -73,6 +75,16 @@ def shared_names(taxonomy: Taxonomy) -> Iterator[str]:
             yield f'the name {name!r} is that of {len(labels)} classes: {", ".join(taxonomy.ids[v] for v in labels)}'
 
 
+def similar_names(taxonomy: Taxonomy) -> Iterator[str]:
+    """Names that differ by blanks or case only."""
+    spellings = defaultdict(list)
+    for name in dict.fromkeys(taxonomy.names):
+        spellings[''.join(name.split()).casefold()].append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            yield f'the names {", ".join(map(repr, names))} differ by blanks or case only'
+
+
 def summary(taxonomy: Taxonomy) -> str:
     """Counts, in two lines."""
     roots_with_children = sum(bool(taxonomy.children[root]) for root in taxonomy.root_classes)
@@ -93,9 +105,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog='Exit status: 0 usable, 1 read but unusable (all errors are told), 2 not readable.',
     )
     parser.add_argument(
-        'file', metavar='FILE', help='Open Images hierarchy JSON, COCO JSON, edge list (CSV, YAML) or hierseg JSON'
+        'file',
+        metavar='FILE',
+        help='Open Images hierarchy JSON, COCO JSON, edge list (CSV, YAML), category tree of V3Det or hierseg JSON',
     )
     parser.add_argument('--classes', metavar='FILE', help='class-description CSV (id,name), or a COCO JSON')
+    parser.add_argument(
+        '--levels',
+        choices=get_args(Levels),
+        help='what the levels above the categories of a COCO file come from: supercategory as a path '
+        '(animal/mammal), the ranks of iNaturalist, or WordNet by the synsets of LVIS',
+    )
     parser.add_argument('--ignore-parts', action='store_true', help='leave out Part edges instead of refusing them')
     parser.add_argument(
         '--preferred-parent',
@@ -161,11 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         classes=options.classes,
         preferred_parents=dict(map(child_and_parent, options.preferred_parent)),
         ignore_parts=options.ignore_parts,
+        levels=options.levels,
     )
     errors, warnings, lines = draft.errors(), [], []
     if not errors:
         taxonomy = draft.build()
-        warnings = lint(taxonomy)
+        warnings = [*draft.warnings, *lint(taxonomy)]
         lines = [draft.source, *draw(taxonomy), '', summary(taxonomy)]
         if options.json:
             write_json(taxonomy.to_json(), options.json, error=TaxonomyError)

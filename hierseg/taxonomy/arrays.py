@@ -81,6 +81,11 @@ class TaxonomyArrays:
         starts, at_or_below, _ = self.rows_below
         return at_or_below[starts[label] : starts[label + 1]]
 
+    def all_above(self, labels: IntArray) -> IntArray:
+        """Labels at or above any of some classes, ascending."""
+        found: IntArray = np.unique(np.concatenate([labels[:0], *(self.above(label) for label in labels)]))
+        return found
+
     def sums_below(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(C,) sums of (C,) values over the classes at or below each, every class counted once."""
         sums = np.zeros_like(values)

@@ -25,6 +25,7 @@ import yaml
 
 from hierseg.errors import TaxonomyError
 from hierseg.taxonomy.graph import Taxonomy, TaxonomyDraft
+from hierseg.taxonomy.levels import GROUP_PREFIX, NO_SUPERCATEGORY, Levels, levelled_draft, path_of, tree_draft
 
 AnyPath = str | PathLike[str]
 
@@ -39,10 +40,6 @@ OPEN_IMAGES_PREFERRED_PARENTS: Mapping[str, str] = {'/m/0kmg4': '/m/0138tl'}
 
 YAML_FORMS = 'Write "child: parent", "child: [parent, parent]" or "child: null", or a list of [child, parent] pairs.'
 
-GROUP_PREFIX = 'supercategory:'
-NO_SUPERCATEGORY = ('', 'none')
-"""Words that exporters write for a category that has no supercategory; compared in lower case."""
-
 
 def read_taxonomy(
     path: AnyPath,
@@ -50,13 +47,14 @@ def read_taxonomy(
     classes: AnyPath | None = None,
     preferred_parents: Mapping[str, str] | None = None,
     ignore_parts: bool = False,
+    levels: Levels | None = None,
 ) -> Taxonomy:
     """Reads a taxonomy.
 
     The format follows from the ending and the content:
 
     - ``.json``: the Open Images hierarchy (nested ``LabelName`` and ``Subcategory``; the top node is the virtual
-      root and no class), a COCO file (``categories`` with ``supercategory``), or what
+      root and no class), a COCO file (``categories`` with ``supercategory``), V3Det's category tree, or what
       :meth:`Taxonomy.to_json` made.
     - ``.csv``: an edge list under the header ``child,parent`` or ``child,parent,name``. An empty parent says that
       the child is a root class, which a class that occurs only as a parent is too.
@@ -72,21 +70,32 @@ def read_taxonomy(
             it is the one that the file mentions first. Added to ``OPEN_IMAGES_PREFERRED_PARENTS``, which it can
             overrule.
         ignore_parts: Whether to leave out the Part edges of an Open Images hierarchy instead of refusing it.
+        levels: What the levels above the categories of a COCO file come from, in place of ``supercategory`` as a
+            name; see :mod:`hierseg.taxonomy.levels`.
 
     Raises:
         TaxonomyError: If a file cannot be read, is malformed, or does not hold a DAG over its classes.
     """
-    return read_draft(path, classes=classes, preferred_parents=preferred_parents, ignore_parts=ignore_parts).build()
+    return read_draft(
+        path, classes=classes, preferred_parents=preferred_parents, ignore_parts=ignore_parts, levels=levels
+    ).build()
 
 
 def read_draft(
-    path: AnyPath, *, classes: AnyPath | None, preferred_parents: Mapping[str, str] | None, ignore_parts: bool
+    path: AnyPath,
+    *,
+    classes: AnyPath | None,
+    preferred_parents: Mapping[str, str] | None,
+    ignore_parts: bool,
+    levels: Levels | None = None,
 ) -> TaxonomyDraft:
     """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy."""
     where, text = str(path), read_text(path)
     match Path(path).suffix.lower():
         case '.json':
-            draft = _from_json(text, where=where, classes=classes, ignore_parts=ignore_parts)
+            draft = _from_json(text, where=where, classes=classes, ignore_parts=ignore_parts, levels=levels)
+        case '.csv' | '.yaml' | '.yml' if levels:
+            raise TaxonomyError('an edge list has all levels itself', where=where, fix='Leave out --levels.')
         case '.csv':
             draft = _from_edges(_csv_edges(text, where=where), where=where, classes=classes)
         case '.yaml' | '.yml':
@@ -98,9 +107,20 @@ def read_draft(
     return replace(draft, preferred_parents={**draft.preferred_parents, **draft.resolve(preferred_parents or {})})
 
 
-def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: bool) -> TaxonomyDraft:
+def _from_json(
+    text: str, *, where: str, classes: AnyPath | None, ignore_parts: bool, levels: Levels | None
+) -> TaxonomyDraft:
     document = _parse_json(text, where=where)
     keys = document.keys() if isinstance(document, dict) else set()
+    if levels and 'categories' not in keys:
+        fix = 'Leave out --levels, or give the annotations of the data set.'
+        raise TaxonomyError('only a COCO file has levels to choose', where=where, fix=fix)
+    if 'child2father' in keys:
+        annotations = _read_classes(classes)
+        if not isinstance(annotations, dict):
+            fix = 'Name the annotations: --classes v3det_2023_v1_train.json.'
+            raise TaxonomyError("V3Det's category tree does not say which classes are annotated", where=where, fix=fix)
+        return tree_draft(document, _categories_of(annotations, where=str(classes)), where=where)
     if keys & {'LabelName', 'Subcategory', 'Part'}:
         class_list = _read_classes(classes)
         if isinstance(class_list, dict):
@@ -115,12 +135,15 @@ def _from_json(text: str, *, where: str, classes: AnyPath | None, ignore_parts: 
         raise TaxonomyError(
             'the JSON is no hierarchy that hierseg knows',
             where=where,
-            fix='It has "LabelName" (Open Images), "categories" (COCO) or "format": "hierseg-taxonomy".',
+            fix='It has "LabelName" (Open Images), "categories" (COCO), "child2father" (V3Det) or '
+            '"format": "hierseg-taxonomy".',
         )
     if classes is not None:
         raise TaxonomyError(f'the file names its classes itself, and {classes} does too', where=where, fix='Give one.')
     if 'format' in keys:
         return TaxonomyDraft.from_json(document, where=where)
+    if levels:
+        return levelled_draft(_categories_of(document, where=where), levels, where=where)
     return coco_draft(document, where=where)
 
 
@@ -135,7 +158,33 @@ def _from_edges(read: Iterator[Edge], *, where: str, classes: AnyPath | None) ->
         draft = replace(coco_draft(class_list, where=str(classes), edges=edges), source=where)
     else:
         draft = _edge_list_draft(edges, where=where, classes=class_list)
+        if class_list is None:
+            draft = _checked_direction(draft, edges)
     return _with_default_preferences(draft)
+
+
+def _checked_direction(draft: TaxonomyDraft, edges: Sequence[Edge]) -> TaxonomyDraft:
+    """Adds what tells that children and parents are exchanged, which no list of classes is there to tell.
+
+    Of a hierarchy, parents have several children rather than children several parents. Where there are lists alone, and
+    no class has two children, it groups nothing, and is refused.
+    """
+    pairs = dict.fromkeys(draft.edges)
+    parents_of, children_of = Counter(child for child, _ in pairs), Counter(parent for _, parent in pairs)
+    several = [child for child, count in parents_of.items() if count > 1]
+    if len(several) <= sum(count > 1 for count in children_of.values()):
+        return draft
+    child = several[0]
+    parents = [parent for below, parent in pairs if below == child]
+    what = f'{child!r} is read as a child of {", ".join(map(repr, parents))}'
+    fix = f'Write children before their parent: "{parents[0]}: {child}", "{parents[1]}: {child}"'
+    if max(children_of.values()) > 1 or not all(edge.in_list for edge in edges if edge.parent):
+        advice = f'{what}; if it is their parent, the list is upside down. {fix}.'
+        return replace(draft, warnings=(*draft.warnings, advice))
+    place = next(edge.place for edge in edges if edge.child == child)
+    what += ', and no class has two children: the list is upside down'
+    error = TaxonomyError(what, where=place, fix=f'{fix}. If it is meant so, name the classes (--classes).')
+    return replace(draft, problems=(*draft.problems, error))
 
 
 def _read_classes(path: AnyPath | None) -> ClassList | dict[str, object] | None:
@@ -278,6 +327,7 @@ class Edge:
     parent: str | None  # None says that the class has none
     name: str | None
     place: str
+    in_list: bool = False  # in a list of parents, ``child: [parent, parent]``
 
 
 def _csv_edges(text: str, *, where: str) -> Iterator[Edge]:
@@ -330,7 +380,7 @@ def _yaml_edges(text: str, *, where: str) -> Iterator[Edge]:
         is_list = isinstance(parent_node, yaml.SequenceNode)
         parents = [_yaml_scalar(node, where=where) for node in (parent_node.value if is_list else [parent_node])]
         for parent in parents or [None]:
-            yield Edge(child, parent, None, place)
+            yield Edge(child, parent, None, place, is_list)
 
 
 def _yaml_pairs(document: yaml.Node, *, where: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
@@ -527,7 +577,18 @@ def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = 
         if edge.parent and edge.parent not in names and edge.parent not in categories.ids_of:
             _group(edge.parent, groups)
     draft = _edge_list_draft(edges, where=where, classes=ClassList(where, {**names, **groups}, {}))
-    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems))
+    paths = [f'{above!r}' for above in dict.fromkeys(supercategories.values()) if len(path_of(above)) > 1]
+    advice = 'is one class; python -m hierseg.taxonomy --levels paths makes levels of it'
+    warnings = (f'supercategory {", ".join(paths[:5])} {advice}',) if paths else ()
+    return replace(draft, edges=(*pairs, *draft.edges), problems=(*problems, *draft.problems), warnings=warnings)
+
+
+def _categories_of(document: dict[str, Any], *, where: str) -> dict[str, Mapping[str, Any]]:
+    """Class id → entry of each category."""
+    categories, _ = _parse_categories(document, where=where)
+    if categories.problems:
+        raise categories.problems[0]
+    return {str(entry['id']): entry for entry in document['categories']}
 
 
 def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassList, dict[str, str]]:

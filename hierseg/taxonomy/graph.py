@@ -190,6 +190,7 @@ class TaxonomyDraft:
         edges: Child and parent ids.
         preferred_parents: Child id → id of the parent to put first.
         problems: What the reader found wrong and could pass over.
+        warnings: What is odd, for the lint report.
     """
 
     source: str
@@ -198,6 +199,7 @@ class TaxonomyDraft:
     edges: tuple[tuple[str, str], ...]
     preferred_parents: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[TaxonomyError, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, document: object, *, where: str) -> TaxonomyDraft:

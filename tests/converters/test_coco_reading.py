@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from hierseg.converters.coco import convert_coco, write_coco
 from hierseg.errors import AnnotationError
+from hierseg.taxonomy import Taxonomy
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]  # the polygon of annotation 9
 SQUARE_MASK = coco_mask.merge(coco_mask.frPyObjects([SQUARE], 8, 12))['counts']
@@ -303,7 +304,10 @@ TEXTS = {
     'surrogate': ('{"images": [{"file_name": "a\\ud800"}]}', 'holds half of a character'),
     'digits': ('{"images": ' + '1' * 5000 + '}', 'is not JSON'),
     'nesting': ('[' * 100_000 + ']' * 100_000, 'is nested too deeply'),
-    'detections': ('[{"image_id": 1, "category_id": 2, "bbox": [], "score": 0.5}]', 'holds detections'),
+    'detections': (
+        '[{"image_id": 1, "category_id": 2, "bbox": [], "score": 0.5}]',
+        'not the annotations of instances. tools/compare.py --predictions takes them.',
+    ),
     'captions': ('{"annotations": [{"image_id": 1, "caption": "a dog"}]}', 'holds captions'),
     'panoptic': ('{"annotations": [{"image_id": 1, "segments_info": []}]}', 'holds panoptic segments'),
 }
@@ -397,3 +401,25 @@ def test_an_image_that_was_turned_after_it_was_annotated_is_refused(document, co
     document['annotations'][0] |= {'bbox': [1, 7, 4, 4], 'segmentation': []}
     with pytest.raises(AnnotationError, match='lie on an image of 8 x 12, the file has 12 x 8'):
         convert(document)
+
+
+def test_supercategories_that_are_paths_are_told(document, convert):
+    document['categories'][0]['supercategory'] = 'animal/feline'
+    store, summary = convert(document)
+    assert (
+        "supercategory 'animal/feline' is one class; python -m hierseg.taxonomy --levels paths makes levels of it"
+        in summary.mended
+    )
+    assert 'animal/feline' in store.taxonomy.names
+
+
+def test_a_file_without_a_hierarchy_says_so(document, convert):
+    kind = 'categories without a supercategory: no hierarchy (--taxonomy names one)'
+    assert kind not in convert(document)[1].mended
+    for category in document['categories']:
+        del category['supercategory']
+    _, summary = convert(document, mode='strict')  # a file may be flat
+    assert (summary.mended[kind].count, summary.mended[kind].examples) == (3, ['cat', 'dog', 'car'])
+    assert f'put right: {kind}: 3 (cat, dog, car)' in str(summary)
+    # Who names a taxonomy, even a flat one, knows.
+    assert convert(document, Taxonomy.from_edges(['17', '18', '3'], []))[1].mended == {}

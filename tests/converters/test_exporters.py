@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from hierseg.converters.coco import convert_coco
+from hierseg.converters.coco import convert_coco, write_coco
+from hierseg.errors import AnnotationError
 from hierseg.store import Store
+from hierseg.taxonomy import read_taxonomy
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]
 BOX = [2.0, 1.0, 4.0, 4.0]
@@ -282,16 +284,17 @@ TOOLS: dict[str, dict[str, Any]] = {
     'LVIS': LVIS,
     'TACO': TACO,
 }
+FLAT = 'categories without a supercategory: no hierarchy'
 # Names of the classes, whether any class has a parent, and the kinds that the summary counts.
 EXPECTED = {
-    'CVAT': (('cat', 'dog'), False, []),
-    'Label Studio': (('cat', 'dog'), False, []),
-    'labelme': (('_background_', 'cat'), False, []),
-    'Roboflow': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
-    'Supervisely': (('cat', 'dog'), False, []),
-    'V7': (('cat', 'dog'), False, ['categories above all others and never annotated, left out']),
-    'FiftyOne': (('cat', 'dog'), False, []),
-    'LVIS': (('cat', 'dog'), False, ['file names taken from coco_url']),
+    'CVAT': (('cat', 'dog'), False, [FLAT]),
+    'Label Studio': (('cat', 'dog'), False, [FLAT]),
+    'labelme': (('_background_', 'cat'), False, [FLAT]),
+    'Roboflow': (('cat', 'dog'), False, ['categories above all others and never annotated, left out', FLAT]),
+    'Supervisely': (('cat', 'dog'), False, [FLAT]),
+    'V7': (('cat', 'dog'), False, ['categories above all others and never annotated, left out', FLAT]),
+    'FiftyOne': (('cat', 'dog'), False, [FLAT]),
+    'LVIS': (('cat', 'dog'), False, [FLAT, 'file names taken from coco_url']),
     'TACO': (
         ('cat', 'kitten'),
         True,
@@ -334,6 +337,24 @@ def test_the_negative_labels_of_lvis_are_taken(tmp_path):
     assert [labels.tolist() for labels in store.verified(0)] == [[0], [1]]
 
 
+def test_classes_that_lvis_does_not_annotate_exhaustively_come_back(tmp_path):
+    document = json.loads(json.dumps(LVIS))
+    document['images'][0]['not_exhaustive_category_ids'] = [1]
+    store, _ = convert(document, tmp_path)
+    assert store.not_exhaustive(0).tolist() == [0]
+    write_coco(store, tmp_path / 'again.json')
+    again = json.loads((tmp_path / 'again.json').read_text())
+    assert again['images'][0]['neg_category_ids'] == [2]
+    assert again['images'][0]['not_exhaustive_category_ids'] == [1]
+    convert_coco(tmp_path / 'again.json', images=tmp_path, out=tmp_path / 'second')
+    table = 'not_exhaustive.arrow'
+    assert (tmp_path / 'second' / table).read_bytes() == (tmp_path / 'store' / table).read_bytes()
+    # An id that is no category is refused, as in the other lists.
+    document['images'][0]['not_exhaustive_category_ids'] = [9]
+    with pytest.raises(AnnotationError, match=r'not_exhaustive_category_ids is \[9\]'):
+        convert(document, tmp_path, overwrite=True)
+
+
 BRUSHED = 'masks that are all marked as crowds'
 
 
@@ -342,7 +363,27 @@ def test_masks_that_cvat_marks_as_crowds_are_counted_and_can_be_taken_as_objects
     document['annotations'][0] |= {'segmentation': {'counts': RUNS, 'size': [8, 12]}, 'iscrowd': 1}
     store, summary = convert(document, tmp_path)
     assert store.instances(0).group_of.tolist() == [True]
-    assert [kind.startswith(BRUSHED) for kind in summary.mended] == [True]
+    assert [kind.startswith((BRUSHED, FLAT)) for kind in summary.mended] == [True, True]
     store, summary = convert(document, tmp_path, crowds=False, overwrite=True)
     assert store.instances(0).group_of.tolist() == [False]
-    assert summary.mended == {}
+    assert [kind.startswith(FLAT) for kind in summary.mended] == [True]
+
+
+def test_ranks_of_inaturalist_become_the_levels_of_a_store(tmp_path):
+    ranks = ('kingdom', 'phylum', 'class', 'order', 'family', 'genus')
+    above = [('Animalia', 'Chordata', 'Mammalia', 'Carnivora', family, genus)
+             for family, genus in (('Felidae', 'Felis'), ('Canidae', 'Canis'), ('Canidae', 'Canis'))]  # fmt: skip
+    document = json.loads(json.dumps(LVIS))
+    document['categories'] = [
+        {'id': number, 'name': name, 'supercategory': 'Mammals', **dict(zip(ranks, found, strict=True))}
+        for number, name, found in zip((1, 2, 3), ('Felis catus', 'Canis lupus', 'Canis latrans'), above, strict=True)
+    ]
+    (tmp_path / 'train.json').write_text(json.dumps(document))
+    taxonomy = read_taxonomy(tmp_path / 'train.json', levels='ranks')
+    # Both dogs are of one genus; family and above that all three share.
+    store, _ = convert(document, tmp_path, taxonomy=taxonomy)
+    assert store.taxonomy.names == ('Felis catus', 'Canis lupus', 'Canis latrans', 'Canis')
+    assert store.taxonomy.parents == ((), (3,), (3,), ())
+    assert store.instances(0).labels.tolist() == [0]
+    write_coco(store, tmp_path / 'again.json')
+    assert json.loads((tmp_path / 'again.json').read_text())['categories'] == document['categories']

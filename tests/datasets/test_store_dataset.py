@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from layer_stores import CAR, MAN, Picture, Row, write_store
 from mmdet.datasets.samplers import AspectRatioBatchSampler, ClassAwareSampler
 from mmengine.dataset import ClassBalancedDataset, DefaultSampler, RepeatDataset, pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
@@ -49,6 +50,19 @@ def build(pets):
 
 def ids(dataset):
     return [int(dataset.get_data_info(index)['img_id'], 16) for index in range(len(dataset))]
+
+
+def test_meta_keys_hand_on_what_is_not_annotated_exhaustively(tmp_path):
+    Image.new('RGB', (100, 100)).save(tmp_path / 'a.png')
+    row = Row(MAN, (10.0, 10.0, 50.0, 50.0), mask=True)
+    write_store(tmp_path / 'store', [Picture('a', [row], [MAN], [CAR], [MAN])])
+    options = dict(type='hierseg.StoreDataset', store=str(tmp_path / 'store'), data_prefix=dict(img=str(tmp_path)))
+    with pytest.raises(ConfigError, match="beside 'verified_negative' into the meta_keys"):
+        DATASETS.build(dict(options, pipeline=TRAIN_PIPELINE))
+    DATASETS.build(dict(options, pipeline=TRAIN_PIPELINE, test_mode=True))
+    keys = (*META_KEYS, 'not_exhaustive')
+    dataset = DATASETS.build(dict(options, pipeline=[*TRAIN_PIPELINE[:-1], dict(TRAIN_PIPELINE[-1], meta_keys=keys)]))
+    assert dataset[0]['data_samples'].not_exhaustive.tolist() == [MAN]
 
 
 class TestSamples:

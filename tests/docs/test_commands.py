@@ -118,7 +118,6 @@ RULES = {
     'python tools/analysis_tools/sampling_report.py': Rule(),
     'python tools/compare.py': Rule(
         words={
-            'theirs=other.csv': 'theirs=submission.csv',
             'STORE': 'data/openimages/store/validation',
             'IMAGES': 'data/openimages/validation',
         },

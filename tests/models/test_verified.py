@@ -143,6 +143,17 @@ def test_instances_are_there_and_so_is_what_a_group_holds() -> None:
     assert contradiction.nonzero()[:, 1].tolist() == [ANIMAL, BEAR]
 
 
+def test_what_is_not_annotated_exhaustively_is_unknown_and_never_drawn() -> None:
+    # All that is not known would be drawn. More bears without an annotation are animals without one; the toy among
+    # their neighbours is known all the same.
+    known = KnownClasses(TEDDIES, class_counts=[1] * 5, num_negatives=5)
+    open_bears = image(annotated=[BEAR, TOY, CAR])
+    open_bears.set_metainfo(dict(not_exhaustive=labels(BEAR)))
+    found = known([open_bears, image(annotated=[BEAR])])
+    assert found[0].nonzero().flatten().tolist() == sorted({*range(5)} - {ANIMAL, BEAR})
+    assert found[1].all()
+
+
 def test_each_image_draws_its_own_negatives_and_a_seed_draws_them_again() -> None:
     wide = Taxonomy.from_edges([f'c{index}' for index in range(40)], [])
     known = KnownClasses(wide, class_counts=[1] * 40, num_negatives=10)

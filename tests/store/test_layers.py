@@ -147,6 +147,17 @@ class TestVerifiedLabels:
         assert self.verified(tmp_path, 1, [TEDDY], [CARNIVORE]) == ([2], [1])
         assert self.verified(tmp_path / 'b', 0, [MAN], [PERSON]) == ([2], [])
 
+    @pytest.mark.parametrize(
+        ('layer', 'labels', 'expected'),
+        # More teddies are more toys, bears and carnivores. In layer 1: bear 1, teddy 2; in layer 0: toy 1, carnivore 3.
+        [(0, [TEDDY], [1, 3]), (1, [TEDDY], [1, 2]), (0, [CAR], [0]), (1, [CAR], []), (1, [MAN, BEAR], [0, 1])],
+    )
+    def test_more_of_a_class_is_more_of_all_above_it(self, tmp_path, layer, labels, expected):
+        store = write_store(tmp_path / 'store', [Picture('b'), Picture('a', not_exhaustive=labels)])
+        view = LayerView(store, layer)
+        assert view.has_not_exhaustive
+        assert [view.not_exhaustive(row).tolist() for row in (0, 1)] == [[], expected]
+
 
 PICTURES = [
     Picture('e', [Row(MAN, PLACES[0], mask=True), Row(CAR, PLACES[1])], [MAN], [CAR]),

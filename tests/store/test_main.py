@@ -227,3 +227,24 @@ def test_what_cannot_be_opened_ends_with_one_line(store, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('column', 'row', 'value', 'told'),
+    [
+        ('label', 1, 2, 'rows whose label is none of the 2 classes: 1 (row 1)'),
+        ('image', 1, 4, 'rows of no image, or not in the order of images: 1 (row 1)'),
+        ('image', 1, 0, 'rows of no image, or not in the order of images: 1 (row 1)'),
+    ],
+)
+def test_classes_that_are_not_annotated_exhaustively(tmp_path, capsys, column, row, value, told):
+    with StoreWriter(tmp_path / 'store', taxonomy=TAXONOMY) as writer:
+        for name in 'abcd':
+            writer.add(
+                ImageRow(name, f'{name}.jpg', 40, 30), Instances.empty(), [0], [], not_exhaustive=[1] * (name > 'b')
+            )
+    assert main([str(tmp_path / 'store')]) == 0
+    assert '  not exhaustive                 2\n' in capsys.readouterr().out
+    change(tmp_path / 'store', 'not_exhaustive', column, row, value)
+    assert main([str(tmp_path / 'store')]) == 1
+    assert f'not_exhaustive.arrow: {told}' in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hierseg.errors import StoreError
 from hierseg.store import (
     ImageRow,
     Instances,
+    Store,
     StoreWriter,
 )
 from hierseg.store import writer as store_writer
@@ -123,3 +125,37 @@ def test_every_cut_and_every_damaged_byte_is_noticed(tmp_path):
                 read_part(tmp_path / 'x.part')
     with pytest.raises(StoreError, match=r'y\.part: cannot be read'):
         read_part(tmp_path / 'y.part')
+
+
+def with_lists(folder: Path, lists: dict[int, list[int]]) -> Path:
+    with StoreWriter(folder, taxonomy=TAXONOMY) as writer:
+        for number in range(6):
+            row, instances, verified = image(number, 2)
+            writer.add(row, instances, *verified, not_exhaustive=lists.get(number, []))
+    return folder
+
+
+def test_classes_that_are_not_annotated_exhaustively(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_writer, 'ROWS_PER_BATCH', 2)  # several batches
+    lists = {1: [2, 0, 2], 4: [1], 5: [2, 1]}
+    store = pickle.loads(pickle.dumps(Store.open(with_lists(tmp_path / 'some', lists))))
+    assert store.has_not_exhaustive
+    assert [store.not_exhaustive(row).tolist() for row in range(6)] == [[], [0, 2], [], [], [1], [1, 2]]
+    assert store.not_exhaustive(1).dtype == np.int64
+    # Nothing else changes, and a store without such a class has no byte of it.
+    some, none = contents(tmp_path / 'some'), contents(with_lists(tmp_path / 'none', {}))
+    assert none.keys() == some.keys() - {'not_exhaustive.arrow'}
+    assert {name for name in none if none[name] != some[name]} == {'store.json'}
+    assert b'exhaustive' not in none['store.json']
+    plain = Store.open(tmp_path / 'none')
+    assert not plain.has_not_exhaustive
+    assert plain.not_exhaustive(1).tolist() == []
+
+
+def test_labels_that_are_none_and_tables_that_are_gone(tmp_path):
+    with pytest.raises(StoreError, match='has the label 3'):
+        with_lists(tmp_path / 'wrong', {2: [3]})
+    with_lists(tmp_path / 'some', {2: [1]})
+    (tmp_path / 'some/not_exhaustive.arrow').unlink()
+    with pytest.raises(StoreError, match=r'not_exhaustive\.arrow: cannot be read'):
+        Store.open(tmp_path / 'some')

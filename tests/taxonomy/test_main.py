@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from taxonomies import random_taxonomies, teddy_taxonomy
 
+from hierseg.errors import TaxonomyError
 from hierseg.files import write_json
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 from hierseg.taxonomy.__main__ import described, draw, lint, main, summary
@@ -207,3 +208,56 @@ def test_a_taxonomy_has_no_errors(taxonomy):
     assert built == taxonomy
     several = sum(len(parents) > 1 for parents in taxonomy.parents)
     assert sum('(preferred)' in message for message in lint(built)) == several
+
+
+def test_names_that_differ_by_blanks_or_case_only():
+    names = ['Ice cream', 'icecream', 'ICE  Cream', 'Car', 'Cars', 'car ']
+    found = [message for message in lint(Taxonomy.from_edges(list('abcdef'), [], names=names)) if 'blanks' in message]
+    assert found == [
+        "the names 'Ice cream', 'icecream', 'ICE  Cream' differ by blanks or case only",
+        "the names 'Car', 'car ' differ by blanks or case only",
+    ]
+
+
+class TestUpsideDown:
+    """``parent: [children]`` where ``child: [parents]`` is meant."""
+
+    def run(self, tmp_path, capsys, text, *arguments):
+        (tmp_path / 't.yaml').write_text(text)
+        status = main([str(tmp_path / 't.yaml'), *arguments])
+        return status, capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        'text',
+        [
+            'animal: [cow, horse]\n',
+            'tractor: null\nanimal: [cow, horse]\nmachine: [car]\n',
+            'animal:\n  - mammal\n  - bird\nmammal:\n  - cow\n  - horse\n',
+        ],
+    )
+    def test_that_groups_nothing_is_refused(self, tmp_path, capsys, text):
+        status, out = self.run(tmp_path, capsys, text)
+        assert status == 1
+        assert "'animal' is read as a child of" in out
+        assert 'no class has two children: the list is upside down. Write children before their parent: "' in out
+        with pytest.raises(TaxonomyError, match=r't\.yaml, line \d: .*upside down'):
+            read_taxonomy(tmp_path / 't.yaml')
+
+    def test_that_may_be_is_a_warning(self, tmp_path, capsys):
+        # A teddy bear stands in two lists; a single child stands alone.
+        for text in ('toy: [teddy, ball]\nbear: [teddy, grizzly]\n', 'animal: [cow, horse]\nmachine: car\n'):
+            status, out = self.run(tmp_path, capsys, text)
+            assert status == 0
+            assert 'if it is their parent, the list is upside down. Write children before their parent: "' in out
+
+    @pytest.mark.parametrize(
+        'text', ['cow: [animal]\nhorse: [animal]\n', 'a: [x, y]\nb: [x]\n', 'a: [b]\nb: [c]\n', 'a: null\n', '']
+    )
+    def test_that_is_upright(self, tmp_path, capsys, text):
+        assert 'upside' not in self.run(tmp_path, capsys, text)[1]
+
+    def test_a_list_of_classes_says_that_it_is_meant(self, tmp_path, capsys):
+        (tmp_path / 'c.csv').write_text('teddy,Teddy\ntoy,Toy\nbear,Bear\n')
+        status, out = self.run(tmp_path, capsys, 'teddy: [toy, bear]\n', '--classes', str(tmp_path / 'c.csv'))
+        assert status == 0
+        assert 'upside' not in out

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from pycocotools.mask import area
 
 from hierseg.apis import evaluate
 from hierseg.apis.runner import load_config, prepare_distributed, safe_loading
@@ -102,9 +104,12 @@ class TestQuickstart:
             assert torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
 
     def test_the_predictions_can_be_dumped(self, quickstart: Path, checkpoint: str) -> None:
-        dump = quickstart / 'predictions.pkl'
-        run(sys.executable, TOOLS / 'test.py', CONFIG, checkpoint, '--out', dump, '--work-dir', 'dump', cwd=quickstart)
+        dump, results = quickstart / 'predictions.pkl', quickstart / 'results.json'
+        arguments = ['--out', dump, '--coco-results', results, '--work-dir', 'dump']
+        run(sys.executable, TOOLS / 'test.py', CONFIG, checkpoint, *arguments, cwd=quickstart)
         predictions = pickle.loads(dump.read_bytes())
+        found = sum(area(mask) > 0 for image in predictions for mask in image['pred_instances']['masks'])
+        assert len(json.loads(results.read_text())) == found
         assert len(predictions) == VAL_IMAGES
         first = predictions[0]['pred_instances']
         assert {'bboxes', 'labels', 'scores', 'class_scores', 'masks'} <= first.keys()
@@ -221,6 +226,18 @@ class TestPreparation:
         (tmp_path / 'child.py').write_text("_base_ = 'nowhere.py'\n")
         with pytest.raises(ConfigError, match=r'child\.py: the config cannot be read'):
             load_config(tmp_path / 'child.py')
+
+
+def test_coco_results_are_of_the_tested_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[Config] = []
+    monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: configs.append(config) or _Done())
+    evaluate(CONFIG, str(CONFIG), work_dir=tmp_path, coco_results='results.json')
+    *_, writer = configs[0].test_evaluator
+    store = configs[0].test_dataloader.dataset.store
+    assert dict(writer) == {'type': 'hierseg.CocoResults', 'store': store, 'out_file': 'results.json'}
+    twice = {'datasets': [{'store': 'a'}, {'store': 'b'}]}
+    with pytest.raises(ConfigError, match='of one store, the test data have 3'):
+        evaluate(CONFIG, str(CONFIG), work_dir=tmp_path, coco_results='r.json', options={'test_dataloader.more': twice})
 
 
 def test_scores_that_are_no_number_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

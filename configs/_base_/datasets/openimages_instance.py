@@ -7,7 +7,7 @@ backend_args = None
 
 meta_keys = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
-    'verified_positive', 'verified_negative')
+    'verified_positive', 'verified_negative', 'not_exhaustive')
 
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation', backend_args=backend_args),
