@@ -68,5 +68,7 @@ def exits_cleanly() -> Iterator[None]:
     try:
         yield
     except HiersegError as error:
-        print(f'error: {error}', file=sys.stderr)
+        # A worker of torch's data loader hands over its traceback as the message; the error itself is the last line.
+        message = str(error).rstrip().rpartition(f'\n{type(error).__module__}.{type(error).__name__}: ')[2]
+        print(f'error: {message}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -158,6 +158,16 @@ def test_the_layers_alone_have_the_settings_of_the_ensemble() -> None:
         assert validation.dataloader.dataset == together
 
 
+def test_the_advice_for_tensorboard_gives_it_beside_the_curves(tmp_path: Path) -> None:
+    runtime = ROOT / 'configs/_base_/runtime.py'
+    (advice,) = [line[2:].strip() for line in runtime.read_text().splitlines() if line.startswith('#   visualizer')]
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(END_TO_END[0])!r}\n{advice}\n')
+    visualizer = read(tmp_path / 'own.py').visualizer
+    assert visualizer.type == 'hierseg.HierLocalVisualizer'
+    # The loss curves are drawn of what the first one writes.
+    assert [backend.type for backend in visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
+
+
 def test_the_quickstart_trains_both_systems_equally_long() -> None:
     end_to_end = read(ROOT / 'configs/quickstart/hier_e2e.py')
     ensemble = read(ROOT / 'configs/quickstart/two_layer_ensemble.py')

@@ -35,7 +35,6 @@ def parse_arguments() -> argparse.Namespace:
         help='override values of the config: model.backbone.depth=18, key="[a,b]", key="[(a,b),(c,d)]" (no blanks)',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--tta', action='store_true', help='average over augmented versions of each image')
     # Given by torch.distributed.launch; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -56,7 +55,6 @@ def main() -> None:
             show=arguments.show,
             show_dir=arguments.show_dir,
             wait_time=arguments.wait_time,
-            tta=arguments.tta,
             coco_results=arguments.coco_results,
             options=arguments.cfg_options,
             launcher=arguments.launcher,

@@ -1,7 +1,7 @@
 # How all hierseg models are trained: MMDetection's runtime, with runs that go on exactly where they were killed
 # (--resume) and curves of the losses beside the log.
-# For TensorBoard: pip install tensorboard, and
-#   --cfg-options visualizer.vis_backends="[{'type':'LocalVisBackend'},{'type':'TensorboardVisBackend'}]"
+# For TensorBoard: pip install tensorboard, and in a config that builds on this one
+#   visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 default_hooks = dict(

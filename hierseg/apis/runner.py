@@ -12,14 +12,14 @@ import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from mmdet.registry import RUNNERS
 from mmdet.utils import get_test_pipeline_cfg, setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
@@ -30,8 +30,12 @@ from torch import nn
 from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
 from hierseg.errors import ConfigError
 from hierseg.files import write_json
+from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
 from hierseg.screen import QuietRunner
+
+OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+"""Default hooks that a Runner has whatever the config says, unless it says None."""
 
 
 def read_config(path: str | Path) -> Config:
@@ -106,7 +110,14 @@ def prepare_distributed(config: Config) -> None:
 
 
 def build_runner(config: Config) -> Runner:
-    """Builds the runner that a config describes: `runner_type`'s, or MMEngine's default one with a quiet screen."""
+    """Builds the runner that a config describes: `runner_type`'s, or MMEngine's default one with a quiet screen.
+
+    A default hook that is None is left out; MMEngine knows that of its own hooks only.
+    """
+    hooks = config.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in OWN_HOOKS]:
+        del hooks[name]
+    require_box_heads(config.get('model'))
     setup_cache_size_limit_of_dynamo()
     prepare_distributed(config)
     return RUNNERS.build(config) if 'runner_type' in config else QuietRunner.from_cfg(config)
@@ -157,6 +168,39 @@ def safe_loading(checkpoint: str | None = None) -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def explained_downloads(config: Config) -> Iterator[None]:
+    """Says which weights that a config names by address cannot be fetched, and what to do without a network.
+
+    Raises:
+        ConfigError: The server of such weights cannot be reached, or does not have them.
+    """
+    try:
+        yield
+    except URLError as error:
+        kept = Path(torch.hub.get_dir()) / 'checkpoints'
+        named = _addresses({name: config.get(name) for name in ('load_from', 'model')})
+        missing = [url for url in dict.fromkeys(named) if not (kept / Path(url).name).is_file()]
+        raise ConfigError(
+            f'the weights cannot be fetched: {error.reason}',
+            where=' or '.join(missing),
+            fix=f'Copy the file into {kept}, name a file in its place, or train without: '
+            'init_cfg=None, frozen_stages=-1 and norm_eval=False of the backbone.',
+        ) from error
+
+
+def _addresses(settings: Any) -> Iterator[str]:
+    """The addresses of all weights in a config, whatever they are for."""
+    if isinstance(settings, Mapping):
+        for name in ('checkpoint', 'load_from'):
+            if isinstance(settings.get(name), str) and '://' in settings[name]:
+                yield settings[name]
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from _addresses(value)
+
+
 def train(
     config: str | Path,
     *,
@@ -201,7 +245,7 @@ def train(
         settled.load_from = None if settled.resume else settled.get('load_from')
     elif resume is not None:
         settled.resume, settled.load_from = True, check_checkpoint(resume)
-    with safe_loading(settled.get('load_from')):
+    with safe_loading(settled.get('load_from')), explained_downloads(settled):
         runner = build_runner(settled)
         runner.train()
     return runner
@@ -226,7 +270,6 @@ def evaluate(
     show: bool = False,
     show_dir: str | None = None,
     wait_time: float = 2,
-    tta: bool = False,
     coco_results: str | None = None,
     options: Mapping[str, Any] | None = None,
     launcher: str = 'none',
@@ -242,8 +285,6 @@ def evaluate(
         show_dir: Writes the predictions as pictures into this folder; a relative one lies in
             `<work_dir>/<timestamp>/`, as in MMDetection.
         wait_time: How long a window stays, in seconds.
-        tta: Averages over augmented versions of each image: the config's `tta_model` and `tta_pipeline`, or
-            horizontal flips.
         coco_results: Writes the detections into this JSON file, see :class:`hierseg.evaluation.CocoResults`.
         options: As for :func:`train`.
         launcher: As for :func:`train`.
@@ -258,8 +299,6 @@ def evaluate(
     settled.load_from = check_checkpoint(checkpoint)
     if show or show_dir:
         _draw(settled, show=show, show_dir=show_dir, wait_time=wait_time)
-    if tta:
-        _augment(settled)
     written: list[dict[str, Any]] = []
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
@@ -301,29 +340,6 @@ def _draw(config: Config, *, show: bool, show_dir: str | None, wait_time: float)
         hook.test_out_dir = show_dir
 
 
-def _augment(config: Config) -> None:
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    if 'tta_model' not in config:
-        if 'mask_head' in config.model.get('roi_head', {}):
-            raise ConfigError(
-                "MMDetection's own test-time augmentation does not merge masks, and the config has no other",
-                fix='Leave --tta out, or add a tta_model to the config that merges masks.',
-            )
-        config.tta_model = ConfigDict(
-            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
-        )
-    if 'tta_pipeline' not in config:
-        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-        packing = [dict(type='PackDetInputs', meta_keys=keys)]
-        config.tta_pipeline = deepcopy(dataset.pipeline)
-        config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, packing])
-    config.model = ConfigDict(**config.tta_model, module=config.model)
-    dataset.pipeline = config.tta_pipeline
-
-
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """Reads a checkpoint in safe mode.
 
@@ -351,6 +367,7 @@ def load_model(config: Config, checkpoint: str, *, device: str | None = None) ->
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     weights = weights_of(read_checkpoint(checkpoint), where=checkpoint)
+    require_box_heads(config.model)
     model: nn.Module = MODELS.build(config.model)
     own = model.state_dict()
     fits = fit_tensors(own, weights)

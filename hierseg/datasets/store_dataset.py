@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import BaseDetDataset
-from mmengine.fileio import exists, join_path
+from mmengine.fileio import exists, get, join_path
 
 from hierseg.datasets.transforms import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
@@ -257,7 +257,9 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         path, where = sample['img_path'], f'image {sample["img_id"]}'
         if not exists(path, backend_args=self.backend_args):
             return _missing(path, where)
-        if mmcv.imread(path, backend_args=self.backend_args) is None:
+        content = get(path, backend_args=self.backend_args)
+        # OpenCV fails on an empty file with an error of its own.
+        if not content or mmcv.imfrombytes(content) is None:
             return AnnotationError(f'{path} is no readable image', where=where, fix='Fetch it again.')
         return None
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from hierseg.errors import ConfigError
 from hierseg.functional.relations import Relations
@@ -45,15 +48,14 @@ class HierarchicalLoss(nn.Module):
         loss_weight: Factor on the result.
 
     Raises:
-        ConfigError: On an unknown scheme, option, balance or reduction.
+        ConfigError: On an unknown scheme, option, balance or reduction; later, when a head that does not keep to
+            the protocol takes it as its ``loss_cls``.
         TaxonomyError: If the taxonomy cannot be read, or the scheme does not hold on it.
     """
 
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
-    # mmdet's heads read this to choose between softmax and sigmoid when the flags above are off.
-    use_sigmoid = False
 
     def __init__(
         self,
@@ -159,6 +161,49 @@ class HierarchicalLoss(nn.Module):
         """The tables of the taxonomy on a device, where they stay."""
         self._relations = self._relations.to(device)
         return self._relations
+
+
+def require_box_heads(settings: Any) -> None:
+    """Looks through the config of a model before it is built: heads that keep another loss may fail on this one first.
+
+    Raises:
+        ConfigError: A head that does not keep to the protocol has this loss, or the loss has options of another.
+    """
+    if isinstance(settings, Mapping):
+        loss = settings.get('loss_cls')
+        if isinstance(loss, Mapping) and loss.get('type') in ('hierseg.HierarchicalLoss', HierarchicalLoss):
+            _require_box_head(settings['type'] if isinstance(settings['type'], type) else MODELS.get(settings['type']))
+            unknown = sorted(set(loss) - {'type', *signature(HierarchicalLoss).parameters})
+            if unknown:
+                raise ConfigError(
+                    f'unknown option {", ".join(unknown)}',
+                    where='HierarchicalLoss',
+                    fix='Add _delete_=True to loss_cls, which else keeps the options of the loss that it replaces.',
+                )
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            require_box_heads(value)
+
+
+def _require_box_head(head: type) -> None:
+    # Other kinds of BBoxHead, such as Sparse R-CNN's, choose their own channels.
+    if head is not BBoxHead and not issubclass(head, ConvFCBBoxHead):
+        raise ConfigError(
+            f'{head.__name__} does not ask its loss for channels and probabilities, so it cannot learn a taxonomy',
+            where='HierarchicalLoss',
+            fix='Use it in the box head of a detector in two stages such as Mask R-CNN: docs/extending.md has a table.',
+        )
+
+
+def _refuse_other_heads(head: nn.Module, name: str, loss: nn.Module | None) -> None:
+    """Refuses heads while a detector is built: RetinaNet's and DETR's would train without a word, and test nonsense."""
+    if name == 'loss_cls' and isinstance(loss, HierarchicalLoss):
+        _require_box_head(type(head))
+
+
+# The only place that sees a head and its loss whoever builds them; a loss alone is not told where it goes.
+register_module_module_registration_hook(_refuse_other_heads)
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -49,13 +49,20 @@ class HierarchicalRoIHead(StandardRoIHead):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the box head's loss has no taxonomy, its boxes depend on the class, the mask head's channels
-            are not those of ``mask_channels``, or there is no such rule.
+        ConfigError: If there are several box heads, the box head's loss has no taxonomy, its boxes depend on the
+            class, the mask head's channels are not those of ``mask_channels``, or there is no such rule.
     """
 
     def __init__(
-        self, *args: Any, mask_channels: MaskChannels = 'shared', verified: dict[str, Any] | None = None, **kwargs: Any
+        self, *args: Any, mask_channels: MaskChannels = 'root', verified: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        if 'num_stages' in kwargs or isinstance(kwargs.get('bbox_head'), (list, tuple)):
+            raise ConfigError(
+                'a cascade of box heads gives one instance several boxes and probabilities',
+                where='HierarchicalRoIHead',
+                fix="Keep mmdet's CascadeRoIHead with type='hierseg.HierarchicalLoss' in each box head, or build on "
+                'Mask R-CNN.',
+            )
         super().__init__(*args, **kwargs)
         if not isinstance(self.bbox_head.loss_cls, HierarchicalLoss):
             raise ConfigError(

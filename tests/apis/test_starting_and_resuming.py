@@ -1,7 +1,9 @@
-"""What a training starts from: `load_from` of the config, a checkpoint to resume, or nothing."""
+"""What a training starts from: `load_from` of the config, a checkpoint to resume, weights of a server, or nothing."""
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import IterTimerHook
 from mmengine.logging import HistoryBuffer
 
 from hierseg.apis import train
-from hierseg.apis.runner import safe_loading
+from hierseg.apis.runner import build_runner, load_config, safe_loading
+from hierseg.engine.hooks import ClassCountHook, ValidationLossHook
+from hierseg.errors import ConfigError
+from hierseg.report.visualizer import HierLocalVisualizer
+from hierseg.synthetic import default_taxonomy
+
+QUICKSTART = Path(__file__).parents[2] / 'configs/quickstart/hier_e2e.py'
 
 
 @pytest.fixture
@@ -57,3 +66,61 @@ def test_the_safe_mode_knows_what_mmengine_puts_into_checkpoints(tmp_path: Path)
     torch.save({'log': HistoryBuffer([1.0], [1]), 'number': np.float64(1)}, path)
     with safe_loading():
         assert torch.load(path)['number'] == 1
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What of the quickstart's config depends on its data."""
+    # MMEngine would give a later run the visualizer of this one.
+    monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+    (tmp_path / 'taxonomy.json').write_text(json.dumps(default_taxonomy().to_json()))
+    return {'model.roi_head.bbox_head.loss_cls.taxonomy': str(tmp_path / 'taxonomy.json')}
+
+
+def test_hooks_that_are_none_are_left_out(options: dict[str, Any], tmp_path: Path) -> None:
+    # The second is MMEngine's own, which leaves it out itself.
+    left_out = {'default_hooks.validation_loss': None, 'default_hooks.timer': None}
+    for changes, expected in (({}, True), (left_out, False)):
+        runner = build_runner(load_config(QUICKSTART, options=options | changes, work_dir=tmp_path))
+        for hook in (ValidationLossHook, IterTimerHook):
+            assert any(isinstance(each, hook) for each in runner.hooks) == expected
+        assert any(isinstance(each, ClassCountHook) for each in runner.hooks)
+
+
+@pytest.mark.parametrize(
+    ('head', 'message'),
+    [('rpn_head', 'RPNHead does not ask its loss'), ('roi_head.bbox_head', 'unknown option use_sigmoid. Add _delete_')],
+)
+def test_a_loss_that_does_not_fit_its_head_is_refused(
+    options: dict[str, Any], head: str, message: str, tmp_path: Path
+) -> None:
+    loss = dict(type='hierseg.HierarchicalLoss', use_sigmoid=False)
+    with pytest.raises(ConfigError, match=message):
+        build_runner(load_config(QUICKSTART, options=options | {f'model.{head}.loss_cls': loss}, work_dir=tmp_path))
+
+
+def test_weights_that_cannot_be_fetched_are_named(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    (tmp_path / 'hub/hub/checkpoints').mkdir(parents=True)
+    (tmp_path / 'hub/hub/checkpoints/here.pth').touch()
+    options |= {
+        'model.backbone.init_cfg': dict(_delete_=True, type='Pretrained', checkpoint='http://127.0.0.1:9/resnet18.pth'),
+        'load_from': 'http://127.0.0.1:9/here.pth',
+    }
+
+    def without_data(config: Any) -> Any:
+        # MMEngine initialises the weights after it has opened the data.
+        return SimpleNamespace(train=build_runner(config).model.init_weights)
+
+    monkeypatch.setattr('hierseg.apis.runner.build_runner', without_data)
+    with pytest.raises(ConfigError) as caught:
+        train(QUICKSTART, options=options, work_dir=tmp_path / 'work')
+    message = str(caught.value)
+    assert message.startswith('http://127.0.0.1:9/resnet18.pth: the weights cannot be fetched: ')
+    assert f'Copy the file into {tmp_path}/hub/hub/checkpoints, ' in message
+    assert 'train without: init_cfg=None' in message
+    assert 'here.pth' not in message
+    assert '\n' not in message

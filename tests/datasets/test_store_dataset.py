@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from hierseg.datasets import StoreDataset
 from hierseg.datasets.store_dataset import read_picture
-from hierseg.errors import AnnotationError, ConfigError, StoreError
+from hierseg.errors import AnnotationError, ConfigError, StoreError, exits_cleanly
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
@@ -254,10 +254,21 @@ class TestErrors:
         with pytest.raises(AnnotationError, match=r'image 0000000000000000: .*does not exist'):
             next(iter(loader))
 
-    def test_an_unreadable_image(self, build, pets):
-        (pets.images / '0000000000000000.jpg').write_bytes(b'no image')
+    @pytest.mark.parametrize('content', [b'', b'no image'])
+    def test_an_unreadable_image(self, build, pets, content):
+        (pets.images / '0000000000000000.jpg').write_bytes(content)
         with pytest.raises(AnnotationError, match=r'image 0000000000000000: .* is no readable image'):
             build(pipeline=TRAIN_PIPELINE)[0]
+
+    def test_an_empty_image_that_a_worker_meets_ends_a_tool_with_one_line(self, build, pets, capsys):
+        path = pets.images / '0000000000000000.jpg'
+        path.write_bytes(b'')
+        loader = DataLoader(build(pipeline=TRAIN_PIPELINE), num_workers=1, collate_fn=pseudo_collate)
+        with pytest.raises(SystemExit), exits_cleanly():
+            next(iter(loader))
+        assert capsys.readouterr().err == (
+            f'error: image 0000000000000000: {path} is no readable image. Fetch it again.\n'
+        )
 
     @pytest.mark.parametrize('pipeline', [TRAIN_PIPELINE, [TRAIN_PIPELINE[0], TRAIN_PIPELINE[-1]]])
     def test_an_image_of_another_size(self, build, pets, pipeline):

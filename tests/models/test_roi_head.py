@@ -251,6 +251,15 @@ def test_channels_of_root_classes_follow_their_labels() -> None:
     assert mask_channel_of_classes(head, taxonomy, 'root').tolist() == [1, 0, 0, 1]
 
 
+def test_masks_are_those_of_root_classes_unless_said_otherwise() -> None:
+    config = tiny_model()
+    del config.roi_head.mask_channels
+    # Toy, Animal and Car have one each; Bear and Teddy draw in those of their preferred roots.
+    channels = MODELS.build(config).roi_head.mask_channel_of
+    assert channels.tolist() == model_with('root').roi_head.mask_channel_of.tolist()
+    assert channels.max() == 2
+
+
 @pytest.mark.parametrize(
     ('mask_channels', 'mask_head', 'fix'),
     [

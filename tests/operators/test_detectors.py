@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
+from tiny_detectors import DETECTORS, batch, build, settings
 
 import hierseg.operators
 import hierseg.registry
@@ -30,107 +27,6 @@ pytestmark = pytest.mark.skipif(
     hierseg.operators.backend() != 'compiled', reason='mmcv has no compiled operators to compare with'
 )
 QUICKSTART = Path(__file__).parents[2] / 'configs' / 'quickstart' / 'hier_e2e.py'
-SIZE = 128
-BACKBONE = {'depth': 18, 'base_channels': 8, 'stem_channels': 8, 'frozen_stages': -1, 'norm_eval': False}
-WIDTHS = [8, 16, 32, 64]
-FPN = {'neck': {'in_channels': WIDTHS, 'out_channels': 16}}
-RPN = {'rpn_head': {'in_channels': 16, 'feat_channels': 16}, 'test_cfg.rcnn': {'score_thr': 0.0, 'max_per_img': 20}}
-ATTENTION = {'self_attn_cfg.embed_dims': 32, 'ffn_cfg.embed_dims': 32, 'ffn_cfg.feedforward_channels': 32}
-CROSS = {**ATTENTION, 'cross_attn_cfg.embed_dims': 32}
-
-
-def below(key: str, changes: dict[str, Any]) -> dict[str, Any]:
-    return {f'{key}.{name}': value for name, value in changes.items()}
-
-
-def of_rois(*heads: str, box_heads: int = 1) -> dict[str, Any]:
-    """Slim heads of a detector in two stages."""
-    box = {'in_channels': 16, 'fc_out_channels': 32}
-    slim: dict[str, Any] = {**FPN, **RPN, 'roi_head.bbox_roi_extractor.out_channels': 16}
-    if box_heads == 1:
-        slim['roi_head.bbox_head'] = box
-    else:
-        slim |= {f'roi_head.bbox_head.{index}.{key}': value for index in range(box_heads) for key, value in box.items()}
-    if 'mask' in heads:
-        slim['roi_head.mask_roi_extractor.out_channels'] = 16
-        slim['roi_head.mask_head'] = {'in_channels': 16, 'conv_out_channels': 8, 'num_convs': 1}
-    return slim
-
-
-DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
-    'Faster R-CNN': ('_base_/models/faster-rcnn_r50_fpn.py', of_rois()),
-    'Mask R-CNN': ('_base_/models/mask-rcnn_r50_fpn.py', of_rois('mask')),
-    'Cascade Mask R-CNN': ('_base_/models/cascade-mask-rcnn_r50_fpn.py', of_rois('mask', box_heads=3)),
-    'RetinaNet': (
-        '_base_/models/retinanet_r50_fpn.py',
-        {**FPN, 'bbox_head': {'in_channels': 16, 'feat_channels': 16}, 'test_cfg.score_thr': 0.0},
-    ),
-    'FCOS': (
-        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-        {**FPN, 'bbox_head': {'in_channels': 16, 'feat_channels': 32}, 'neck.out_channels': 16,
-         'test_cfg.score_thr': 0.0},
-    ),
-    'RTMDet-Ins': (
-        'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
-        {'backbone.widen_factor': 0.125, 'neck': {'in_channels': [32, 64, 128], 'out_channels': 32},
-         'bbox_head': {'in_channels': 32, 'feat_channels': 32}, 'test_cfg': {'score_thr': 0.0, 'max_per_img': 20}},
-    ),
-    'Mask2Former': (
-        'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
-        {
-            'data_preprocessor.batch_augments': None,
-            'panoptic_head': {'in_channels': WIDTHS, 'feat_channels': 32, 'out_channels': 32, 'num_queries': 10},
-            **below('panoptic_head.pixel_decoder.encoder', {'num_layers': 2, **below('layer_cfg', ATTENTION)}),
-            'panoptic_head.pixel_decoder.positional_encoding.num_feats': 16,
-            'panoptic_head.positional_encoding.num_feats': 16,
-            **below('panoptic_head.transformer_decoder', {'num_layers': 2, **below('layer_cfg', CROSS)}),
-            'train_cfg.num_points': 200, 'test_cfg.max_per_image': 10,
-        },
-    ),
-    'Deformable DETR': (
-        'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-        {
-            'neck': {'in_channels': WIDTHS[1:], 'out_channels': 32}, 'bbox_head.embed_dims': 32, 'num_queries': 20,
-            'positional_encoding.num_feats': 16, 'test_cfg.max_per_img': 20,
-            **below('encoder', {'num_layers': 2, **below('layer_cfg', ATTENTION)}),
-            **below('decoder', {'num_layers': 2, **below('layer_cfg', CROSS)}),
-        },
-    ),
-}  # fmt: skip
-
-
-def build(name: str) -> torch.nn.Module:
-    init_default_scope('mmdet')
-    path, slim = DETECTORS[name]
-    config = Config(dict(model=get_config(f'mmdet::{path}').model))
-    if config.model.backbone.type == 'ResNet':
-        config.merge_from_dict(below('model.backbone', BACKBONE))
-    config.merge_from_dict(below('model', slim))
-    config.model.backbone.init_cfg = None
-    text = config.pretty_text.replace("'SyncBN'", "'BN'")  # SyncBN needs a GPU
-    torch.manual_seed(0)
-    model: torch.nn.Module = MODELS.build(Config.fromstring(text, '.py').model)
-    return model
-
-
-def batch(count: int, *, num_classes: int, seed: int = 0) -> dict[str, list[Any]]:
-    """Random images, each with three objects."""
-    generator = torch.Generator().manual_seed(seed)
-    images, samples = [], []
-    for _ in range(count):
-        corners = torch.randint(0, SIZE - 60, (3, 2), generator=generator)
-        boxes = torch.cat([corners, corners + torch.randint(20, 60, (3, 2), generator=generator)], dim=1)
-        masks = np.zeros((3, SIZE, SIZE), dtype=np.uint8)
-        for mask, (left, top, right, bottom) in zip(masks, boxes.tolist(), strict=True):
-            mask[top:bottom, left:right] = 1
-        shape = (SIZE, SIZE)
-        sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
-        labels = torch.randint(0, num_classes, (3,), generator=generator)
-        sample.gt_instances = InstanceData(bboxes=boxes.float(), labels=labels, masks=BitmapMasks(masks, *shape))
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=labels[:0])
-        samples.append(sample)
-        images.append(torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8))
-    return {'inputs': images, 'data_samples': samples}
 
 
 def outcome(model: torch.nn.Module, data: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
@@ -155,7 +51,7 @@ def outcome(model: torch.nn.Module, data: dict[str, list[Any]]) -> dict[str, tor
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_losses_and_predictions_are_the_same(name: str, in_mmcv: Callable[[], Any]) -> None:
-    model, data = build(name), batch(2, num_classes=80)
+    model, data = build(settings(name)), batch(2, num_classes=80)
     state = copy.deepcopy(model.state_dict())
     expected = outcome(model, data)
     model.load_state_dict(state)
@@ -201,8 +97,8 @@ def train(batches: list[dict[str, Any]]) -> list[float]:
     scheduler = torch.optim.lr_scheduler.LinearLR(weights, warm_up.start_factor, total_iters=warm_up.end)
     optimizer = OptimWrapper(weights, clip_grad=dict(config.optim_wrapper.clip_grad))
     losses = []
-    for batch in batches:
-        losses.append(model.train_step(copy.deepcopy(batch), optimizer)['loss'].item())
+    for data in batches:
+        losses.append(model.train_step(copy.deepcopy(data), optimizer)['loss'].item())
         scheduler.step()
     return losses
 

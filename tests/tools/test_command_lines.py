@@ -35,7 +35,7 @@ def test_every_tool_answers_help(
     ('tool', 'flags'),
     [
         ('train.py', '--work-dir --amp --auto-scale-lr --resume --cfg-options --launcher'),
-        ('test.py', '--work-dir --out --show --show-dir --wait-time --cfg-options --launcher --tta'),
+        ('test.py', '--work-dir --out --show --show-dir --wait-time --cfg-options --launcher'),
     ],
 )
 def test_flags_are_those_of_mmdetection(

@@ -228,35 +228,6 @@ class TestPreparation:
             load_config(tmp_path / 'child.py')
 
 
-class TestAugmentation:
-    @pytest.fixture
-    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-        """The configs that a runner was built of, which then did nothing."""
-        configs: list[Config] = []
-
-        def build(config: Config) -> _Done:
-            configs.append(config)
-            return _Done()
-
-        monkeypatch.setattr('hierseg.apis.runner.build_runner', build)
-        return configs
-
-    def test_of_masks_needs_a_model_that_merges_them(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match='does not merge masks'):
-            evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path)
-
-    def test_flips_images_around_the_model_of_the_config(self, tmp_path: Path, built: list[Config]) -> None:
-        options = {'tta_model': {'type': 'Merging'}}
-        evaluate(CONFIG, str(CONFIG), tta=True, work_dir=tmp_path, options=options)
-        (config,) = built
-        assert config.model.type == 'Merging'
-        assert config.model.module.type == 'MaskRCNN'
-        pipeline = config.test_dataloader.dataset.pipeline
-        assert pipeline[-1].type == 'TestTimeAug'
-        assert [flip.prob for flip in pipeline[-1].transforms[0]] == [1.0, 0.0]
-        assert 'flip' in pipeline[-1].transforms[1][0].meta_keys
-
-
 def test_coco_results_are_of_the_tested_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs: list[Config] = []
     monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: configs.append(config) or _Done())
