@@ -1,9 +1,9 @@
 """COCO JSON to a store, and a store to COCO JSON, such that reading it back gives the same store.
 
-A file is read by :mod:`hierseg.converters.coco_reading`. Beside the keys of COCO it may have those that ``write_coco``
-adds where COCO has no room: ``taxonomy`` (all of it); ``class_id`` of a category and ``source_id`` of an image or
-annotation, where the store's own id is no whole number; and ``bbox_xyxy`` of an annotation, where ``bbox`` misses the
-box's corners by the last bit.
+A file is read by :mod:`hierseg.converters.coco_reading` and ``coco_annotations``. Beside the keys of COCO it may have
+those that ``write_coco`` adds where COCO has no room: ``taxonomy`` (all of it); ``class_id`` of a category and
+``source_id`` of an image or annotation, where the store's own id is no whole number; and ``bbox_xyxy`` of an
+annotation, where ``bbox`` misses the box's corners by the last bit.
 
 Verified labels: COCO is annotated exhaustively, so the classes of an image's annotations are verified as present, and
 every other category as absent, with two exceptions that a hierarchy brings: a class above a present one is not absent
@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hierseg.converters.coco_reading import AnnotationReader, Faults, Mode, Orientation, corners, read_coco
+from hierseg.converters.coco_annotations import AnnotationReader, corners
+from hierseg.converters.coco_reading import Faults, Mode, Orientation, read_coco
 from hierseg.converters.options import ConversionSummary
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file

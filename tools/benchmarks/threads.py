@@ -3,7 +3,7 @@
 The threads of OpenMP spin while they wait for one another. On a free machine that is the fastest; where another process
 wants the same cores, each spins away the time that the other needs. Every setting is a process of its own, because
 OpenMP reads its environment when torch is imported; the busy neighbours are loops that never pause. The step is one of
-SGD on residual blocks of convolutions with batch normalisation, as in a detector's backbone.
+SGD on a stack of convolutions with batch normalisation, as in a detector's backbone.
 """
 
 from __future__ import annotations
