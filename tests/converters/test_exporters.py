@@ -387,3 +387,43 @@ def test_ranks_of_inaturalist_become_the_levels_of_a_store(tmp_path):
     assert store.instances(0).labels.tolist() == [0]
     write_coco(store, tmp_path / 'again.json')
     assert json.loads((tmp_path / 'again.json').read_text())['categories'] == document['categories']
+
+
+RELEASES = {
+    'V4, V5': (
+        'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside',
+        'a,xclick,/m/car,1,0.1,0.6,0.2,0.8,-1,-1,-1,-1,-1',
+        'ImageID,Source,LabelName,Confidence',
+        'a,verification,/m/car,1',
+    ),
+    'V6, V7': (
+        'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside,'
+        'XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y',
+        'a,xclick,/m/car,1,0.1,0.6,0.2,0.8,0,0,0,0,0,0.3,0.1,0.6,0.4,0.2,0.5,0.5,0.8',
+        'ImageID,Source,LabelName,Confidence',
+        'a,crowdsource-verification,/m/car,1',
+    ),
+    'Challenge 2019': (
+        'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf',
+        'a,/m/car,0.1,0.6,0.2,0.8,0',
+        'ImageID,LabelName,Confidence',
+        'a,/m/car,1',
+    ),
+}
+
+
+@pytest.mark.parametrize('release', RELEASES)
+def test_tables_of_each_release_of_open_images_are_read(split, rectangle, release):
+    split.add_image('a')
+    box = (0.1, 0.6, 0.2, 0.8)
+    split.add_png('a', '/m/car', box, rectangle(2, 12, 2, 8))
+    for name, header, row in zip(('box', 'label'), RELEASES[release][::2], RELEASES[release][1::2], strict=True):
+        setattr(split, f'{name}_columns', header.split(','))
+        setattr(split, 'boxes' if name == 'box' else 'labels', [row.split(',')])
+    store, summary = split.convert()
+    instances = store.instances(0)
+    assert instances.boxes[0].tolist() == pytest.approx([2, 2, 12, 8])
+    assert coco_mask.area({'size': [10, 20], 'counts': instances.masks[0]}) == 60
+    assert instances.group_of.tolist() == [False]
+    assert (summary.masks_joined, summary.skipped) == (1, {})
+    assert [labels.tolist() for labels in store.verified(0)] == [[2], []]
