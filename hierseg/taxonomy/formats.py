@@ -84,9 +84,9 @@ def read_taxonomy(
 def read_draft(
     path: AnyPath,
     *,
-    classes: AnyPath | None,
-    preferred_parents: Mapping[str, str] | None,
-    ignore_parts: bool,
+    classes: AnyPath | None = None,
+    preferred_parents: Mapping[str, str] | None = None,
+    ignore_parts: bool = False,
     levels: Levels | None = None,
 ) -> TaxonomyDraft:
     """Reads what :func:`read_taxonomy` reads, without requiring that it is a taxonomy."""

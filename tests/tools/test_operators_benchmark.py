@@ -46,5 +46,5 @@ def test_times_each_backend_or_says_that_it_is_absent(tmp_path: Path) -> None:
 )
 def test_refuses_what_it_cannot_do(arguments: tuple[object, ...], message: str) -> None:
     answer = run(*arguments)
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert message in answer.stderr

@@ -7,8 +7,8 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,12 +77,12 @@ def make_taxonomy(options: argparse.Namespace, num_classes: int) -> Taxonomy:
     return (deep_tree if options.deep else random_tree)(num_classes, options.seed)
 
 
-def set_up(options: argparse.Namespace, num_classes: int, results: Any) -> None:
+def set_up(options: argparse.Namespace, num_classes: int) -> tuple[float, float]:
     """Builds a taxonomy and the loss, and tells seconds and the growth of the peak memory in MB."""
     Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew, below that of the imports
     before, start = _memory('VmRSS'), time.perf_counter()
     HierarchicalLoss(make_taxonomy(options, num_classes))
-    results.put((time.perf_counter() - start, _memory('VmHWM') - before))
+    return time.perf_counter() - start, _memory('VmHWM') - before
 
 
 def _memory(name: str) -> float:
@@ -92,13 +92,9 @@ def _memory(name: str) -> float:
 
 def measure_set_up(options: argparse.Namespace, num_classes: int) -> tuple[float, float]:
     """Seconds and MB, in a process that has imported everything and built nothing yet."""
-    context = multiprocessing.get_context('spawn')
-    results = context.SimpleQueue()
-    process = context.Process(target=set_up, args=(options, num_classes, results))
-    process.start()
-    process.join()
-    seconds, megabytes = results.get()
-    return seconds, megabytes
+    # A process that dies is an error here; a queue would wait for it without end.
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(set_up, options, num_classes).result()
 
 
 def subjects(taxonomy: Taxonomy, chosen: Sequence[str] | None) -> dict[str, tuple[int, Callable[..., Tensor]]]:
