@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -68,6 +69,15 @@ def write_json(document: Any, path: str | PathLike[str], *, error: type[HiersegE
             file.write(text.encode('utf-8'))
     except OSError as fault:
         raise error(f'cannot write the file ({fault.strerror})', where=str(path)) from None
+
+
+def finite(document: Any) -> Any:
+    """The same with null in place of numbers that JSON does not know, such as the score of a class without objects."""
+    if isinstance(document, Mapping):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 PACKAGES = (

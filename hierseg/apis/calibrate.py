@@ -22,6 +22,7 @@ from terminaltables import AsciiTable
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
+from hierseg.files import finite
 from hierseg.functional import Relations
 from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
@@ -101,10 +102,10 @@ class Calibration:
             'best_threshold': self.curve.thresholds[self.best],
             'correctness_interval_95': list(self.interval),
             'back_off': [
-                {'threshold': threshold, **_finite(point)}
+                {'threshold': threshold, **finite(asdict(point))}
                 for threshold, point in zip(self.curve.thresholds, self.curve.points, strict=True)
             ],
-            **{rule: _finite(point) for rule, point in self.other_rules.items()},
+            **{rule: finite(asdict(point)) for rule, point in self.other_rules.items()},
         }
 
     def __str__(self) -> str:
@@ -172,10 +173,6 @@ def draw_calibration(calibration: Calibration) -> bytes:
 def _row(name: str, point: OperatingPoint) -> list[str]:
     values = (point.correctness, point.exact, point.distance, point.information, point.unknown)
     return [name, *(f'{value:.3f}' for value in values)]
-
-
-def _finite(point: OperatingPoint) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in asdict(point).items()}
 
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 101))

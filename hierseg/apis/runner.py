@@ -6,7 +6,6 @@ Also trained models, ready to be applied to images, and the stores that a config
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import pickle
 import sys
@@ -29,7 +28,7 @@ from torch import nn
 
 from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
 from hierseg.errors import ConfigError
-from hierseg.files import write_json
+from hierseg.files import finite, write_json
 from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
 from hierseg.screen import QuietRunner
@@ -312,9 +311,8 @@ def evaluate(
         runner = build_runner(settled)
         metrics = runner.test()
         if is_main_process():
-            # JSON knows no NaN: a class without ground truth has no score, which is null.
-            finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-            write_json(finite, Path(settled.work_dir) / 'results.json', error=ConfigError)
+            scores = finite({name: float(value) for name, value in metrics.items()})
+            write_json(scores, Path(settled.work_dir) / 'results.json', error=ConfigError)
     return metrics
 
 

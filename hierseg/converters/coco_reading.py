@@ -231,7 +231,7 @@ def read_coco(
     labels = match_categories(document['categories'], taxonomy, where=where)
     annotations = _by_image(document['annotations'], faults)
     entries = _images(document['images'], faults)
-    for key in annotations.keys() - entries.keys():
+    for key in [key for key in annotations if key not in entries]:
         for name, entry in annotations.pop(key):
             what = f'image_id {entry.get("image_id")!r} is the id of no image'
             fix = 'Each annotation belongs to an image of the same file.'

@@ -18,7 +18,7 @@ from typing import Any
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import write_json
-from hierseg.store.store import read_json
+from hierseg.store.store import read_object
 from hierseg.store.writer import lock_folder, remove_leftovers
 from hierseg.taxonomy import Taxonomy
 
@@ -123,7 +123,7 @@ class WorkFolder:
         """Goes on with what is there, or begins; what is there without ``begun.json`` is taken for nothing."""
         file = self.path / 'begun.json'
         if file.exists():
-            found = differences(self.begun, read_json(file))
+            found = differences(self.begun, read_object(file))
             if not found:
                 return
             if not self.overwrite and self._is_worth_keeping():
@@ -147,7 +147,7 @@ class WorkFolder:
         file = self.tables / 'whole.json'
         if not file.exists():
             return None
-        document = read_json(file)
+        document = read_object(file)
         return document['images'], ConversionSummary.from_json(document['summary'])
 
     def keep_tables(self, num_images: int, summary: ConversionSummary) -> None:

@@ -191,7 +191,7 @@ class Store:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        header = read_json(self.path / 'store.json')
+        header = read_object(self.path / 'store.json')
         if header.get('format') != FORMAT or header.get('version') != VERSION:
             found = f'{header.get("format")!r} version {header.get("version")!r}'
             raise StoreError(
@@ -203,7 +203,7 @@ class Store:
         self.num_masks: int = header.get('masks', 0)
         self.orientation: str = header.get('orientation', 'stored')
         self.taxonomy = Taxonomy.from_json(
-            read_json(self.path / 'taxonomy.json'), where=str(self.path / 'taxonomy.json')
+            read_object(self.path / 'taxonomy.json'), where=str(self.path / 'taxonomy.json')
         )
         self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}
         self._images, self._instances, self._verified = self._tables.values()
@@ -225,7 +225,7 @@ class Store:
 
     def document(self, name: str) -> dict[str, Any]:
         """The JSON document of a file name that the converter kept beside the tables; empty where it kept none."""
-        return read_json(self.path / name) if (self.path / name).is_file() else {}
+        return read_object(self.path / name) if (self.path / name).is_file() else {}
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return type(self), (self.path,)
@@ -363,7 +363,7 @@ class Store:
         return self._verified.column(name)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The object in a file of a store or of an unfinished one; StoreError if there is none."""
     try:
         document = json.loads(path.read_text(encoding='utf-8'))

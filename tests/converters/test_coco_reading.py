@@ -252,6 +252,12 @@ def test_all_faults_are_counted_and_the_first_of_each_kind_is_shown(document, co
     assert '--lenient' in message
 
 
+def test_the_first_annotation_of_no_image_is_the_first_of_the_file(document, convert):
+    document['annotations'] += [{**document['annotations'][0], 'id': 100 + n, 'image_id': 900 + n} for n in range(9)]
+    with pytest.raises(AnnotationError, match='9 annotations of no image; the first: annotation 100: image_id 900 is'):
+        convert(document)
+
+
 ROOT = 'categories above all others and never annotated, left out (kept by --keep-root)'
 
 

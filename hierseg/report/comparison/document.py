@@ -6,11 +6,11 @@ Shape letters: C classes.
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hierseg.files import finite
 from hierseg.formats import IntArray
 from hierseg.metrics.declarations import CountedKind, Estimate, Metric
 from hierseg.metrics.system import System
@@ -143,7 +143,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures, JSON-serialisable."""
-        document: dict[str, Any] = _finite({
+        document: dict[str, Any] = finite({
             'format': FORMAT,
             'version': VERSION,
             'head': asdict(self.head),
@@ -163,12 +163,3 @@ class Comparison:
             'panel_score': self.panel_score,
         })  # fmt: skip
         return document
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
