@@ -22,7 +22,7 @@ def train(folder: Path) -> tuple[str, str]:
     settings = alone_settings('layer0')
     del settings['hooks'], settings['validation']
     runner = QuietRunner(
-        **settings, work_dir=str(folder), default_scope='mmdet', experiment_name=f'screen_{id(settings)}',
+        **settings, work_dir=str(folder), default_scope='mmdet', experiment_name=f'screen_{folder.name}',
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)), cfg=dict(a_value=17),
     )  # fmt: skip
     runner.logger.warning('a warning\nof two lines')

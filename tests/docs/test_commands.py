@@ -146,6 +146,7 @@ RULES = {
     'python tools/benchmarks/operators.py': Rule(
         parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
     ),
+    'python tools/benchmarks/threads.py': Rule(parse_only='keeps all cores busy for minutes'),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
 }
 
