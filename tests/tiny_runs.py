@@ -96,6 +96,56 @@ val_dataloader = None
 val_cfg = None
 val_evaluator = None
 """
+# RTMDet-Ins of mmdet in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 and 4 without, of 2 iterations each.
+# A checkpoint after every iteration.
+MIXING = f"""
+_base_ = [{str(ROOT / 'configs/_base_/datasets/openimages_instance.py')!r}, {str(ROOT / 'configs/_base_/runtime.py')!r}]
+custom_imports = dict(imports=['hierseg.registry', 'extra_hooks'], allow_failed_imports=False)
+data_root = 'data/quickstart/'
+taxonomy = data_root + 'store/train/taxonomy.json'
+norm, act = dict(norm_cfg=dict(type='BN')), dict(act_cfg=dict(type='SiLU'))
+model = dict(
+    type='RTMDet',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395]),
+    backbone=dict(type='CSPNeXt', deepen_factor=0.167, widen_factor=0.125, **norm, **act),
+    neck=dict(type='CSPNeXtPAFPN', in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1, **norm, **act),
+    bbox_head=dict(
+        type='RTMDetInsSepBNHead', num_classes=22, in_channels=16, feat_channels=16, stacked_convs=1, share_conv=True,
+        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
+        bbox_coder=dict(type='DistancePointBBoxCoder'),
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True),
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0), loss_mask=dict(type='DiceLoss', eps=5e-6), **norm, **act),
+    train_cfg=dict(
+        assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1, debug=False))
+loading = _base_.train_pipeline[:2]
+ending = [dict(type='RandomFlip', prob=0.5), dict(type='Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114)))]
+packing = [_base_.train_pipeline[-1]]
+crop = dict(type='hierseg.RandomResizeCrop', scale=(96, 96), ratio_range=(0.5, 2.0), crop_size=(96, 96))
+mixed = [
+    *loading, dict(type='hierseg.Mosaic', img_scale=(96, 96)), crop, *ending,
+    dict(type='hierseg.MixUp', img_scale=(96, 96), prob=0.5), *packing]
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    persistent_workers=False,
+    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=2),
+    dataset=dict(store=data_root + 'store/train', taxonomy=taxonomy, data_root=data_root, pipeline=mixed))
+train_pipeline = test_pipeline = validation_loss = val_dataloader = val_evaluator = None
+test_dataloader = test_evaluator = None
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.004, weight_decay=0.05))
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
+custom_hooks = [
+    dict(type='KillingHook'),
+    dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.2, gamma=2, update_buffers=True, priority=49),
+    dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=[*loading, crop, *ending, *packing])]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, by_epoch=False, max_keep_ckpts=1))
+randomness = dict(seed=0)
+"""
+MIXING_WITH_WORKERS = """
+_base_ = 'mixing.py'
+train_dataloader = dict(num_workers=2, persistent_workers=True)
+"""
 
 
 def alone(layer: str) -> str:
@@ -155,6 +205,20 @@ def train_here(config: str, work_dir: str, *, cwd: Path) -> Path:
     return cwd / work_dir
 
 
+def killed_here(config: str, work_dir: str, *, cwd: Path, kill_after: int) -> None:
+    """Trains in a copy of this process, which is killed after an iteration."""
+    child = os.fork()
+    if child == 0:
+        os.environ['KILL_AFTER'] = str(kill_after)
+        try:
+            train_here(config, work_dir, cwd=cwd)
+        finally:
+            os._exit(1)  # nothing of pytest must go on in the copy
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), os.waitstatus_to_exitcode(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
 def last_checkpoint(work_dir: Path) -> dict[str, object]:
     with torch.serialization.safe_globals(get_torch_safe_globals()):
         checkpoint: dict[str, object] = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=True)
@@ -176,6 +240,7 @@ def make_folder(folder: Path) -> Path:
         )  # fmt: skip
     (folder / 'extra_hooks.py').write_text(HOOKS)
     configs = {'ensemble': ENSEMBLE, 'end_to_end': END_TO_END, 'layer0': alone('layer0'), 'layer1': alone('layer1')}
+    configs |= {'mixing': MIXING, 'mixing_with_workers': MIXING_WITH_WORKERS}
     for name, text in configs.items():
         (folder / f'{name}.py').write_text(text)
     return folder
