@@ -96,54 +96,41 @@ val_dataloader = None
 val_cfg = None
 val_evaluator = None
 """
-# RTMDet-Ins of mmdet in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 and 4 without, of 2 iterations each.
-# A checkpoint after every iteration.
-MIXING = f"""
-_base_ = [{str(ROOT / 'configs/_base_/datasets/openimages_instance.py')!r}, {str(ROOT / 'configs/_base_/runtime.py')!r}]
+# The smallest real-time model in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 and 4 without, of 2
+# iterations each. A checkpoint after every iteration.
+REAL_TIME = f"""
+_base_ = {str(ROOT / 'configs/hier_rtmdet_tiny.py')!r}
 custom_imports = dict(imports=['hierseg.registry', 'extra_hooks'], allow_failed_imports=False)
-data_root = 'data/quickstart/'
-taxonomy = data_root + 'store/train/taxonomy.json'
-norm, act = dict(norm_cfg=dict(type='BN')), dict(act_cfg=dict(type='SiLU'))
 model = dict(
-    type='RTMDet',
-    data_preprocessor=dict(type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395]),
-    backbone=dict(type='CSPNeXt', deepen_factor=0.167, widen_factor=0.125, **norm, **act),
-    neck=dict(type='CSPNeXtPAFPN', in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1, **norm, **act),
-    bbox_head=dict(
-        type='RTMDetInsSepBNHead', num_classes=22, in_channels=16, feat_channels=16, stacked_convs=1, share_conv=True,
-        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
-        bbox_coder=dict(type='DistancePointBBoxCoder'),
-        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True),
-        loss_bbox=dict(type='GIoULoss', loss_weight=2.0), loss_mask=dict(type='DiceLoss', eps=5e-6), **norm, **act),
-    train_cfg=dict(
-        assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1, debug=False))
-loading = _base_.train_pipeline[:2]
-ending = [dict(type='RandomFlip', prob=0.5), dict(type='Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114)))]
-packing = [_base_.train_pipeline[-1]]
-crop = dict(type='hierseg.RandomResizeCrop', scale=(96, 96), ratio_range=(0.5, 2.0), crop_size=(96, 96))
-mixed = [
-    *loading, dict(type='hierseg.Mosaic', img_scale=(96, 96)), crop, *ending,
-    dict(type='hierseg.MixUp', img_scale=(96, 96), prob=0.5), *packing]
+    backbone=dict(widen_factor=0.125, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128], out_channels=16),
+    bbox_head=dict(num_classes=22, in_channels=16, feat_channels=16, stacked_convs=1, verified=dict(num_negatives=4)))
+stages = [_base_.train_pipeline, _base_.train_pipeline_stage2]
+for step in [*stages[0], *stages[1]]:
+    for key in step:
+        if key in ('scale', 'img_scale', 'crop_size', 'size'):
+            step[key] = (96, 96)
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    persistent_workers=False,
-    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=2),
-    dataset=dict(store=data_root + 'store/train', taxonomy=taxonomy, data_root=data_root, pipeline=mixed))
-train_pipeline = test_pipeline = validation_loss = val_dataloader = val_evaluator = None
-test_dataloader = test_evaluator = None
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4)
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.004, weight_decay=0.05))
-param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(indices=4, pipeline=stages[0]))
+train_cfg = dict(max_epochs=4, dynamic_intervals=None)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4),
+    dict(type='CosineAnnealingLR', begin=2, end=4, T_max=2, by_epoch=True, convert_to_iter_based=True)]
+_base_.averaging.update(momentum=0.2, gamma=2)
 custom_hooks = [
     dict(type='KillingHook'),
-    dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.2, gamma=2, update_buffers=True, priority=49),
-    dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=[*loading, crop, *ending, *packing])]
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, by_epoch=False, max_keep_ckpts=1))
-randomness = dict(seed=0)
+    _base_.averaging,
+    dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=stages[1])]
+default_hooks = dict(
+    logger=dict(interval=1),
+    checkpoint=dict(interval=1, by_epoch=False, max_keep_ckpts=1, save_best=None),
+    validation_loss=None)
+validation_loss = test_pipeline = val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = test_cfg = test_evaluator = None
+del step, key
 """
-MIXING_WITH_WORKERS = """
-_base_ = 'mixing.py'
+REAL_TIME_WITH_WORKERS = """
+_base_ = 'real_time.py'
 train_dataloader = dict(num_workers=2, persistent_workers=True)
 """
 
@@ -238,9 +225,10 @@ def make_folder(folder: Path) -> Path:
             f'--hierarchy={official}-label-hierarchy.json', f'--classes={official}-classes-description.csv', *tables,
             f'--mask-dir={data}/{split}-masks', f'--images={data}/{split}', cwd=folder,
         )  # fmt: skip
+    (folder / 'data/openimages').symlink_to('quickstart')  # where the configs of 300 classes look
     (folder / 'extra_hooks.py').write_text(HOOKS)
     configs = {'ensemble': ENSEMBLE, 'end_to_end': END_TO_END, 'layer0': alone('layer0'), 'layer1': alone('layer1')}
-    configs |= {'mixing': MIXING, 'mixing_with_workers': MIXING_WITH_WORKERS}
+    configs |= {'real_time': REAL_TIME, 'real_time_with_workers': REAL_TIME_WITH_WORKERS}
     for name, text in configs.items():
         (folder / f'{name}.py').write_text(text)
     return folder
