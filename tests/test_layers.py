@@ -13,10 +13,13 @@ import hierseg
 PACKAGE = Path(hierseg.__file__).parent
 
 LAYERS = {
+    'drawing': 0,
     'errors': 0,
     'files': 0,
     'formats': 0,
+    'found': 0,
     'operators': 0,
+    'pictures': 0,
     'threads': 0,
     'taxonomy': 0,
     'store': 1,
@@ -42,6 +45,9 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 # Foreign packages that a room must not import.
 FORBIDDEN = {
     'errors': HEAVY,
+    'drawing': HEAVY,
+    'found': HEAVY,
+    'pictures': HEAVY,
     'files': HEAVY,
     'threads': HEAVY,
     'formats': HEAVY,

@@ -12,10 +12,10 @@ from mmengine.structures import InstanceData
 
 from hierseg import __version__
 from hierseg.apis.runner import load_config, load_model, prepare_image, read_checkpoint
-from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
+from hierseg.pictures import read_picture
 from hierseg.report.flow import Flow
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.graph import require_same_taxonomy
