@@ -37,7 +37,22 @@ def test_times_a_system_part_by_part(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, figure = tmp_path / 'new' / 'latency.json', tmp_path / 'new' / 'latency.png'
-    little = ('--size', 48, 64, '--square', 64, '--instances', 3, '--candidates', 50, '--repeats', 1, '--seconds', 0)
+    little = (
+        '--size',
+        48,
+        64,
+        '--equal-size',
+        64,
+        '--square',
+        '--instances',
+        3,
+        '--candidates',
+        50,
+        '--repeats',
+        1,
+        '--seconds',
+        0,
+    )
     run(
         monkeypatch, *little, '--systems', 'end-to-end, equal size', '--threads', 1, '--out', out, '--figure', figure,
         '--accuracy', 'end-to-end, equal size=0.9',
@@ -74,7 +89,7 @@ def test_refuses_what_it_cannot_do(
 def test_accuracy_is_that_of_mmdetections_files(monkeypatch: pytest.MonkeyPatch) -> None:
     tool = runpy.run_path(str(TOOL))
     # Its page: Mask R-CNN R-101-FPN, trained three times as long at several sizes.
-    assert tool['listed_accuracy'](tool['RECIPES']['ensemble']) == 38.5
+    assert tool['listed_accuracy'](*tool['RECIPES']['ensemble'].coco) == 38.5
 
 
 def test_an_inner_part_interrupts_the_outer_one(monkeypatch: pytest.MonkeyPatch) -> None:

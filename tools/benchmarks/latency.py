@@ -17,6 +17,7 @@ import logging
 import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,7 @@ from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
-from hierseg.models import HierarchicalLoss, roi_head
-from hierseg.models.roi_head import Decision
+from hierseg.models import HierarchicalLoss, detections, rtmdet_head
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
 from hierseg.registry import MODELS
 from hierseg.synthetic import large_taxonomy
@@ -62,20 +62,33 @@ class Recipe:
 
     Attributes:
         config: In configs/.
-        square: Whether pictures are fitted into a square and padded to it; else as the config says.
+        equal: Whether pictures are fitted into a square of ``--equal-size``, as the real-time models have it.
+        exported: How ONNX Runtime computes, FP32 or INT8; None: torch does.
         coco: Metafile and name of the same architecture in MMDetection, whose mask AP on COCO it lists.
     """
 
     config: str
-    square: bool = False
-    coco: tuple[str, str] = ('mask_rcnn', 'mask-rcnn_r101_fpn_ms-poly-3x_coco')
+    equal: bool = False
+    exported: str | None = None
+    coco: tuple[str, str] | None = ('mask_rcnn', 'mask-rcnn_r101_fpn_ms-poly-3x_coco')
+
+
+def _real_time(size: str, exported: str | None = None) -> Recipe:
+    # What INT8 costs on COCO, nobody has listed.
+    coco = None if exported == 'INT8' else ('rtmdet', f'rtmdet-ins_{size}_8xb32-300e_coco')
+    return Recipe(f'hier_rtmdet_{size}.py', equal=True, exported=exported, coco=coco)
 
 
 RECIPES = {
     'ensemble': Recipe('two_layer_ensemble.py'),
     'end-to-end': Recipe('hier_e2e.py'),
-    'ensemble, equal size': Recipe('two_layer_ensemble.py', square=True),
-    'end-to-end, equal size': Recipe('hier_e2e.py', square=True),
+    'ensemble, equal size': Recipe('two_layer_ensemble.py', equal=True),
+    'end-to-end, equal size': Recipe('hier_e2e.py', equal=True),
+    'm': _real_time('m'),
+    's': _real_time('s'),
+    'tiny': _real_time('tiny'),
+    'tiny, ONNX': _real_time('tiny', 'FP32'),
+    'tiny, ONNX INT8': _real_time('tiny', 'INT8'),
 }
 
 
@@ -90,8 +103,9 @@ def parse_arguments() -> argparse.Namespace:
         help='of the picture and its masks (default: 768 1024)',
     )  # fmt: skip
     parser.add_argument(
-        '--square', type=int, default=640, help='side of the input where sizes are equal (default: %(default)s)'
+        '--equal-size', type=int, default=640, help='longest side of the input where sizes are equal (default: 640)'
     )
+    parser.add_argument('--square', action='store_true', help='pad inputs of equal size to squares')
     parser.add_argument('--instances', type=int, default=100, help='of a picture, at most (default: %(default)s)')
     parser.add_argument(
         '--candidates', type=int, default=1000, help='pairs of box and class to suppress (default: %(default)s)'
@@ -114,19 +128,19 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def watched() -> list[tuple[Any, str, str]]:
-    """The functions of all systems that make up the parts; what remains is the network."""
-    return [
-        (DetDataPreprocessor, 'forward', 'preprocessing'),
-        (rpn_head, 'batched_nms', 'suppression'),
-        (bbox_head, 'multiclass_nms', 'suppression'),
-        (roi_head, 'suppress_per_root', 'suppression'),
-        (FCNMaskHead, 'predict_by_feat', 'masks'),
-        # The probability of every class from the scores, the class to name, and how two layers become one.
-        (HierarchicalLoss, 'get_activation', 'paths'),
-        (Decision, 'forward', 'paths'),
-        (TwoLayerEnsemble, 'merged', 'paths'),
-    ]
+WATCHED = [
+    (DetDataPreprocessor, 'forward', 'preprocessing'),
+    (rpn_head, 'batched_nms', 'suppression'),
+    (bbox_head, 'multiclass_nms', 'suppression'),
+    (detections, 'suppress_per_root', 'suppression'),
+    (FCNMaskHead, 'predict_by_feat', 'masks'),
+    (rtmdet_head, 'masks_in_boxes', 'masks'),
+    # The probability of every class from the scores, the class to name, and how two layers become one.
+    (HierarchicalLoss, 'get_activation', 'paths'),
+    (detections.Decision, 'forward', 'paths'),
+    (TwoLayerEnsemble, 'merged', 'paths'),
+]
+"""The functions of systems in torch that make up the parts; what remains is the network."""
 
 
 class TorchSystem:
@@ -134,10 +148,11 @@ class TorchSystem:
 
     def __init__(self, recipe: Recipe, args: argparse.Namespace, watch: Stopwatch) -> None:
         config = Config.fromfile(CONFIGS / recipe.config)
-        _untie(config.model, pad_to=args.square if recipe.square else None)
-        self.watch = watch
-        steps = _steps(config.test_pipeline, (args.square, args.square) if recipe.square else None)
+        _untie(config.model, pad_to=args.equal_size if recipe.equal and args.square else None)
+        steps = _steps(config.test_pipeline, (args.equal_size, args.equal_size) if recipe.equal else None)
+        config.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps]  # of which an export asks
         self.pipeline = Compose([dict(type='LoadImageFromNDArray'), *steps])
+        self.config, self.watch = config, watch
         torch.manual_seed(args.seed)
         self.model = MODELS.build(config.model)
         self.model.init_weights()
@@ -163,9 +178,11 @@ class TorchSystem:
                 module.reset_running_stats()
                 module.momentum = 1.0  # the statistics are those of this picture
                 module.train()
-        layers = [_class_layer(detector) for detector in self.detectors]
+        layers = [layer for detector in self.detectors for layer in _class_layers(detector)]
         for detector in self.detectors:
-            self._test_cfg(detector).update(max_per_img=instances, score_thr=1.0)
+            _test_cfg(detector).update(max_per_img=instances, score_thr=1.0)
+            for layer in [] if _is_two_stage(detector) else detector.bbox_head.rtm_reg:
+                nn.init.constant_(layer.bias, 4)  # boxes of 8 strides, as those that two-stage models begin with
         outputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
         hooks = [
             layer.register_forward_hook(lambda module, given, found: outputs[module].append(found.flatten()))
@@ -178,31 +195,63 @@ class TorchSystem:
             layer.weight *= SPREAD / torch.cat(outputs[layer]).std()
         for detector, scores in zip(self.detectors, self._class_scores(picture), strict=True):
             kept = min(candidates, scores.numel() - 1)
-            self._test_cfg(detector).score_thr = scores.flatten().topk(kept + 1).values[-1].item()
-
-    @staticmethod
-    def _test_cfg(detector: nn.Module) -> Any:
-        return detector.roi_head.test_cfg
+            _test_cfg(detector).score_thr = scores.flatten().topk(kept + 1).values[-1].item()
 
     def _class_scores(self, picture: np.ndarray) -> list[Tensor]:
-        """What suppression sees of each detector: (N, C) probabilities."""
+        """What suppression may choose from in each detector: (N, C) probabilities, of root classes or of all."""
         seen: list[Tensor] = []
-        suppress_per_root, multiclass_nms = roi_head.suppress_per_root, bbox_head.multiclass_nms
+        get_activation, multiclass_nms = HierarchicalLoss.get_activation, bbox_head.multiclass_nms
 
-        def per_root(boxes: Tensor, probabilities: Tensor, relations: Any, **options: Any) -> Tensor:
-            seen.append(probabilities.index_select(1, relations.root_classes))
-            return suppress_per_root(boxes, probabilities, relations, **options)
+        def per_root(loss: HierarchicalLoss, logits: Tensor) -> Tensor:
+            probabilities = get_activation(loss, logits)
+            seen.append(probabilities.index_select(1, loss.relations_on(logits.device).root_classes))
+            return probabilities
 
         def per_class(boxes: Tensor, scores: Tensor, *options: Any, **more: Any) -> Any:
             seen.append(scores[:, :-1])
             return multiclass_nms(boxes, scores, *options, **more)
 
         with (
-            mock.patch.object(roi_head, 'suppress_per_root', per_root),
+            mock.patch.object(HierarchicalLoss, 'get_activation', per_root),
             mock.patch.object(bbox_head, 'multiclass_nms', per_class),
         ):
             self(picture)
         return seen
+
+
+class ExportedSystem:
+    """The ONNX file of a model, opened for each number of threads."""
+
+    def __init__(self, system: TorchSystem, exported: str, picture: np.ndarray, args: argparse.Namespace) -> None:
+        from hierseg.apis.export import quantise, write_graph
+        from hierseg.deploy import load_model
+
+        self.watch = system.watch
+        with tempfile.TemporaryDirectory() as folder:
+            sample, path = f'{folder}/picture.png', Path(folder) / 'FP32.onnx'
+            cv2.imwrite(sample, picture)
+            write_graph(system.model, system.config, path, sample=sample)
+            if exported == 'INT8':
+                path = path.with_name('INT8.onnx')
+                quantise(path.with_name('FP32.onnx'), path, [sample], system.config)
+            self.megabytes = path.stat().st_size / 1e6
+            self.models = {threads: load_model(path, threads=threads) for threads in args.threads}
+        self.parameters, self.input = system.parameters, system.input
+
+    def __call__(self, picture: np.ndarray) -> Any:
+        """Instances on a picture, (H, W, 3) uint8; masks are run lengths."""
+        with self.watch.part('network'):
+            return self.models[torch.get_num_threads()](picture)
+
+    def watched(self) -> list[tuple[Any, str, str]]:
+        """The functions that make up the parts; suppression is a part of the network."""
+        from hierseg.deploy import model
+
+        return [
+            (model, 'run_lengths_in_boxes', 'masks'),
+            *((one, name, part) for one in self.models.values()
+              for name, part in (('inputs', 'preprocessing'), ('_choose', 'paths'))),
+        ]  # fmt: skip
 
 
 def _untie(settings: Any, *, pad_to: int | None) -> None:
@@ -227,8 +276,16 @@ def _steps(pipeline: list[Any], scale: tuple[int, int] | None) -> list[Any]:
     return [step | dict(scale=scale) if scale and step['type'] == 'Resize' else step for step in steps]
 
 
-def _class_layer(detector: nn.Module) -> nn.Module:
-    return detector.roi_head.bbox_head.fc_cls
+def _is_two_stage(detector: nn.Module) -> bool:
+    return hasattr(detector, 'roi_head')
+
+
+def _class_layers(detector: nn.Module) -> list[nn.Module]:
+    return [detector.roi_head.bbox_head.fc_cls] if _is_two_stage(detector) else list(detector.bbox_head.rtm_cls)
+
+
+def _test_cfg(detector: nn.Module) -> Any:
+    return (detector.roi_head if _is_two_stage(detector) else detector.bbox_head).test_cfg
 
 
 def make_picture(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -240,30 +297,58 @@ def make_picture(height: int, width: int, generator: np.random.Generator) -> np.
     return np.clip(128 + 32 * picture, 0, 255).astype(np.uint8)
 
 
-def measure(systems: dict[str, TorchSystem], watch: Stopwatch, args: argparse.Namespace) -> dict[str, Any]:
+def make_systems(picture: np.ndarray, watch: Stopwatch, args: argparse.Namespace) -> dict[str, Any]:
+    """All systems, ready and warm."""
+    systems: dict[str, Any] = {}
+    made: dict[str, TorchSystem] = {}
+    for name in args.systems:
+        recipe = RECIPES[name]
+        key = f'{recipe.config}, {recipe.equal}'
+        if key not in made:
+            made[key] = TorchSystem(recipe, args, watch)
+            made[key].prepare(picture, instances=args.instances, candidates=args.candidates)
+        systems[name] = made[key]
+        if recipe.exported:
+            systems[name] = ExportedSystem(made[key], recipe.exported, picture, args)
+            systems[name](picture)
+    return systems
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of every picture by part, of each system and number of threads, and the load at each turn."""
-    generator = np.random.default_rng(args.seed)
-    picture = make_picture(*args.size, generator)
-    figures: dict[str, Any] = {}
-    for name, system in systems.items():  # this warms up, too
-        system.prepare(picture, instances=args.instances, candidates=args.candidates)
-        turns = {str(threads): [] for threads in args.threads}
-        figures[name] = {'parameters': system.parameters, 'turns': turns, 'load': []}
-    with watch.watching(watched()):
+    watch = Stopwatch(PARTS, torch.device(args.device))
+    watch.use_threads(max(args.threads))
+    picture = make_picture(*args.size, np.random.default_rng(args.seed))
+    systems = make_systems(picture, watch, args)
+    figures = {name: {'turns': {str(threads): [] for threads in args.threads}, 'load': []} for name in systems}
+    exported = [pair for system in systems.values() if isinstance(system, ExportedSystem) for pair in system.watched()]
+    with watch.watching([*WATCHED, *dict.fromkeys(exported)]):
         for _ in trange(args.repeats, desc='turns', disable=None):
             for threads in args.threads:
                 watch.use_threads(threads)
                 cv2.setNumThreads(threads)
                 for name, system in systems.items():
                     found, instances = _turn(system, picture, watch, seconds=args.seconds)
-                    figures[name] |= {'input': list(system.input), 'instances': len(instances)}
-                    figures[name]['mask_share'] = instances.masks.float().mean().item() if len(instances) else None
                     figures[name]['turns'][str(threads)] += found
                     figures[name]['load'].append(round(os.getloadavg()[0], 1))
+                    figures[name] |= describe(system, instances, args)
     return figures
 
 
-def _turn(system: TorchSystem, picture: np.ndarray, watch: Stopwatch, *, seconds: float) -> tuple[list[Any], Any]:
+def describe(system: Any, instances: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What its times depend on: its size, and how many instances there were, of which part of the picture."""
+    boxes = np.asarray(instances.boxes if isinstance(system, ExportedSystem) else instances.bboxes.cpu())
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return {
+        'parameters': system.parameters,
+        'megabytes': getattr(system, 'megabytes', None),
+        'input': list(system.input),
+        'instances': len(boxes),
+        'box_share': float(areas.mean()) / (args.size[0] * args.size[1]) if len(boxes) else 0.0,
+    }
+
+
+def _turn(system: Any, picture: np.ndarray, watch: Stopwatch, *, seconds: float) -> tuple[list[Any], Any]:
     """Times pictures for some seconds, one at least; milliseconds by part, and the instances of the last."""
     found, start = [], perf_counter()
     while not found or perf_counter() - start < seconds:
@@ -301,9 +386,8 @@ def _threads(count: int) -> str:
     return '1 thread' if count == 1 else f'{count} threads'
 
 
-def listed_accuracy(recipe: Recipe) -> float:
+def listed_accuracy(folder: str, name: str) -> float:
     """Mask AP on COCO in per cent, as MMDetection's own files list it."""
-    folder, name = recipe.coco
     path = Path(mmdet.__file__).parent / '.mim' / 'configs' / folder / 'metafile.yml'
     (model,) = (model for model in yaml.safe_load(path.read_text())['Models'] if model['Name'] == name)
     (result,) = (result for result in model['Results'] if result['Task'] == 'Instance Segmentation')
@@ -337,7 +421,7 @@ def read_accuracy(args: argparse.Namespace) -> dict[str, float]:
         ConfigError: If one is not measured, or what is given is no number.
     """
     if not args.accuracy:
-        return {name: listed_accuracy(RECIPES[name]) for name in args.systems}
+        return {name: listed_accuracy(*RECIPES[name].coco) for name in args.systems if RECIPES[name].coco}
     found = {}
     for word in args.accuracy:
         name, _, value = word.partition('=')
@@ -353,17 +437,17 @@ def read_accuracy(args: argparse.Namespace) -> dict[str, float]:
 @exits_cleanly()
 def main() -> None:
     args = parse_arguments()
-    if min(*args.size, args.square, args.instances, args.candidates, args.repeats, *args.threads) < 1:
+    if min(*args.size, args.equal_size, args.instances, args.candidates, args.repeats, *args.threads) < 1:
         raise ConfigError('all numbers must be at least 1')
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise ConfigError(f'--device {args.device}: torch sees no GPU')
+    exported = [name for name in args.systems if RECIPES[name].exported]
+    if exported and args.device != 'cpu':
+        raise ConfigError(f'{", ".join(exported)}: measured on the processor only', fix='Name the other --systems.')
     accuracy = read_accuracy(args)
     logging.disable(logging.WARNING)  # how each parameter was initialised, and which are shared
     init_default_scope('mmdet')
-    torch.set_num_threads(max(args.threads))
-    watch = Stopwatch(PARTS, torch.device(args.device))
-    systems = {name: TorchSystem(RECIPES[name], args, watch) for name in args.systems}
-    figures = measure(systems, watch, args)
+    figures = measure(args)
     for threads in args.threads:
         print('\n'.join(table(figures, threads)), end='\n\n')
     if args.figure:
