@@ -27,13 +27,11 @@ from hierseg.functional import Relations
 from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
-from hierseg.models import HierarchicalRoIHead
-from hierseg.models.roi_head import Decision
+from hierseg.models.detections import Decision
 from hierseg.taxonomy import TaxonomyArrays
 
 CURVE, INFORMATION, WANTED, CHOSEN = '#2563eb', '#a1a1aa', '#71717a', '#dc2626'
 MARKERS = 'sD^v'
-KEY = 'model.test_cfg.rcnn.decision'
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +43,7 @@ class Calibration:
         is_training_data: Whether the config trains on that store, whose threshold would be too low for other images.
         pairs: Objects that were found, of those that could have been.
         relative: Whether thresholds are parts of the root class's probability.
+        key: Place of the rule in a config.
         wanted: The correctness to reach.
         curve: Names by threshold, ascending.
         other_rules: Names by the rules without a threshold on the same pairs.
@@ -57,6 +56,7 @@ class Calibration:
     is_training_data: bool
     pairs: LocalisedPairs
     relative: bool
+    key: str
     wanted: float
     curve: OperatingCurve
     other_rules: Mapping[str, OperatingPoint]
@@ -84,7 +84,7 @@ class Calibration:
         if self.threshold is None:
             return None
         settings = {'rule': 'back_off', 'threshold': f'{self.threshold:g}', 'relative': self.relative}
-        return '--cfg-options ' + ' '.join(f'{KEY}.{name}={value}' for name, value in settings.items())
+        return '--cfg-options ' + ' '.join(f'{self.key}.{name}={value}' for name, value in settings.items())
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for ``calibration.json``; values that do not exist are None."""
@@ -218,8 +218,8 @@ def calibrate(
     settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
     with safe_loading(checkpoint):
         runner = build_runner(settled)
-        head = getattr(runner.model, 'roi_head', None)
-        if not isinstance(head, HierarchicalRoIHead):
+        decision = next((module for module in runner.model.modules() if isinstance(module, Decision)), None)
+        if decision is None:
             raise ConfigError(
                 f'the {type(runner.model).__name__} has no threshold on class probabilities to calibrate',
                 where=str(config),
@@ -234,7 +234,8 @@ def calibrate(
         metric.taxonomy.arrays,
         store=store,
         correctness=correctness,
-        relative=head.decision.relative,
+        relative=decision.relative,
+        key=f'model.{decision.where}.decision',
         is_training_data=Path(store).resolve() in trained_on,
     )
     return calibration, Path(settled.work_dir)
@@ -247,6 +248,7 @@ def calibrate_pairs(
     store: str,
     correctness: float,
     relative: bool = True,
+    key: str = 'model.test_cfg.rcnn.decision',
     is_training_data: bool = False,
 ) -> Calibration:
     """Judges every threshold on P pairs from a store, and takes the smallest one that is right enough.
@@ -271,6 +273,7 @@ def calibrate_pairs(
         is_training_data=is_training_data,
         pairs=pairs,
         relative=relative,
+        key=key,
         wanted=correctness,
         curve=curve,
         other_rules={

@@ -33,6 +33,9 @@ class Scheme:
         has_outcomes: Whether the scores are unnormalised log-probabilities of outcomes ("this class and nothing
             deeper").
         trees_only: Whether the formula cannot hold where a class has several parents.
+        is_likelihood: Whether a loss is −log p(label).
+        terms: Of schemes with a sigmoid for each class, ``(scores, labels, relations, *, known)`` →
+            :class:`~hierseg.functional.sigmoid_losses.Terms`.
         losses_of_logits: What ``losses`` of ``scores`` is, faster and of logits, for schemes that can skip the step.
         options: Names and defaults of the numbers that ``losses`` takes; all are at least zero.
     """
@@ -43,6 +46,8 @@ class Scheme:
     has_background: bool = True
     has_outcomes: bool = True
     trees_only: bool = False
+    is_likelihood: bool = False
+    terms: Callable[..., sigmoid.Terms] | None = None
     losses_of_logits: Callable[..., Tensor] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
 
@@ -69,19 +74,26 @@ SCHEMES: Mapping[str, Scheme] = {
     'path_sum': Scheme(
         softmax.marginal_negative_log_likelihood,
         scores=softmax.path_sum_logits,
+        is_likelihood=True,
         losses_of_logits=softmax.path_sum_negative_log_likelihood,
     ),
-    'flat': Scheme(softmax.marginal_negative_log_likelihood),
+    'flat': Scheme(softmax.marginal_negative_log_likelihood, is_likelihood=True),
     'margin': Scheme(softmax.soft_max_margin, options={'tau': 5.0}),
     'soft_labels': Scheme(softmax.soft_label_cross_entropy, options={'beta': 10.0}),
     'hxe': Scheme(softmax.hierarchical_cross_entropy, options={'alpha': 0.1}),
     'conditional': Scheme(
-        softmax.conditional_cross_entropy, softmax.path_product_probabilities, has_outcomes=False, trees_only=True
+        softmax.conditional_cross_entropy,
+        softmax.path_product_probabilities,
+        has_outcomes=False,
+        trees_only=True,
+        is_likelihood=True,
     ),
-    'sigmoid': _sigmoids(sigmoid.ancestor_positive_bce, sigmoid.min_above_probabilities),
-    'mcm': _sigmoids(sigmoid.max_constraint_bce, sigmoid.max_below_probabilities),
-    'tree_min': _sigmoids(sigmoid.tree_min_bce, sigmoid.min_above_probabilities),
-    'tree_min_focal': _sigmoids(sigmoid.tree_min_bce, sigmoid.min_above_probabilities, options={'gamma': 2.0}),
+    'sigmoid': _sigmoids(sigmoid.ancestor_positive_bce, sigmoid.min_above_probabilities, terms=sigmoid.own_terms),
+    'mcm': _sigmoids(sigmoid.max_constraint_bce, sigmoid.max_below_probabilities, terms=sigmoid.max_constraint_terms),
+    'tree_min': _sigmoids(sigmoid.tree_min_bce, sigmoid.min_above_probabilities, terms=sigmoid.tree_min_terms),
+    'tree_min_focal': _sigmoids(
+        sigmoid.tree_min_bce, sigmoid.min_above_probabilities, terms=sigmoid.tree_min_terms, options={'gamma': 2.0}
+    ),
 }
 
 

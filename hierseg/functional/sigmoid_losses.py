@@ -20,6 +20,7 @@ logits, and every logarithm is that of a sigmoid's, computed from the logit.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,57 +45,110 @@ def prior_shifted_logits(logits: Tensor, relations: Relations) -> Tensor:
     return logits + math.log(PRIOR / (1 - PRIOR))
 
 
-def ancestor_positive_bce(
-    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None
-) -> Tensor:
-    """−Σ_{v ∈ A(y)} log σ(s_v) − Σ_{v negative} log(1 − σ(s_v)): binary cross-entropy of every class by itself.
+@dataclass(frozen=True)
+class Terms:
+    """The scores that a scheme compares with targets: each term is a binary cross-entropy.
+
+    Attributes:
+        positive: (N, A) scores of the label and its ancestors, whose target is one, or the quality.
+        is_positive: (N, A) bool; which of these places are filled.
+        negative: (N, C) scores of all classes, whose target is zero.
+        is_negative: (N, C) bool; which of them count.
+    """
+
+    positive: Tensor
+    is_positive: Tensor
+    negative: Tensor
+    is_negative: Tensor
+
+    def losses(self, *, gamma: float = 0.0) -> Tensor:
+        """(N,) sums of the terms; with gamma > 0 in the focal form, in which what is right already counts less."""
+        gains, costs = softplus(-self.positive), softplus(self.negative)
+        if gamma:
+            # 1 − σ(x) = σ(−x), and a power of a sigmoid is a multiple of its logarithm.
+            gains = gains * (gamma * logsigmoid(-self.positive)).exp()
+            costs = costs * (gamma * logsigmoid(self.negative)).exp()
+        return (gains * self.is_positive).sum(dim=1) + (costs * self.is_negative).sum(dim=1)
+
+    def quality_losses(self, quality: Tensor, *, beta: float) -> Tensor:
+        """(N, K) sums where positive classes have each of (N, K) targets q in [0, 1] instead of one.
+
+        A term is |t − σ(x)|^β times the binary cross-entropy of σ(x) and its target t. Source: the quality focal loss
+        of Li et al., "Generalized focal loss", NeurIPS 2020, for classes that are positive together.
+        """
+        costs = softplus(self.negative)
+        if beta:
+            costs = costs * (beta * logsigmoid(self.negative)).exp()
+        scores, target = self.positive[:, None, :], quality[:, :, None]
+        gains = target * softplus(-scores) + (1 - target) * softplus(scores)
+        if beta:
+            gains = gains * (target - scores.sigmoid()).abs().pow(beta)
+        gains = (gains * self.is_positive[:, None, :]).sum(dim=2)
+        return gains + (costs * self.is_negative).sum(dim=1, keepdim=True)
+
+
+def own_terms(scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None) -> Terms:
+    """Every class by itself.
 
     Source: the hierarchy-aware loss of UniDet (Zhou et al., "Simple multi-dataset detection", CVPR 2022), whose
     taxonomy is a tree.
     """
     positive, valid = _positives(scores, labels, relations)
-    negative = _negatives(labels, relations, known)
-    return (softplus(-positive) * valid).sum(dim=1) + (softplus(scores) * negative).sum(dim=1)
+    return Terms(positive, valid, scores, _negatives(labels, relations, known))
 
 
-def max_constraint_bce(scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None) -> Tensor:
-    """MCM: the binary cross-entropy of p_v = max_{u ∈ D(v)} σ(s_u), which no child can exceed.
+def max_constraint_terms(scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None) -> Terms:
+    """MCM: p_v = max_{u ∈ D(v)} σ(s_u), which no child can exceed.
 
-    −Σ_{v ∈ A(y)} log max_{u ∈ D(v) ∩ A(y)} σ(s_u) − Σ_{v negative} log(1 − max_{u ∈ D(v)} σ(s_u)). A positive class
-    is lifted by positive classes alone, so that no wrong child takes the credit. Undecided and unknown classes are
-    left out of the maxima as well, for they may be above zero rightly. On a flat taxonomy this is the binary
-    cross-entropy. Source: C-HMCNN, Giunchiglia and Lukasiewicz, "Coherent hierarchical multi-label classification
+    A positive class is max_{u ∈ D(v) ∩ A(y)} σ(s_u): lifted by positive classes alone, so that no wrong child takes the
+    credit. Undecided and unknown classes are left out of the maxima of negative classes as well, for they may be above
+    zero rightly. Source: C-HMCNN, Giunchiglia and Lukasiewicz, "Coherent hierarchical multi-label classification
     networks", NeurIPS 2020, which holds on any DAG.
     """
     positive, valid = _positives(scores, labels, relations)
     # [n, v, u]: the u-th positive class is at or below the v-th.
     beneath = _among_positives(labels, relations).transpose(1, 2)
     lifted = positive[:, None, :].masked_fill(~beneath, -_far(scores)).amax(dim=2)
-    worst, negative = _worst_negatives(scores, labels, relations, known)
-    return (softplus(-lifted) * valid).sum(dim=1) + (softplus(worst) * negative).sum(dim=1)
+    return Terms(lifted, valid, *_worst_negatives(scores, labels, relations, known))
 
 
-def tree_min_bce(
-    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None, gamma: float = 0.0
-) -> Tensor:
+def tree_min_terms(scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None) -> Terms:
     """Tree-min: a positive class is as good as its worst ancestor, a negative one as bad as its worst descendant.
 
-    −Σ_{v ∈ A(y)} (1 − m_v)^γ log m_v − Σ_{v negative} M_v^γ log(1 − M_v) with m_v = min_{a ∈ A(v)} σ(s_a) and
-    M_v = max_{u ∈ D(v)} σ(s_u). γ > 0 is the focal form, in which what is right already counts less. Undecided and
-    unknown classes are left out of the maxima. Source: Li et al., "Deep hierarchical semantic segmentation" (HSSN),
-    CVPR 2022; here A(v) holds the ancestors by every path.
+    m_v = min_{a ∈ A(v)} σ(s_a) and M_v = max_{u ∈ D(v)} σ(s_u). Undecided and unknown classes are left out of the
+    maxima. Source: Li et al., "Deep hierarchical semantic segmentation" (HSSN), CVPR 2022; here A(v) holds the
+    ancestors by every path.
     """
     positive, valid = _positives(scores, labels, relations)
     # [n, v, a]: the a-th positive class is at or above the v-th.
     over = _among_positives(labels, relations)
     lowered = positive[:, None, :].masked_fill(~over, _far(scores)).amin(dim=2)
-    worst, negative = _worst_negatives(scores, labels, relations, known)
-    gains, costs = softplus(-lowered), softplus(worst)
-    if gamma:
-        # 1 − σ(x) = σ(−x), and a power of a sigmoid is a multiple of its logarithm.
-        gains = gains * (gamma * logsigmoid(-lowered)).exp()
-        costs = costs * (gamma * logsigmoid(worst)).exp()
-    return (gains * valid).sum(dim=1) + (costs * negative).sum(dim=1)
+    return Terms(lowered, valid, *_worst_negatives(scores, labels, relations, known))
+
+
+def ancestor_positive_bce(
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None
+) -> Tensor:
+    """−Σ_{v ∈ A(y)} log σ(s_v) − Σ_{v negative} log(1 − σ(s_v)): the losses of :func:`own_terms`."""
+    return own_terms(scores, labels, relations, known=known).losses()
+
+
+def max_constraint_bce(scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None) -> Tensor:
+    """−Σ_{v ∈ A(y)} log p_v − Σ_{v negative} log(1 − p_v) with the p_v of :func:`max_constraint_terms`.
+
+    On a flat taxonomy this is the binary cross-entropy.
+    """
+    return max_constraint_terms(scores, labels, relations, known=known).losses()
+
+
+def tree_min_bce(
+    scores: Tensor, labels: Tensor, relations: Relations, *, known: Tensor | None = None, gamma: float = 0.0
+) -> Tensor:
+    """−Σ_{v ∈ A(y)} (1 − m_v)^γ log m_v − Σ_{v negative} M_v^γ log(1 − M_v), as of :func:`tree_min_terms`.
+
+    γ > 0 is the focal form.
+    """
+    return tree_min_terms(scores, labels, relations, known=known).losses(gamma=gamma)
 
 
 def max_below_probabilities(scores: Tensor, relations: Relations) -> Tensor:

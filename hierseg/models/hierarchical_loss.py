@@ -118,6 +118,7 @@ class HierarchicalLoss(nn.Module):
         reduction_override: Reduction | None = None,
         *,
         known: Tensor | None = None,
+        **terms: Any,
     ) -> Tensor:
         """The weighted loss.
 
@@ -129,6 +130,7 @@ class HierarchicalLoss(nn.Module):
             reduction_override: Instead of the one set at construction.
             known: (N, C) bool; classes whose presence where the RoI lies somebody verified. The others count
                 neither for nor against it; see the modules of ``hierseg.functional``. None: all.
+            **terms: What a form of the loss needs beside these.
 
         Returns:
             A scalar, or (N,) without reduction.
@@ -141,7 +143,7 @@ class HierarchicalLoss(nn.Module):
             weights = None if label_weights is None else label_weights.to(logits.dtype)
             for balance in self._score_balances:
                 balance.observe(labels, weights, self.relations_on(logits.device))
-            losses_of = partial(self._losses, labels=labels, known=known)
+            losses_of = partial(self._losses, labels=labels, known=known, **terms)
             if GRADIENT_BALANCE in self.balance:
                 losses = self.balance[GRADIENT_BALANCE](losses_of, logits, labels, weights)
             else:
@@ -153,14 +155,23 @@ class HierarchicalLoss(nn.Module):
         relations = self.relations_on(logits.device)
         if self._scheme.losses_of_logits and not self._score_balances:
             return self._scheme.losses_of_logits(logits, labels, relations, known=known, **self.options)
+        return self._scheme.losses(self._shifted(logits, labels), labels, relations, known=known, **self.options)
+
+    def _shifted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(N, G) scores with what the balances add."""
+        relations = self.relations_on(logits.device)
         scores = self._scheme.scores(logits, relations)
         offsets = [balance.offsets(scores, labels, relations) for balance in self._score_balances]
-        return self._scheme.losses(sum(offsets, start=scores), labels, relations, known=known, **self.options)
+        return sum(offsets, start=scores)
 
     def relations_on(self, device: torch.device) -> Relations:
         """The tables of the taxonomy on a device, where they stay."""
         self._relations = self._relations.to(device)
         return self._relations
+
+
+class AsksItsLoss:
+    """Marks a head that keeps to the protocol: channels and probabilities are what its loss says."""
 
 
 def require_box_heads(settings: Any) -> None:
@@ -171,9 +182,11 @@ def require_box_heads(settings: Any) -> None:
     """
     if isinstance(settings, Mapping):
         loss = settings.get('loss_cls')
-        if isinstance(loss, Mapping) and loss.get('type') in ('hierseg.HierarchicalLoss', HierarchicalLoss):
+        kind = _kind_of(loss)
+        if kind is not None:
             _require_box_head(settings['type'] if isinstance(settings['type'], type) else MODELS.get(settings['type']))
-            unknown = sorted(set(loss) - {'type', *signature(HierarchicalLoss).parameters})
+            options = {*signature(kind).parameters, *signature(HierarchicalLoss).parameters} - {'args', 'kwargs'}
+            unknown = sorted(set(loss) - {'type', *options})
             if unknown:
                 raise ConfigError(
                     f'unknown option {", ".join(unknown)}',
@@ -186,9 +199,16 @@ def require_box_heads(settings: Any) -> None:
             require_box_heads(value)
 
 
+def _kind_of(loss: Any) -> type[HierarchicalLoss] | None:
+    """The class of hierarchical loss that a config names; None where it names another or none."""
+    kind = loss.get('type') if isinstance(loss, Mapping) else None
+    kind = MODELS.get(kind) if isinstance(kind, str) and kind.startswith('hierseg.') else kind
+    return kind if isinstance(kind, type) and issubclass(kind, HierarchicalLoss) else None
+
+
 def _require_box_head(head: type) -> None:
     # Other kinds of BBoxHead, such as Sparse R-CNN's, choose their own channels.
-    if head is not BBoxHead and not issubclass(head, ConvFCBBoxHead):
+    if head is not BBoxHead and not issubclass(head, (ConvFCBBoxHead, AsksItsLoss)):
         raise ConfigError(
             f'{head.__name__} does not ask its loss for channels and probabilities, so it cannot learn a taxonomy',
             where='HierarchicalLoss',

@@ -5,22 +5,18 @@ Shape letters: B images, N RoIs of an image, C classes, R root classes, M detect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from mmcv.ops import batched_nms
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from hierseg.errors import ConfigError
-from hierseg.functional.decisions import RULES
-from hierseg.functional.relations import Relations
-from hierseg.models.hierarchical_loss import HierarchicalLoss
+from hierseg.models.detections import Detections
 from hierseg.models.verified import KnownClasses, pass_known_classes
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy
@@ -39,7 +35,7 @@ class HierarchicalRoIHead(StandardRoIHead):
     every class that the detection claims and zero for the others.
 
     ``test_cfg`` takes mmdet's ``score_thr``, ``nms``, ``max_per_img`` and ``mask_thr_binary``, and
-    ``decision``, the rule by which the class to name is chosen: see :class:`Decision`.
+    ``decision``, the rule by which the class to name is chosen: see :class:`~hierseg.models.detections.Decision`.
 
     Args:
         mask_channels: Which classes share a mask, in training and testing; see :func:`mask_channel_of_classes`.
@@ -64,12 +60,7 @@ class HierarchicalRoIHead(StandardRoIHead):
                 'Mask R-CNN.',
             )
         super().__init__(*args, **kwargs)
-        if not isinstance(self.bbox_head.loss_cls, HierarchicalLoss):
-            raise ConfigError(
-                f'loss_cls is a {type(self.bbox_head.loss_cls).__name__}',
-                where='HierarchicalRoIHead.bbox_head',
-                fix="Use type='hierseg.HierarchicalLoss'.",
-            )
+        self.detections = Detections(self.bbox_head.loss_cls, self.test_cfg, where='test_cfg.rcnn')
         if not self.bbox_head.reg_class_agnostic:
             raise ConfigError(
                 'boxes are regressed per class, which gives one instance several boxes',
@@ -77,7 +68,6 @@ class HierarchicalRoIHead(StandardRoIHead):
                 fix='Set reg_class_agnostic=True.',
             )
         taxonomy = self.bbox_head.loss_cls.taxonomy
-        self.decision = Decision.of(self.test_cfg, self.bbox_head.loss_cls.relations_on(torch.device('cpu')))
         if self.with_mask:
             channels = mask_channel_of_classes(self.mask_head, taxonomy, mask_channels)
             self.register_buffer('mask_channel_of', channels, persistent=False)
@@ -93,25 +83,7 @@ class HierarchicalRoIHead(StandardRoIHead):
         raw = super().predict_bbox(x, batch_img_metas, rpn_results_list, None, rescale)
         if rcnn_test_cfg is None:
             return raw
-        return [self._detections(result.bboxes, result.scores[:, :-1], rcnn_test_cfg) for result in raw]
-
-    def _detections(self, boxes: Tensor, probabilities: Tensor, test_cfg: Any) -> InstanceData:
-        """Suppresses per root class and decides which class to name; arguments as of :func:`suppress_per_root`."""
-        relations = self.bbox_head.loss_cls.relations_on(boxes.device)
-        class_scores = suppress_per_root(
-            boxes, probabilities, relations, score_threshold=test_cfg.score_thr, nms=test_cfg.nms
-        )
-        best = class_scores.amax(dim=1)
-        order = best.argsort(descending=True, stable=True)[: test_cfg.max_per_img]
-        order = order[best[order] > 0]
-        class_scores = class_scores[order]
-        labels = self.decision(class_scores)
-        return InstanceData(
-            bboxes=boxes[order],
-            labels=labels,
-            scores=class_scores.gather(1, labels[:, None]).squeeze(1),
-            class_scores=class_scores,
-        )
+        return [self.detections(result.bboxes, result.scores[:, :-1], rcnn_test_cfg)[0] for result in raw]
 
     def loss(
         self, x: tuple[Tensor], rpn_results_list: list[InstanceData], batch_data_samples: list[DetDataSample]
@@ -169,89 +141,6 @@ class HierarchicalRoIHead(StandardRoIHead):
         for results, named in zip(results_list, labels, strict=True):
             results.labels = named
         return results_list
-
-
-class Decision(nn.Module):
-    """Names a class of each detection by one of the rules in ``hierseg.functional.decisions.RULES``.
-
-    Args:
-        relations: Of the taxonomy.
-        rule: ``back_off`` to the deepest class that is probable enough, the most probable ``leaf``, or the class with
-            the least expected ``distance`` to the truth.
-        threshold: How much is enough, in (0, 1]. Of the three, only ``back_off`` reads it and the next.
-        relative: Whether ``threshold`` is a part of the root class's probability.
-
-    Raises:
-        ConfigError: On an unknown rule, or a threshold out of range.
-    """
-
-    def __init__(
-        self, relations: Relations, *, rule: str = 'back_off', threshold: float = 0.5, relative: bool = True
-    ) -> None:
-        super().__init__()
-        is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if rule not in RULES or not is_number or not 0 < threshold <= 1 or not isinstance(relative, bool):
-            raise ConfigError(
-                f'rule={rule!r}, threshold={threshold!r}, relative={relative!r}',
-                where='test_cfg.rcnn.decision',
-                fix=f'Use one of the rules {", ".join(RULES)}, a threshold in (0, 1], and relative=True or False.',
-            )
-        self.rule, self.threshold, self.relative = rule, threshold, relative
-        # No buffers: they follow from the taxonomy, so a checkpoint fits whatever the rule.
-        self._relations = relations
-
-    @classmethod
-    def of(cls, test_cfg: Mapping[str, Any] | None, relations: Relations) -> Decision:
-        """The rule that ``test_cfg`` of the R-CNN stage has under ``decision``; the default without.
-
-        Raises:
-            ConfigError: On an option that is unknown or out of range.
-        """
-        settings = test_cfg or {}
-        options = settings.get('decision', {})
-        unknown = set(options) - {'rule', 'threshold', 'relative'} if isinstance(options, Mapping) else {str(options)}
-        if unknown or 'decision_thr' in settings:
-            raise ConfigError(
-                f'unknown option {", ".join(sorted(unknown)) or "decision_thr"}',
-                where='test_cfg.rcnn.decision' if unknown else 'test_cfg.rcnn',
-                fix="Write decision=dict(rule='back_off', threshold=0.5, relative=True).",
-            )
-        return cls(relations, **options)
-
-    def forward(self, class_scores: Tensor) -> Tensor:
-        """(M,) int64 classes to name of (M, C) probabilities, zero for classes that a detection does not claim."""
-        self._relations = self._relations.to(class_scores.device)
-        rule = RULES[self.rule]
-        return rule.choose(class_scores, self._relations, **{name: getattr(self, name) for name in rule.options})
-
-
-def suppress_per_root(
-    boxes: Tensor, probabilities: Tensor, relations: Relations, *, score_threshold: float, nms: dict[str, Any]
-) -> Tensor:
-    """Non-maximum suppression among the boxes of each root class.
-
-    Suppressing per class would let Person and Man on one body survive as two instances, and would keep
-    Man on one box and Woman on its neighbour; per root class, one box speaks for the whole branch.
-
-    Args:
-        boxes: (N, 4) xyxy, pixels.
-        probabilities: (N, C), background left out.
-        relations: Of the taxonomy.
-        score_threshold: Probabilities at or below it claim nothing.
-        nms: Arguments of ``mmcv.ops.batched_nms``.
-
-    Returns:
-        (N, C) probabilities, zero where the class claims nothing or the box was suppressed in all of its branches.
-    """
-    root_probabilities = probabilities.index_select(1, relations.root_classes)
-    rows, roots = torch.nonzero(root_probabilities > score_threshold, as_tuple=True)
-    survives = torch.zeros_like(root_probabilities, dtype=torch.bool)
-    if len(rows):
-        _, keep = batched_nms(boxes[rows], root_probabilities[rows, roots].contiguous(), roots, nms)
-        survives[rows[keep], roots[keep]] = True
-    classes, places = relations.root_pairs
-    claimed = torch.zeros_like(probabilities).index_add_(1, classes, survives.to(probabilities).index_select(1, places))
-    return probabilities * ((claimed > 0) & (probabilities > score_threshold))
 
 
 def mask_channel_of_classes(mask_head: nn.Module, taxonomy: Taxonomy, mask_channels: MaskChannels) -> Tensor:

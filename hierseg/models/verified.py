@@ -149,10 +149,14 @@ def weighted_draw(weights: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 
 def pass_known_classes(loss: nn.Module, known: Tensor) -> RemovableHandle:
-    """Gives a loss the (N, C) classes that count, for as long as the result is open as a context.
+    """Gives a loss the classes that count, for as long as the result is open as a context.
 
-    mmdet's box heads call their loss without a place for it, and every one of them does.
+    mmdet's heads call their loss without a place for it, and every one of them does. ``known`` are (N, C) bool for N
+    logits, or (B, C) where each of B images has as many logits as the others, which follow each other.
     """
-    return loss.register_forward_pre_hook(
-        lambda _, arguments, named: (arguments, {**named, 'known': known}), with_kwargs=True
-    )
+
+    def insert(_: nn.Module, arguments: Any, named: Any) -> tuple[Any, dict[str, Any]]:
+        rows = len(arguments[0]) // max(len(known), 1)
+        return arguments, {**named, 'known': known if rows == 1 else known.repeat_interleave(rows, dim=0)}
+
+    return loss.register_forward_pre_hook(insert, with_kwargs=True)

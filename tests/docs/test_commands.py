@@ -286,7 +286,7 @@ class TestExtending:
 
     def test_the_rule_is_chosen_by_its_name(self, parts: ModuleType) -> None:
         from hierseg.functional import Relations
-        from hierseg.models.roi_head import Decision
+        from hierseg.models.detections import Decision
 
         decision = Decision(Relations.of(TEDDY.arrays), rule='below_root')
         # Toy and teddy are claimed; car alone is.

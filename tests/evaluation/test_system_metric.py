@@ -20,7 +20,7 @@ from hierseg.evaluation import (
 )
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.functional import Relations
-from hierseg.models.roi_head import Decision
+from hierseg.models.detections import Decision
 from hierseg.models.two_layer_ensemble import LayerInstances, merge_layers
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy

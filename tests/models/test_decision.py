@@ -7,7 +7,7 @@ from taxonomies import ANIMAL, BEAR, TEDDY, TOY, teddy_taxonomy
 
 from hierseg.errors import ConfigError
 from hierseg.functional import Relations
-from hierseg.models.roi_head import Decision
+from hierseg.models.detections import Decision
 
 RELATIONS = Relations.of(teddy_taxonomy().arrays)
 #                       toy  animal bear teddy car

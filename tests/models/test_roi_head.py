@@ -16,7 +16,8 @@ from tiny_models import losses, sample, tiny_model
 
 from hierseg.errors import ConfigError
 from hierseg.functional import Relations
-from hierseg.models.roi_head import mask_channel_of_classes, suppress_per_root
+from hierseg.models.detections import suppress_per_root
+from hierseg.models.roi_head import mask_channel_of_classes
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy
 

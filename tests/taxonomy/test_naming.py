@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, random_taxonomies, teddy_taxonomy
 
 from hierseg.functional import Relations
-from hierseg.models.roi_head import Decision
+from hierseg.models.detections import Decision
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.arrays import named_classes
 
