@@ -13,10 +13,13 @@ import hierseg
 PACKAGE = Path(hierseg.__file__).parent
 
 LAYERS = {
+    'drawing': 0,
     'errors': 0,
     'files': 0,
     'formats': 0,
+    'found': 0,
     'operators': 0,
+    'pictures': 0,
     'threads': 0,
     'taxonomy': 0,
     'store': 1,
@@ -25,6 +28,7 @@ LAYERS = {
     'synthetic': 1,
     'metrics': 1,
     'functional': 1,
+    'deploy': 1,
     'registry': 2,
     'screen': 2,
     'seeding': 2,
@@ -34,6 +38,7 @@ LAYERS = {
     'evaluation': 2,
     '__main__': 3,
     'doctor': 3,
+    'prediction': 3,
     'apis': 3,
     'report': 3,
 }
@@ -42,6 +47,9 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 # Foreign packages that a room must not import.
 FORBIDDEN = {
     'errors': HEAVY,
+    'drawing': HEAVY,
+    'found': HEAVY,
+    'pictures': HEAVY,
     'files': HEAVY,
     'threads': HEAVY,
     'formats': HEAVY,
@@ -52,6 +60,7 @@ FORBIDDEN = {
     'synthetic': HEAVY,
     'metrics': HEAVY,
     'functional': MM_PACKAGES,
+    'deploy': HEAVY | {'pandas', 'pyarrow', 'networkx', 'pycocotools'},
     'registry': {'torch'},
     'seeding': MM_PACKAGES,
 }

@@ -22,7 +22,6 @@ import hierseg
 from hierseg.apis.calibrate import curve_by_threshold
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
-from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
@@ -36,6 +35,7 @@ from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, c
 from hierseg.metrics.names import Confusion, OperatingCurve
 from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
+from hierseg.pictures import read_picture
 from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, write_comparison
 from hierseg.report.curves import read_losses
 from hierseg.store import Store

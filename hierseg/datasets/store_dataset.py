@@ -35,21 +35,6 @@ COLOR_TYPES = {'stored': 'color_ignore_orientation', 'turned': 'color'}
 """How mmcv reads a color image, by the orientation of a store."""
 
 
-def read_picture(path: str | Path, orientation: str = 'stored') -> npt.NDArray[np.uint8]:
-    """An image file for people, (H, W, 3) uint8 RGB, turned as EXIF says where the orientation is ``'turned'``.
-
-    Raises:
-        OSError: If there is no such file.
-        AnnotationError: If it holds no image.
-    """
-    # mmcv minds channel_order='rgb' for some flags only.
-    content = Path(path).read_bytes()
-    picture = mmcv.imfrombytes(content, flag=COLOR_TYPES[orientation]) if content else None
-    if picture is None:
-        raise AnnotationError('is no readable image', where=str(path), fix='Fetch it again.')
-    return np.ascontiguousarray(picture[..., ::-1])
-
-
 @DATASETS.register_module()
 class StoreDataset(SeededSamples, BaseDetDataset):
     """Reads annotations from a memory-mapped store, one image at a time.

@@ -13,8 +13,7 @@ import numpy as np
 from mmengine.structures import InstanceData
 from PIL import Image, ImageDraw
 
-from hierseg.models.two_layer_ensemble import MergedInstances
-from hierseg.report.drawing import (
+from hierseg.drawing import (
     BACKGROUND,
     FAINT_TEXT,
     LIGHT_TEXT,
@@ -30,6 +29,7 @@ from hierseg.report.drawing import (
     shortened,
     side_by_side,
 )
+from hierseg.models.two_layer_ensemble import MergedInstances
 from hierseg.taxonomy import Taxonomy
 
 NOTHING = '–'

@@ -24,10 +24,7 @@ from mmengine.structures import InstanceData
 from tqdm import tqdm
 
 from hierseg.datasets import StoreDataset
-from hierseg.datasets.store_dataset import read_picture
-from hierseg.errors import ConfigError
-from hierseg.registry import DATASETS, VISUALIZERS
-from hierseg.report.drawing import (
+from hierseg.drawing import (
     GROUP,
     DrawnInstance,
     Picture,
@@ -38,6 +35,9 @@ from hierseg.report.drawing import (
     path_steps,
     side_by_side,
 )
+from hierseg.errors import ConfigError
+from hierseg.pictures import read_picture
+from hierseg.registry import DATASETS, VISUALIZERS
 from hierseg.taxonomy import Taxonomy
 
 BOX_ONLY = '(box only)'

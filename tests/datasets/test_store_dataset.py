@@ -16,8 +16,8 @@ from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
 from hierseg.datasets import StoreDataset
-from hierseg.datasets.store_dataset import read_picture
 from hierseg.errors import AnnotationError, ConfigError, StoreError, exits_cleanly
+from hierseg.pictures import read_picture
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 

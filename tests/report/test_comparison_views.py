@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from hierseg.drawing import class_colors
 from hierseg.report.comparison import Comparison, PanelInstance, draw_panel
 from hierseg.report.comparison.charts import (
     CORRECT,
@@ -35,7 +36,6 @@ from hierseg.report.comparison.charts import (
     y_scale,
 )
 from hierseg.report.comparison.page import LONG_SIDE
-from hierseg.report.drawing import class_colors
 from hierseg.taxonomy import Taxonomy
 
 # 0 Toy, 1 Animal, 2 Bear (an Animal), 3 Teddy (a Toy before a Bear), 4 Dog (an Animal), 5 Lamp.

@@ -24,10 +24,11 @@ from mmengine.registry import VISUALIZERS, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import ExifTags, Image
 
+from hierseg import drawing
 from hierseg.datasets import StoreDataset
+from hierseg.drawing import GAP, DrawnInstance, line_height
 from hierseg.errors import ConfigError
-from hierseg.report import HierLocalVisualizer, drawing
-from hierseg.report.drawing import GAP, DrawnInstance, line_height
+from hierseg.report import HierLocalVisualizer
 from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 from hierseg.taxonomy import Taxonomy
 

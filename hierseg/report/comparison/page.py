@@ -23,6 +23,15 @@ from markupsafe import Markup
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from hierseg.drawing import (
+    GROUP,
+    DrawnInstance,
+    Picture,
+    class_colors,
+    draw_instances,
+    label_variants,
+    path_steps,
+)
 from hierseg.errors import HiersegError
 from hierseg.files import write_atomically, write_json
 from hierseg.metrics.average_precision import RECALLS
@@ -41,15 +50,6 @@ from hierseg.report.comparison.charts import (
 )
 from hierseg.report.comparison.document import Comparison, NamedPath, ShownPanel
 from hierseg.report.comparison.scores import NONE, answer, big_numbers, cost_rows, score_groups
-from hierseg.report.drawing import (
-    GROUP,
-    DrawnInstance,
-    Picture,
-    class_colors,
-    draw_instances,
-    label_variants,
-    path_steps,
-)
 from hierseg.taxonomy import Taxonomy
 
 PAGE, RESULTS, TABLE = 'index.html', 'results.json', 'table.md'

@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from hierseg.found import SEPARATOR
 from hierseg.taxonomy import Taxonomy
 
 Picture = npt.NDArray[np.uint8]
 Rectangle = tuple[int, int, int, int]
 GOLDEN_RATIO = 0.618033988749895
 """Steps of this part of a circle keep any number of hues far apart, and never move an earlier one."""
-SEPARATOR, GROUP = ' › ', '(group)'
+GROUP = '(group)'
 FULL_SIZE = 640
 """Pictures whose longer side is smaller are enlarged to about this, so that text finds room."""
 LARGEST_FACTOR = 6
@@ -137,7 +138,8 @@ def draw_instances(
     """
     height, width = image.shape[:2]
     factor = enlargement(height, width)
-    picture = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    resized = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    picture = np.asarray(resized, dtype=np.uint8)
     ordered = sorted(instances, key=lambda instance: -np.prod(instance.box[2:] - instance.box[:2]))
     for instance in ordered:
         _draw_mask(picture, instance, factor)

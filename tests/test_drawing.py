@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from hierseg.report.drawing import (
+from hierseg.drawing import (
     BACKGROUND,
     GAP,
     DrawnInstance,
