@@ -38,6 +38,7 @@ LAYERS = {
     'evaluation': 2,
     '__main__': 3,
     'doctor': 3,
+    'prediction': 3,
     'apis': 3,
     'report': 3,
 }

@@ -11,11 +11,11 @@ import torch
 from mmengine.structures import InstanceData
 
 from hierseg import __version__
-from hierseg.apis.runner import load_config, load_model, prepare_image, read_checkpoint
+from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline, read_checkpoint
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
-from hierseg.pictures import read_picture
+from hierseg.prediction.inputs import read_shot
 from hierseg.report.flow import Flow
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.graph import require_same_taxonomy
@@ -92,23 +92,26 @@ def explain_ensemble(
 ) -> Flow:
     """Tells what each layer of the ensemble finds on an image file, and how it is merged.
 
-    ``device`` is that of :func:`~hierseg.apis.runner.load_model`; options are values by dotted key that override the
+    ``device`` is that of :func:`~hierseg.apis.runner.load_detector`; options are values by dotted key that override the
     config's.
 
     Raises:
         ConfigError: A file does not exist or cannot be read, the config is of another model, or the checkpoint is.
+        AnnotationError: The image file is no image.
     """
     settled = load_config(config, options=options)
-    model = load_model(settled, checkpoint, device=device)
+    model = load_detector(settled, checkpoint, device=device)
     if not isinstance(model, TwoLayerEnsemble):
         raise ConfigError(
             f'the model is a {type(model).__name__}', where=str(config), fix='Name a config of the two-layer ensemble.'
         )
+    picture = read_shot(image, 'stored').image
     with torch.no_grad():
-        first, second = (samples[0].pred_instances for samples in model.predict_layers(prepare_image(settled, image)))
+        batch = image_batch(picture_pipeline(settled), [picture])
+        first, second = (samples[0].pred_instances for samples in model.predict_layers(batch))
         merged, joining = model.merged(first, second)
     layers = [
         InstanceData(**{**found.cpu(), 'labels': torch.from_numpy(labels)[found.labels.cpu()]})
         for found, labels in zip((first, second), model.layer_labels, strict=True)
     ]
-    return Flow(read_picture(image), model.taxonomy, (layers[0], layers[1]), merged.cpu(), joining)
+    return Flow(picture, model.taxonomy, (layers[0], layers[1]), merged.cpu(), joining)

@@ -1,20 +1,23 @@
 """From a config file to an MMEngine runner that trains or evaluates its model, on one process or several.
 
-Also trained models, ready to be applied to images, and the stores that a config reads.
+Also trained detectors with the preprocessing of their config, and the stores that a config reads.
 """
 
 from __future__ import annotations
 
 import atexit
+import copy
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from mmdet.registry import RUNNERS
 from mmdet.utils import get_test_pipeline_cfg, setup_cache_size_limit_of_dynamo
@@ -32,6 +35,7 @@ from hierseg.files import finite, write_json
 from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
 from hierseg.screen import QuietRunner
+from hierseg.taxonomy import Taxonomy
 
 OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 """Default hooks that a Runner has whatever the config says, unless it says None."""
@@ -355,37 +359,62 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     return found
 
 
-def load_model(config: Config, checkpoint: str, *, device: str | None = None) -> nn.Module:
+def load_detector(config: Config, checkpoint: str, *, device: str | None = None) -> nn.Module:
     """Builds a config's model with the weights of a checkpoint, a file or an address, to be tested.
 
-    It lies on a device such as ``cuda:0``; on the first GPU, or the CPU without one, when omitted.
+    It lies on a device such as ``cuda:0``; on the first GPU, or the CPU without one, when omitted. As in MMDetection,
+    its ``dataset_meta`` describes the classes. A taxonomy that the config names by a file comes from the checkpoint
+    where there is no such file, so that the data that it was trained on need not be there.
 
     Raises:
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
-    weights = weights_of(read_checkpoint(checkpoint), where=checkpoint)
+    found = read_checkpoint(checkpoint)
+    weights = weights_of(found, where=checkpoint)
+    meta = (found.get('meta') or {}).get('dataset_meta') or {}
     require_box_heads(config.model)
-    model: nn.Module = MODELS.build(config.model)
+    settings = copy.deepcopy(config.model)
+    if meta.get('taxonomy'):
+        _replace_missing_taxonomies(settings, meta['taxonomy'], where=checkpoint)
+    model: nn.Module = MODELS.build(settings)
     own = model.state_dict()
     fits = fit_tensors(own, weights)
     require_all(fits, where=checkpoint)
     model.load_state_dict(fitted(own, weights, fits))
+    model.dataset_meta = meta
     return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu')).eval()
 
 
-def prepare_image(config: Config, path: str) -> dict[str, Any]:
-    """An image as a batch of one, for ``test_step``: through the config's test pipeline, without annotations.
+def _replace_missing_taxonomies(settings: Any, described: Any, *, where: str) -> None:
+    """Puts a checkpoint's taxonomy where a model's settings name a file that does not exist."""
+    if isinstance(settings, dict):
+        named = settings.get('taxonomy')
+        if isinstance(named, str) and not Path(named).exists():
+            settings['taxonomy'] = Taxonomy.from_json(described, where=where)
+        settings = list(settings.values())
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            _replace_missing_taxonomies(value, described, where=where)
 
-    Raises:
-        ConfigError: The file does not exist or is no image.
-    """
-    steps = [step for step in get_test_pipeline_cfg(config) if step['type'] != 'LoadAnnotations']
-    try:
-        packed = Compose(steps)({'img_path': path, 'img_id': path})
-    except (OSError, AssertionError) as error:  # the latter of mmcv, of a file that OpenCV cannot decode
-        raise ConfigError('the image cannot be read', where=path, fix='Check the path and the file.') from error
-    return {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
+
+def picture_pipeline(config: Config) -> Compose:
+    """The preprocessing of a config's test images, for pictures that are read already and have no annotations."""
+    steps = []
+    for step in get_test_pipeline_cfg(config):
+        name = step['type'].rpartition('.')[2]
+        if name == 'LoadImageFromFile':
+            steps.append({'type': 'mmdet.LoadImageFromNDArray', 'to_float32': step.get('to_float32', False)})
+        elif name != 'LoadAnnotations':
+            steps.append(step)
+    return Compose(steps)
+
+
+def image_batch(pipeline: Compose, images: Sequence[npt.NDArray[np.uint8]]) -> dict[str, Any]:
+    """RGB pictures, (H, W, 3) uint8, through :func:`picture_pipeline`: a batch for ``test_step``."""
+    # MMDetection's detectors take OpenCV's order of channels and turn it in their preprocessor.
+    packed = [pipeline({'img': np.ascontiguousarray(image[..., ::-1]), 'img_id': 0}) for image in images]
+    return {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}
 
 
 def stores_in(settings: Any) -> Iterator[str]:

@@ -18,7 +18,7 @@ from taxonomies import teddy_taxonomy
 from tiny_models import tiny_ensemble
 
 from hierseg.apis import explain_ensemble
-from hierseg.errors import ConfigError
+from hierseg.errors import HiersegError
 from hierseg.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'explain_ensemble.py'
@@ -90,14 +90,14 @@ def test_the_flow_has_labels_of_the_whole_taxonomy(files: dict[str, str]) -> Non
     [
         ({1: 'layer0.pth'}, r'layer0\.pth: the checkpoint is of another model: .* tensors do not fit'),
         ({0: 'layer0.py', 1: 'layer0.pth'}, r'layer0\.py: the model is a MaskRCNN'),
-        ({2: 'taxonomy.json'}, r'taxonomy\.json: the image cannot be read'),
+        ({2: 'taxonomy.json'}, r'taxonomy\.json: is no readable image'),
     ],
 )
 def test_clear_errors(files: dict[str, str], changes: dict[int, str], message: str) -> None:
     arguments: list[Any] = ['ensemble.py', 'ensemble.pth', 'photo.jpg']
     for place, name in changes.items():
         arguments[place] = name
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(HiersegError, match=message):
         explain_ensemble(*(files[name] for name in arguments), device='cpu')
 
 
