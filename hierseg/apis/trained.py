@@ -121,5 +121,6 @@ def decide_by(detector: nn.Module, *, rule: str | None, threshold: float | None)
             rule=rule or decision.rule,
             threshold=decision.threshold if threshold is None else threshold,
             relative=decision.relative,
+            where=decision.where,
         )
         decision.rule, decision.threshold = changed.rule, changed.threshold
