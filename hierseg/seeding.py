@@ -35,18 +35,20 @@ class StreamIndex(int):
     Args:
         index: Index in the data set.
         entropy: Non-negative integers that tell this place in this run from all others.
+        following: Indices of the images at the next places, for transforms that mix several images.
     """
 
     entropy: tuple[int, ...]
+    following: tuple[int, ...]
 
-    def __new__(cls, index: int, entropy: Sequence[int]) -> StreamIndex:  # noqa: D102
+    def __new__(cls, index: int, entropy: Sequence[int], following: Sequence[int] = ()) -> StreamIndex:  # noqa: D102
         made = super().__new__(cls, index)
-        made.entropy = tuple(entropy)
+        made.entropy, made.following = tuple(entropy), tuple(following)
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
         # Workers get their indices pickled.
-        return StreamIndex, (int(self), self.entropy)
+        return StreamIndex, (int(self), self.entropy, self.following)
 
 
 def seed_all(*entropy: int, devices: bool = True) -> None:

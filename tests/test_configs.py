@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mmdet
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from hierseg.datasets import StreamSampler
 from hierseg.registry import (
@@ -29,6 +31,7 @@ CONFIGS = sorted(file for file in (ROOT / 'configs').rglob('*.py') if '_base_' n
 ENSEMBLES = [file for file in CONFIGS if file.stem == 'two_layer_ensemble']
 LAYERS = [file for file in CONFIGS if file.parent.name == 'two_layer']
 END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e']
+REAL_TIME = [file for file in CONFIGS if file.stem.startswith('hier_rtmdet')]
 
 
 def name(file: Path) -> str:
@@ -83,6 +86,14 @@ def test_parts_fit_together(file: Path) -> None:
         if evaluator is not None:
             assert evaluator.store.startswith(config.data_root)
             METRICS.get(evaluator.type)
+    for hook in config.get('custom_hooks', []):
+        HOOKS.build(hook)
+        if 'switch_pipeline' in hook:
+            assert 0 < hook.switch_epoch < config.train_cfg.max_epochs
+            assert scales(hook.switch_pipeline) == scales(found[0].pipeline)
+            assert hook.switch_pipeline[-1] == found[0].pipeline[-1]
+            for transform in hook.switch_pipeline:
+                TRANSFORMS.build(transform)
     for key, hook in config.default_hooks.items():
         if key != 'visualization':  # wants the runner's visualizer
             HOOKS.build(hook)
@@ -98,7 +109,9 @@ def test_parts_fit_together(file: Path) -> None:
 
 
 def scales(pipeline: list[Any]) -> list[Any]:
-    return [tuple(step.scale) for step in pipeline if step.type == 'Resize']
+    """The sizes that a model gets to see."""
+    sizes = {'Resize': 'scale', 'hierseg.RandomResizeCrop': 'crop_size'}
+    return [tuple(step[sizes[step.type]]) for step in pipeline if step.type in sizes]
 
 
 @pytest.mark.parametrize('file', END_TO_END, ids=name)
@@ -114,6 +127,55 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
     assert model.roi_head.bbox_head.fc_cls.out_features == config.num_classes + 1
     assert model.roi_head.mask_head.conv_logits.out_channels == config.num_root_classes
     assert model.roi_head.known_classes.class_counts == config.train_dataloader.dataset.store
+
+
+@pytest.mark.parametrize('file', REAL_TIME, ids=name)
+def test_the_real_time_model_builds(file: Path, tmp_path: Path) -> None:
+    config = read(file)
+    head = config.model.bbox_head
+    assert head.loss_cls.taxonomy == config.taxonomy
+    built_in = default_taxonomy()
+    is_built_in = head.num_classes == built_in.num_classes
+    use(built_in if is_built_in else two_levels(213, 87), head.loss_cls, tmp_path)
+    model = MODELS.build(config.model)
+    assert {layer.out_channels for layer in model.bbox_head.rtm_cls} == {head.num_classes + 1}
+    assert model.bbox_head.known_classes.class_counts == config.train_dataloader.dataset.store
+    # SyncBN, mmdet's, wants GPUs.
+    assert not [module for module in model.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize('size', ['tiny', 's', 'm'])
+def test_the_real_time_models_are_those_of_mmdet_trained_on_as_many_images(size: str) -> None:
+    ours, theirs = (read(path) for path in (
+        ROOT / f'configs/hier_rtmdet_{size}.py',
+        Path(mmdet.__file__).parent / f'.mim/configs/rtmdet/rtmdet-ins_{size}_8xb32-300e_coco.py',
+    ))  # fmt: skip
+    sizes = [(model.backbone.deepen_factor, model.backbone.widen_factor, model.neck.in_channels,
+              model.neck.out_channels, model.neck.num_csp_blocks, model.bbox_head.feat_channels)
+             for model in (ours.model, theirs.model)]  # fmt: skip
+    assert sizes[0] == sizes[1]
+    if size != 'm':  # mmdet's has random weights
+        assert ours.model.backbone.init_cfg == theirs.model.backbone.init_cfg
+    # The rate for a batch, by the number of images in it: 8 GPUs of 32 there, 4 of 16 here.
+    rates = [config.optim_wrapper.optimizer.lr / images for config, images in ((ours, 64), (theirs, 256))]
+    assert rates[0] == pytest.approx(rates[1])
+    assert ours.train_dataloader.batch_size * 4 == ours.auto_scale_lr.base_batch_size == 64
+    stages = zip(
+        (ours.train_dataloader.dataset.pipeline, ours.custom_hooks[1].switch_pipeline),
+        (theirs.train_dataloader.dataset.pipeline, theirs.custom_hooks[1].switch_pipeline),
+        strict=True,
+    )
+    for mine, stock in stages:
+        (crop,) = [step for step in mine if step.type == 'hierseg.RandomResizeCrop']
+        (resize,) = [step for step in stock if step.type == 'RandomResize']
+        assert (crop.scale, crop.ratio_range) == (resize.scale, resize.ratio_range)
+        probabilities = [
+            [step.get('prob', 1.0) for step in pipeline if step.type.endswith(('Mosaic', 'MixUp'))]
+            for pipeline in (mine, stock)
+        ]
+        assert probabilities[0] == probabilities[1]
+    assert {key: ours.custom_hooks[0][key] for key in ours.custom_hooks[0]} == dict(theirs.custom_hooks[0])
 
 
 @pytest.mark.parametrize('file', ENSEMBLES, ids=name)

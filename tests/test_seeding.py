@@ -62,9 +62,10 @@ def test_from_the_start_is_as_if_nothing_had_been_drawn() -> None:
 
 
 def test_an_index_travels_to_workers_whole() -> None:
-    index = pickle.loads(pickle.dumps(StreamIndex(5, (3, 1, 9))))
+    index = pickle.loads(pickle.dumps(StreamIndex(5, (3, 1, 9), [7, 2])))
     assert index == 5
     assert index.entropy == (3, 1, 9)
+    assert index.following == (7, 2)
 
 
 class Noisy(list[int]):

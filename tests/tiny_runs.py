@@ -96,6 +96,43 @@ val_dataloader = None
 val_cfg = None
 val_evaluator = None
 """
+# The smallest real-time model in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 and 4 without, of 2
+# iterations each. A checkpoint after every iteration.
+REAL_TIME = f"""
+_base_ = {str(ROOT / 'configs/hier_rtmdet_tiny.py')!r}
+custom_imports = dict(imports=['hierseg.registry', 'extra_hooks'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(widen_factor=0.125, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128], out_channels=16),
+    bbox_head=dict(num_classes=22, in_channels=16, feat_channels=16, stacked_convs=1, verified=dict(num_negatives=4)))
+stages = [_base_.train_pipeline, _base_.train_pipeline_stage2]
+for step in [*stages[0], *stages[1]]:
+    for key in step:
+        if key in ('scale', 'img_scale', 'crop_size', 'size'):
+            step[key] = (96, 96)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(indices=4, pipeline=stages[0]))
+train_cfg = dict(max_epochs=4, dynamic_intervals=None)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4),
+    dict(type='CosineAnnealingLR', begin=2, end=4, T_max=2, by_epoch=True, convert_to_iter_based=True)]
+_base_.averaging.update(momentum=0.2, gamma=2)
+custom_hooks = [
+    dict(type='KillingHook'),
+    _base_.averaging,
+    dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=stages[1])]
+default_hooks = dict(
+    logger=dict(interval=1),
+    checkpoint=dict(interval=1, by_epoch=False, max_keep_ckpts=1, save_best=None),
+    validation_loss=None)
+validation_loss = test_pipeline = val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = test_cfg = test_evaluator = None
+del step, key
+"""
+REAL_TIME_WITH_WORKERS = """
+_base_ = 'real_time.py'
+train_dataloader = dict(num_workers=2, persistent_workers=True)
+"""
 
 
 def alone(layer: str) -> str:
@@ -155,6 +192,20 @@ def train_here(config: str, work_dir: str, *, cwd: Path) -> Path:
     return cwd / work_dir
 
 
+def killed_here(config: str, work_dir: str, *, cwd: Path, kill_after: int) -> None:
+    """Trains in a copy of this process, which is killed after an iteration."""
+    child = os.fork()
+    if child == 0:
+        os.environ['KILL_AFTER'] = str(kill_after)
+        try:
+            train_here(config, work_dir, cwd=cwd)
+        finally:
+            os._exit(1)  # nothing of pytest must go on in the copy
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), os.waitstatus_to_exitcode(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
 def last_checkpoint(work_dir: Path) -> dict[str, object]:
     with torch.serialization.safe_globals(get_torch_safe_globals()):
         checkpoint: dict[str, object] = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=True)
@@ -174,8 +225,10 @@ def make_folder(folder: Path) -> Path:
             f'--hierarchy={official}-label-hierarchy.json', f'--classes={official}-classes-description.csv', *tables,
             f'--mask-dir={data}/{split}-masks', f'--images={data}/{split}', cwd=folder,
         )  # fmt: skip
+    (folder / 'data/openimages').symlink_to('quickstart')  # where the configs of 300 classes look
     (folder / 'extra_hooks.py').write_text(HOOKS)
     configs = {'ensemble': ENSEMBLE, 'end_to_end': END_TO_END, 'layer0': alone('layer0'), 'layer1': alone('layer1')}
+    configs |= {'real_time': REAL_TIME, 'real_time_with_workers': REAL_TIME_WITH_WORKERS}
     for name, text in configs.items():
         (folder / f'{name}.py').write_text(text)
     return folder

@@ -4,6 +4,7 @@ Any place of a stream can be found without drawing those before, so that a run r
 """
 
 from hierseg.datasets.balanced_samplers import ClassAwareStreamSampler, RepeatFactorSampler
+from hierseg.datasets.mixing import MixUp, Mosaic, RandomResizeCrop
 from hierseg.datasets.samplers import StreamBatchSampler, StreamSampler
 from hierseg.datasets.store_dataset import StoreDataset
 from hierseg.datasets.transforms import IgnoreMaskless, LoadAnnotations, PackDetInputs, PaintBoxes
@@ -12,8 +13,11 @@ __all__ = [
     'ClassAwareStreamSampler',
     'IgnoreMaskless',
     'LoadAnnotations',
+    'MixUp',
+    'Mosaic',
     'PackDetInputs',
     'PaintBoxes',
+    'RandomResizeCrop',
     'RepeatFactorSampler',
     'StoreDataset',
     'StreamBatchSampler',

@@ -5,6 +5,7 @@ Shape letters: n images, W processes, B images in a batch of one process.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -18,6 +19,9 @@ from hierseg.errors import ConfigError
 from hierseg.registry import DATA_SAMPLERS
 from hierseg.seeding import Purpose, StreamIndex
 
+FOLLOWING = 20
+"""Images that a place of the stream looks ahead to, for mixing: as many as mmdet's mix-up keeps."""
+
 
 @DATA_SAMPLERS.register_module()
 class StreamSampler(Sampler[StreamIndex]):
@@ -25,7 +29,8 @@ class StreamSampler(Sampler[StreamIndex]):
 
     Iterated as it is, an epoch is one pass, as with MMEngine's ``DefaultSampler``; with :class:`StreamBatchSampler` it
     is a stretch of the stream. Where n is no multiple of W, a pass is filled up from its own beginning. Indices are
-    :class:`StreamIndex`, so that a sample's augmentation depends on nothing but its place.
+    :class:`StreamIndex`, so that a sample's augmentation, and the images that it is mixed with, depend on nothing but
+    its place.
 
     Args:
         dataset: The data set.
@@ -51,11 +56,19 @@ class StreamSampler(Sampler[StreamIndex]):
 
     def draw(self, first: int, count: int) -> Iterator[StreamIndex]:
         """This process's images at its places ``first`` to ``first + count - 1`` of the stream."""
-        place = first
-        while place < first + count:
-            for index in self._rest_of_pass(place)[: first + count - place]:
-                yield StreamIndex(index, (self.seed, Purpose.AUGMENTATION, place * self.world_size + self.rank))
-                place += 1
+        stream = self._indices_from(first)
+        following = deque(islice(stream, FOLLOWING))
+        for place in range(first, first + count):
+            following.append(next(stream))
+            entropy = (self.seed, Purpose.AUGMENTATION, place * self.world_size + self.rank)
+            yield StreamIndex(following.popleft(), entropy, following)
+
+    def _indices_from(self, place: int) -> Iterator[int]:
+        """This process's indices from a place on, without end."""
+        while True:
+            indices = self._rest_of_pass(place)
+            yield from indices
+            place += len(indices)
 
     def expected_draws(self) -> npt.NDArray[np.float64]:
         """(n,) float64; how often each image comes in an epoch of all processes, but for what fills it up."""

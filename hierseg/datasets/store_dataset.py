@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import Compose
 from mmengine.fileio import exists, get, join_path
 
+from hierseg.datasets.mixing import MixingTransform
 from hierseg.datasets.transforms import PaintBoxes
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats.run_lengths import compress_runs
@@ -49,6 +53,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
     - Group-of boxes, and boxes of which a side is shorter than one pixel, have ``ignore_flag`` 1.
     - Images that EXIF data turns are read as the store's annotations lie, ``stored`` or ``turned``, whatever
       ``color_type`` the pipeline's ``LoadImageFromFile`` has.
+    - ``hierseg.Mosaic`` and ``hierseg.MixUp`` draw their partners from the images that follow in the stream.
     - ``filter_cfg=dict(filter_empty_gt=True, min_size=32)`` means what it does in mmdet, and counts only instances
       that are not ignored. Nothing is filtered where ``test_mode=True``.
     - ``metainfo`` holds ``classes`` (names), ``class_ids`` and ``taxonomy`` (``Taxonomy.to_json()``).
@@ -96,27 +101,48 @@ class StoreDataset(SeededSamples, BaseDetDataset):
             what = f'images_per_class={images_per_class} without a layer'
             fix = 'Give layer=0 or layer=1, or leave images_per_class out.'
             raise ConfigError(what, where='StoreDataset', fix=fix)
+        self._opened = opened
+        self._following: tuple[int, ...] = ()
         self.store: Store | LayerView = opened
         if layer is not None:
             self.store = LayerView(opened, layer, images_per_class=images_per_class, seed=seed)
         kwargs['metainfo'] = self._complete_metainfo(kwargs.get('metainfo'))
         kwargs['serialize_data'] = False
         super().__init__(**{'data_prefix': dict(img=''), **kwargs})
-        # Annotations lie on the pixels as the store says, whatever the pipeline's loader would do.
-        for transform in self.pipeline.transforms:
+
+    @property
+    def pipeline(self) -> Any:
+        """The transforms of a sample; another pipeline may be set while training, as ``PipelineSwitchHook`` does."""
+        return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        transforms = pipeline.transforms
+        for number, transform in enumerate(transforms):
+            # Annotations lie on the pixels as the store says, whatever the pipeline's loader would do.
             if isinstance(transform, LoadImageFromFile) and transform.color_type in COLOR_TYPES.values():
-                transform.color_type = COLOR_TYPES[opened.orientation]
-        for transform in [] if self.test_mode or not opened.has_not_exhaustive else self.pipeline.transforms:
+                transform.color_type = COLOR_TYPES[self._opened.orientation]
+            if isinstance(transform, MixingTransform):
+                transform.arrays = self.store.taxonomy.arrays
+                transform.draw_partner = partial(self._draw_partner, Compose(transforms[:number]))
+        if not self.test_mode:
+            self._check(transforms)
+        self._pipeline = pipeline
+
+    def _check(self, transforms: Sequence[Any]) -> None:
+        """Refuses a pipeline for training that would hide what the store knows."""
+        where = f'StoreDataset of {self.store.path}'
+        for transform in transforms if self._opened.has_not_exhaustive else []:
             keys = getattr(transform, 'meta_keys', ())
             if 'verified_negative' in keys and 'not_exhaustive' not in keys:
                 what = "classes that are not annotated exhaustively, and meta_keys without 'not_exhaustive'"
                 fix = "Put 'not_exhaustive' beside 'verified_negative' into the meta_keys of PackDetInputs."
-                raise ConfigError(what, where=f'StoreDataset of {self.store.path}', fix=fix)
-        transforms = [] if self.test_mode or layer != 1 else self.pipeline.transforms
-        if transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
+                raise ConfigError(what, where=where, fix=fix)
+        painted = isinstance(self.store, LayerView) and self.store.layer == 1
+        if painted and transforms and not any(isinstance(transform, PaintBoxes) for transform in transforms):
             what = 'layer=1, and the pipeline does not paint the boxes of root classes'
             fix = "Put dict(type='hierseg.PaintBoxes') directly behind LoadImageFromFile."
-            raise ConfigError(what, where=f'StoreDataset of {self.store.path}', fix=fix)
+            raise ConfigError(what, where=where, fix=fix)
 
     def _complete_metainfo(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Adds classes and taxonomy of the store to what a configuration says."""
@@ -215,15 +241,36 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         labels: list[int] = self.store.labels[first : first + self.store.num_instances_per_image[row]].tolist()
         return labels
 
+    def __getitem__(self, idx: int) -> Any:
+        """The image after the pipeline, or another one where the pipeline refuses it."""
+        self._following = getattr(idx, 'following', ())
+        return super().__getitem__(idx)
+
+    def _draw_partner(self, transforms: Compose) -> Any:
+        """A sample to mix with the one at hand: an image that follows it in the stream, after some transforms.
+
+        Without a stream it is any image. It is drawn by the global generators, which the place of the sample seeds.
+        """
+        for _ in range(self.max_refetch + 1):
+            index = random.choice(self._following or range(len(self)))
+            partner = self._transformed(index, transforms)
+            if partner is not None:
+                return partner
+        what = f'the transforms before a mixing one refuse every image, {self.max_refetch + 1} times'
+        raise ConfigError(what, where=f'StoreDataset of {self.store.path}', fix=f'Look at {transforms}.')
+
     def prepare_data(self, idx: int) -> Any:
         """The image after the pipeline.
 
         Raises:
             AnnotationError: If the image is why the pipeline failed, or has another size than the store says.
         """
+        return self._transformed(idx, self.pipeline)
+
+    def _transformed(self, idx: int, transforms: Callable[[dict[str, Any]], Any]) -> Any:
         sample = self.get_data_info(idx)
         try:
-            packed = self.pipeline(sample)
+            packed = transforms(sample)
         except Exception as error:
             if fault := self._fault(sample):
                 raise fault from error

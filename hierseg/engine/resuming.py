@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from mmengine.dist import all_reduce, get_rank, is_distributed
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -30,7 +31,7 @@ class ExactResumeHook(Hook):
     - Before each step the generators are seeded by the run's seed, the process and the iteration (of the
       layer), for what draws at random in a step: samplers of proposals, dropout.
     - After each epoch all processes take the mean of their buffers (running statistics of batch
-      normalisation), of which a checkpoint holds one process's only.
+      normalisation), of which a checkpoint holds one process's only; an averaged model (``EMAHook``) too.
     - A run without a seed in its config gets the first run's when it is resumed, its samplers included.
     - MMEngine's loops go on with the batch after the checkpoint, whichever it is, without loading those before.
       Left to itself, ``EpochBasedTrainLoop`` begins the epoch again, and ``IterBasedTrainLoop`` draws all earlier
@@ -79,7 +80,8 @@ class ExactResumeHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Gives all processes the same buffers."""
         if is_distributed():
-            for buffer in part_in_training(runner).model.buffers():
+            averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+            for buffer in chain.from_iterable(model.buffers() for model in [part_in_training(runner).model, *averaged]):
                 if buffer.is_floating_point():
                     all_reduce(buffer, op='mean')
         if isinstance(runner.train_loop, EpochBasedTrainLoop):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,26 +31,41 @@ def masks_in_boxes(
     Returns:
         (M, H, W) bool.
     """
-    masks = torch.zeros(len(logits), *size, dtype=torch.bool, device=logits.device)
+    masks = _empty_masks((len(logits), *size), logits.device)
     level = math.log(threshold / (1 - threshold))
     limits = boxes.new_tensor([size[1], size[0]]).repeat(2)
     corners = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).clamp(min=0).minimum(limits)
+    height, width = logits.shape[-2:]
+    # Those of all pixels once, for few operations on small matrices cost less than many.
+    down = bilinear_weights(size[0], steps[1], height, logits)
+    across = bilinear_weights(size[1], steps[0], width, logits)
     for mask, plane, (left, top, right, bottom) in zip(masks, logits, corners.long().tolist(), strict=True):
         if left < right and top < bottom:
-            across, first = bilinear_weights(left, right, steps[0], plane.shape[1], plane)
-            down, upper = bilinear_weights(top, bottom, steps[1], plane.shape[0], plane)
-            part = plane[upper : upper + down.shape[1], first : first + across.shape[1]]
-            mask[top:bottom, left:right] = down @ (part @ across.T) > level
+            rows, columns = _taken(top, bottom, steps[1], height), _taken(left, right, steps[0], width)
+            logits_inside = down[top:bottom, rows] @ (plane[rows, columns] @ across[left:right, columns].T)
+            mask[top:bottom, left:right] = logits_inside > level
     return masks
 
 
-def bilinear_weights(start: int, stop: int, step: float, count: int, like: Tensor) -> tuple[Tensor, int]:
-    """The matrix that samples pixels ``start`` to ``stop − 1`` from plane pixels, and the first of those it takes.
+def bilinear_weights(size: int, step: float, count: int, like: Tensor) -> Tensor:
+    """(size, count) matrix that samples pixels from plane pixels along an axis.
 
     ``step`` pixels are one of ``count`` plane pixels. Dtype and device are those of ``like``.
     """
-    places = ((torch.arange(start, stop, dtype=torch.float64) + 0.5) / step - 0.5).clamp(0, count - 1)
-    first, last = int(places[0]), min(int(places[-1]) + 1, count - 1)
-    taken = torch.arange(first, last + 1, dtype=torch.float64)
-    weights = (1 - (places[:, None] - taken).abs()).clamp(min=0)
-    return weights.to(like), first
+    places = ((torch.arange(size, dtype=torch.float64) + 0.5) / step - 0.5).clamp(0, count - 1)
+    weights = (1 - (places[:, None] - torch.arange(count, dtype=torch.float64)).abs()).clamp(min=0)
+    return weights.to(like)
+
+
+def _taken(start: int, stop: int, step: float, count: int) -> slice:
+    """The plane pixels that pixels ``start`` to ``stop − 1`` are sampled from."""
+    first, last = (min(max((pixel + 0.5) / step - 0.5, 0), count - 1) for pixel in (start, stop - 1))
+    return slice(int(first), min(int(last) + 2, count))
+
+
+def _empty_masks(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if device.type != 'cpu':
+        return torch.zeros(shape, dtype=torch.bool, device=device)
+    # numpy gets memory that is zero already, and only what is written to is ever fetched: 60 ms for 100 masks of
+    # 768 × 1024 pixels, as long as all else.
+    return torch.from_numpy(np.zeros(shape, dtype=bool))

@@ -6,6 +6,7 @@ from hierseg.synthetic.options import (
     SplitOptions,
     SynthesisOptions,
     default_taxonomy,
+    large_taxonomy,
     read_counts,
 )
 from hierseg.synthetic.writer import SplitSummary, synthesize
@@ -17,6 +18,7 @@ __all__ = [
     'SplitSummary',
     'SynthesisOptions',
     'default_taxonomy',
+    'large_taxonomy',
     'read_counts',
     'synthesize',
 ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler
 
 from hierseg.datasets import StreamBatchSampler, StreamSampler
+from hierseg.datasets.samplers import FOLLOWING
 from hierseg.errors import ConfigError
 
 
@@ -61,6 +62,14 @@ def test_the_stream_can_be_entered_anywhere(size: int, world: int, first: int, c
         stretch = [*sampler.draw(first, count)]
         assert stretch == whole[first:]
         assert [index.entropy for index in stretch] == [index.entropy for index in whole[first:]]
+
+
+@given(sizes, worlds, st.integers(0, 40))
+def test_a_place_knows_those_that_follow(size: int, world: int, first: int) -> None:
+    for sampler in samplers(size, world):
+        stream = [int(index) for index in sampler.draw(0, first + 2 + FOLLOWING)]
+        for place, index in enumerate(sampler.draw(first, 2), first):
+            assert index.following == tuple(stream[place + 1 : place + 1 + FOLLOWING])
 
 
 @given(sizes, worlds)

@@ -1,10 +1,13 @@
-"""Finished stub runs that several tests look at."""
+"""Finished stub runs and a folder of small data that several tests look at."""
 
 from __future__ import annotations
 
 import pytest
 from mmengine.runner import Runner
 from stub_training import layerwise_settings, make_runner
+from tiny_runs import tiny
+
+__all__ = ['tiny']
 
 
 @pytest.fixture(scope='session')

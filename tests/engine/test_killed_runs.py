@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TOOLS, last_checkpoint, run, tiny, train, train_here
+from tiny_runs import TOOLS, last_checkpoint, run, train, train_here
 
-__all__ = ['tiny']
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 LAYERS = ('layer0', 'layer1')
 

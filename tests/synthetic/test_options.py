@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hierseg.errors import AnnotationError, ConfigError
-from hierseg.synthetic import AnnotationRates, SplitOptions, SynthesisOptions, default_taxonomy, read_counts
+from hierseg.synthetic import (
+    AnnotationRates,
+    SplitOptions,
+    SynthesisOptions,
+    default_taxonomy,
+    large_taxonomy,
+    read_counts,
+)
 from hierseg.taxonomy import read_taxonomy
 
 TRAIN = SplitOptions('train', 1, 10.0, AnnotationRates())
@@ -109,3 +117,12 @@ def test_real_counts(test_data: Path) -> None:
     counts = read_counts(folder / 'train-mask-counts.csv', taxonomy)
     assert counts.sum() == 2_125_530
     assert (counts.min(), counts.max()) == (14, 173_787)
+
+
+def test_the_large_taxonomy_has_the_shape_of_open_images() -> None:
+    taxonomy = large_taxonomy()
+    parents = taxonomy.arrays.preferred_parents
+    # As tests/taxonomy/test_main.py counts the real one: 213, 82 and 5 by depth, 23 root classes with children.
+    assert np.bincount(taxonomy.arrays.depths).tolist() == [213, 82, 5]
+    roots = taxonomy.arrays.depths[parents[parents >= 0]] == 0
+    assert len(np.unique(parents[parents >= 0][roots])) == 23
