@@ -86,8 +86,11 @@ def _exported(
         )
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f'threshold={threshold!r}', fix='Give one in (0, 1].')
-    from hierseg import deploy
-
+    try:
+        from hierseg import deploy
+    except ModuleNotFoundError as error:
+        what = f'{error.name} is not installed, which runs exported models'
+        raise ConfigError(what, where=path, fix="pip install 'hierseg[deploy]'") from error
     model = deploy.load_model(path, providers=None if device is None else PROVIDERS[kind])
     changed = 0.5 if threshold is None and rule is not None and model.rule != rule else threshold
 

@@ -311,6 +311,14 @@ class TestExportedModels:
         backing = load_model('model.onnx', rule='back_off', score_thr=0)(images[0])
         assert_same(backing, model(images[0]).back_off(0.5))
 
+    def test_need_onnxruntime(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+        for name in [name for name in sys.modules if name.startswith('hierseg.deploy')]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(hierseg, 'deploy', raising=False)
+        with pytest.raises(ConfigError, match=r"onnxruntime is not installed.* pip install 'hierseg\[deploy\]'"):
+            load_model('model.onnx')
+
     @pytest.mark.parametrize(
         'wrong',
         [{'checkpoint': 'x.pth'}, {'rule': 'distance'}, {'device': 'tpu'}, {'options': {'a': 1}}, {'threshold': 0}],
