@@ -94,6 +94,16 @@ RULES = {
     # The short config of the tests.
     'hierseg train': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
     'hierseg test': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
+    'hierseg predict': Rule(
+        words={
+            'hierseg::hier_e2e.py': 'configs/hier_e2e.py',
+            'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py',
+            **dict.fromkeys(('street.jpg', 'clip.mp4', 'camera:0'), IMAGE),
+            **dict.fromkeys(('holiday/', 'photographs/'), 'data/openimages/validation'),
+            'more/**/*.png': 'data/openimages/validation/*.jpg',
+        },
+        more=('--device', 'cpu'),
+    ),
     'python -m hierseg.taxonomy': Rule(),
     'python tools/train.py': Rule(),
     'python tools/test.py': Rule(),
