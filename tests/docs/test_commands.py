@@ -166,6 +166,12 @@ RULES = {
         parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
     ),
     'python tools/benchmarks/threads.py': Rule(parse_only='keeps all cores busy for minutes'),
+    'python tools/benchmarks/latency.py': Rule(
+        parse_only='times large models; runs in tests/tools/test_latency_benchmark.py'
+    ),
+    'python tools/benchmarks/training.py': Rule(
+        parse_only='trains large models; runs in tests/tools/test_training_benchmark.py'
+    ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
 }
 
