@@ -20,7 +20,7 @@ from hierseg import __version__
 TOOLS, CONFIGS = ((Path(__file__).parent / '.mim' / name).resolve() for name in ('tools', 'configs'))
 # Name → a script of tools/, or a module whose `main` takes the arguments; and what it is for.
 COMMANDS = {
-    'quickstart': ('quickstart.sh', 'make data, train and test two systems, compare them: minutes on two cores'),
+    'quickstart': ('quickstart.sh', 'make data, train and test three systems, compare them: minutes on two cores'),
     'taxonomy': ('hierseg.taxonomy.__main__', 'show a class hierarchy, and what is odd in it'),
     'convert open-images': ('dataset_converters/openimages.py', 'official Open Images files to a store'),
     'convert coco': ('dataset_converters/coco.py', 'COCO JSON to a store, and a store to COCO JSON'),
@@ -28,6 +28,7 @@ COMMANDS = {
     'train': ('train.py', 'train the model of a config'),
     'test': ('test.py', 'test a checkpoint: scores, pictures, a submission'),
     'predict': ('predict.py', 'apply a model to images, folders, videos and cameras'),
+    'export': ('export.py', 'a trained real-time model as an ONNX file that knows its classes'),
     'compare': ('compare.py', 'compare systems on the same images, on one page'),
     'doctor': ('hierseg.doctor', 'say what is installed, what is missing, and how to get it'),
 }

@@ -21,11 +21,11 @@ import numpy.typing as npt
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.formats.run_lengths import check_counts, counts_of_mask, mask_of_counts
-from hierseg.pictures import Orientation, read_picture, write_picture
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hierseg.pictures import Orientation
     from hierseg.taxonomy import Taxonomy
 
 SEPARATOR = ' › '
@@ -260,6 +260,8 @@ class Found:
             return self.image
         if self.source is None or self.frame is not None:
             raise ConfigError('the image was not kept', fix='Give it: draw(path, image=array).')
+        from hierseg.pictures import read_picture
+
         return read_picture(self.source, self.orientation)
 
     def draw(self, path: str | PathLike[str] | None = None, *, image: Picture | None = None) -> Picture:
@@ -277,6 +279,7 @@ class Found:
             AnnotationError: As of :meth:`picture`, or the image has another size.
         """
         from hierseg.drawing import DrawnInstance, draw_instances, label_variants
+        from hierseg.pictures import write_picture
 
         canvas = self.picture() if image is None else image
         if canvas.shape[:2] != tuple(self.image_size):

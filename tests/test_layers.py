@@ -28,6 +28,7 @@ LAYERS = {
     'synthetic': 1,
     'metrics': 1,
     'functional': 1,
+    'deploy': 1,
     'registry': 2,
     'screen': 2,
     'seeding': 2,
@@ -59,6 +60,7 @@ FORBIDDEN = {
     'synthetic': HEAVY,
     'metrics': HEAVY,
     'functional': MM_PACKAGES,
+    'deploy': HEAVY | {'pandas', 'pyarrow', 'networkx', 'pycocotools'},
     'registry': {'torch'},
     'seeding': MM_PACKAGES,
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to both systems trained and tested on synthetic data, the end-to-end model and the two-layer ensemble, in
-# minutes on two CPU cores; a GPU is used when there.
+# From nothing to three systems trained and tested on synthetic data, the two-layer ensemble, the end-to-end model and the
+# real-time model, in minutes on two CPU cores; a GPU is used when there.
 #   bash tools/quickstart.sh [--fresh] [--smoke]
 #   --fresh   redo everything; without it, steps that are done already are skipped and training goes on where it was
 #   --smoke   a few images and steps only: shows that everything runs, learns nothing
@@ -76,7 +76,8 @@ declare -A estimates=(
     ['write a synthetic data set']='8 2' ['convert the training split']='4 1' ['convert the validation split']='3 1'
     ['train two_layer_ensemble']='289 29' ['test two_layer_ensemble']='20 21'
     ['train hier_e2e']='288 19' ['test hier_e2e']='14 15'
-    ['explain the ensemble on one image']='4 10' ['compare both']='30 60'
+    ['train hier_rtmdet']='170 19' ['test hier_rtmdet']='14 15'
+    ['explain the ensemble on one image']='4 10' ['compare all']='45 80'
 )
 estimate() {
     local full small
@@ -96,8 +97,8 @@ source "$tools/setup.sh"
 configs=$HIERSEG_ROOT/configs/quickstart
 data=data/quickstart
 work=work_dirs/quickstart
-systems=(two_layer_ensemble hier_e2e)
-declare -A names=([two_layer_ensemble]=ensemble [hier_e2e]=end-to-end)
+systems=(two_layer_ensemble hier_e2e hier_rtmdet)
+declare -A names=([two_layer_ensemble]=ensemble [hier_e2e]=end-to-end [hier_rtmdet]=real-time)
 images=${IMAGES:-1600} val_images=${VAL_IMAGES:-200}
 if $smoke; then
     images=24 val_images=8
@@ -144,7 +145,7 @@ convert() {
 # What --smoke changes in the training of a system.
 overrides() {
     case $smoke,$1 in
-        true,hier_e2e)
+        true,hier_e2e | true,hier_rtmdet)
             echo --cfg-options train_cfg.max_epochs=1 train_dataloader.batch_sampler.iterations=3 ;;
         true,two_layer_ensemble)
             echo --cfg-options train_cfg.max_epochs.layer{0,1}=1 train_dataloader.layer{0,1}.batch_sampler.iterations=2 ;;
@@ -177,7 +178,7 @@ explain() {
         "$(<"$folder/last_checkpoint")" --image "${images[0]}" --out "$folder/flow.png"
 }
 
-# One page about both, the ensemble first: it is what the other is compared to.
+# One page about all, the ensemble first: it is what the others are compared to.
 compare() {
     local runs=()
     for system in "${systems[@]}"; do
@@ -202,7 +203,7 @@ for system in "${systems[@]}"; do
     step "test $system" "$work/$system/results.json" evaluate "$system"
 done
 step 'explain the ensemble on one image' "$work/two_layer_ensemble/flow.png" explain
-step 'compare both' "$work/comparison/index.html" compare
+step 'compare all' "$work/comparison/index.html" compare
 
 echo
 cat "$work/comparison/table.md"

@@ -18,7 +18,7 @@ from torch import nn
 from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline
 from hierseg.errors import ConfigError
 from hierseg.found import Found, encode_masks
-from hierseg.models.roi_head import Decision
+from hierseg.models.detections import Decision
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
 from hierseg.taxonomy import Taxonomy
 
@@ -121,5 +121,6 @@ def decide_by(detector: nn.Module, *, rule: str | None, threshold: float | None)
             rule=rule or decision.rule,
             threshold=decision.threshold if threshold is None else threshold,
             relative=decision.relative,
+            where=decision.where,
         )
         decision.rule, decision.threshold = changed.rule, changed.threshold

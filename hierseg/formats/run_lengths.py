@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
@@ -171,12 +169,16 @@ def runs_of_packed(rows: Mask, width: int) -> IntArray:
 
 def mask_of_counts(counts: bytes, height: int, width: int) -> Mask:
     """(H, W) uint8 of 0 and 1, from counts that :func:`check_counts` has passed."""
-    mask: Mask = coco_mask.decode({'size': [height, width], 'counts': counts})
-    return mask
+    runs = parse_counts(counts)
+    values = np.zeros(len(runs), dtype=np.uint8)
+    values[1::2] = 1
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 def resize_nearest(mask: Mask, height: int, width: int) -> Mask:
     """A mask at another size; each pixel takes the value at its centre in the source."""
+    import cv2  # here alone: the deployed model, which has no OpenCV, writes masks too
+
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, dtype=np.uint8)
 

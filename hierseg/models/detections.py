@@ -54,8 +54,9 @@ class Detections(nn.Module):
 
         Returns:
             ``bboxes`` (M, 4), ``labels`` (M,), the classes to name, ``scores`` (M,), their probabilities, and
-            ``class_scores`` (M, C), the probability of every class that a detection claims and zero for the others;
-            and the (M,) rows of the candidates, the best first.
+            ``class_scores`` (M, C), the probability of every class that a detection claims and zero for the others,
+            and ``paths``, M tuples of the names from the root class to the class named; and the (M,) rows of the
+            candidates, the best first.
         """
         relations = self._loss[0].relations_on(boxes.device)
         class_scores = suppress_per_root(
@@ -72,6 +73,7 @@ class Detections(nn.Module):
             labels=labels,
             scores=class_scores.gather(1, labels[:, None]).squeeze(1),
             class_scores=class_scores,
+            paths=[self._loss[0].taxonomy.named_paths[label] for label in labels.tolist()],
         )
         return found, order
 

@@ -35,7 +35,7 @@ class TwoLayerEnsemble(BaseModel):
 
     The layers are trained by ``hierseg.LayerwiseTrainLoop``, each through its own ``train_step``. Testing runs both
     on the image and gives the record of the end-to-end model: one instance with ``bboxes``, ``masks``, ``labels``
-    (the class to name), ``scores`` and ``class_scores`` (K, C) of the full taxonomy.
+    (the class to name), ``scores``, ``class_scores`` (K, C) of the full taxonomy and ``paths``.
 
     Args:
         taxonomy: A taxonomy, or the path of a file that ``read_taxonomy`` understands.
@@ -119,6 +119,7 @@ class TwoLayerEnsemble(BaseModel):
             labels=labels,
             scores=class_scores.gather(1, labels[:, None]).squeeze(1),
             class_scores=class_scores,
+            paths=[self.taxonomy.named_paths[label] for label in result.labels.tolist()],
         )
         return instances, result
 

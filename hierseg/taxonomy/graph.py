@@ -149,9 +149,16 @@ class Taxonomy:
             return ((label,),)
         return tuple((*path, label) for parent in self.parents[label] for path in self.paths(parent))
 
+    @cached_property
+    def named_paths(self) -> tuple[tuple[str, ...], ...]:
+        """The preferred path of each class in names, such as ``('Person', 'Man')``."""
+        return tuple(
+            tuple(self.names[step] for step in self.preferred_path(label)) for label in range(self.num_classes)
+        )
+
     def path_name(self, label: int) -> str:
         """The preferred path in names, such as ``Person › Man``."""
-        return ' › '.join(self.names[step] for step in self.preferred_path(label))
+        return ' › '.join(self.named_paths[label])
 
     def ancestors(self, label: int) -> frozenset[int]:
         """Labels of all ancestors by every path, ``label`` itself left out."""

@@ -71,6 +71,7 @@ class TestAgainstTheTest:
             np.testing.assert_array_equal(found.scores, expected['scores'].numpy())
             np.testing.assert_array_equal(found.class_scores, expected['class_scores'].numpy())
             assert found.labels.tolist() == expected['labels'].tolist()
+            assert [instance.path for instance in found] == expected['paths']
             assert found.masks == [
                 {'size': list(mask['size']), 'counts': mask['counts'].decode()} for mask in expected['masks']
             ]

@@ -32,15 +32,15 @@ def quickstart(python: Path, train: str, *arguments: str) -> subprocess.Complete
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(('arguments', 'whole', 'training'), [((), '11 min', '5 min'), (('--smoke',), '3 min', '29 s')])
+@pytest.mark.parametrize(('arguments', 'whole', 'training'), [((), '14 min', '5 min'), (('--smoke',), '4 min', '29 s')])
 def test_says_beforehand_what_it_does_and_how_long_it_takes(
     python: Path, arguments: tuple[str, ...], whole: str, training: str
 ) -> None:
     said = quickstart(python, 'exit 1', *arguments).stdout
-    assert f'== 9 steps, together about {whole} ' in said
-    assert '== 1/9 write a synthetic data set: about ' in said
-    assert re.search(r'== 1/9 write a synthetic data set: took \d+ s', said)
-    assert said.rstrip().endswith(f'== 4/9 train two_layer_ensemble: about {training}')
+    assert f'== 11 steps, together about {whole} ' in said
+    assert '== 1/11 write a synthetic data set: about ' in said
+    assert re.search(r'== 1/11 write a synthetic data set: took \d+ s', said)
+    assert said.rstrip().endswith(f'== 4/11 train two_layer_ensemble: about {training}')
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_says_beforehand_what_it_does_and_how_long_it_takes(
 def test_a_failing_step_is_named_with_its_log_and_the_mend(python: Path, failure: str, mend: str) -> None:
     answer = quickstart(python, f'echo first; {failure}', '--smoke')
     assert answer.returncode == int(failure.split()[-1])
-    assert 'failed at step 4 of 9, train two_layer_ensemble' in answer.stderr
+    assert 'failed at step 4 of 11, train two_layer_ensemble' in answer.stderr
     (line,) = re.findall(r'^  mend:  (.*)$', answer.stderr, flags=re.MULTILINE)
     assert mend in line
     (log,) = re.findall(r'^  log:   (.*)$', answer.stderr, flags=re.MULTILINE)
@@ -66,7 +66,7 @@ def test_a_failing_step_is_named_with_its_log_and_the_mend(python: Path, failure
     # What went by on the screen is in the log, too.
     assert Path(log).read_text().startswith('first\n')
     assert Path(log).read_text() in answer.stdout
-    assert '5/9' not in answer.stdout
+    assert '5/11' not in answer.stdout
 
 
 def test_an_interruption_is_no_failure(python: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_interruption_is_no_failure(python: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert 'Interrupted at step 4 of 9, train two_layer_ensemble' in said
+    assert 'Interrupted at step 4 of 11, train two_layer_ensemble' in said
     assert 'goes on from there' in said
     assert 'mend' not in said
 

@@ -54,7 +54,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SYSTEMS = ('two_layer_ensemble', 'hier_e2e')
+SYSTEMS = ('two_layer_ensemble', 'hier_e2e', 'hier_rtmdet')
 
 
 @pytest.fixture(scope='module')
@@ -65,10 +65,10 @@ def checkpoint(quickstart: Path) -> str:
 
 @pytest.mark.slow
 class TestQuickstart:
-    def test_ends_with_a_comparison_of_both_systems(self, quickstart: Path) -> None:
+    def test_ends_with_a_comparison_of_all_systems(self, quickstart: Path) -> None:
         work, printed = quickstart / 'work_dirs' / 'quickstart', (quickstart / 'printed.txt').read_text()
         systems = json.loads((work / 'comparison/results.json').read_text())['systems']
-        assert [system['name'] for system in systems] == ['ensemble', 'end-to-end']
+        assert [system['name'] for system in systems] == ['ensemble', 'end-to-end', 'real-time']
         for name, system in zip(SYSTEMS, systems, strict=True):
             scores = json.loads((work / name / 'results.json').read_text())
             assert {'segm/mAP', 'segm/mAP_layer0', 'segm/mAP_layer1'} < scores.keys()
@@ -91,12 +91,12 @@ class TestQuickstart:
 
     def test_skips_what_is_done(self, quickstart: Path) -> None:
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert printed.count(': done before') == printed.count('/9 ') == 9
+        assert printed.count(': done before') == printed.count('/11 ') == 11
 
     def test_redoes_what_depends_on_a_lost_result(self, quickstart: Path) -> None:
         (quickstart / 'work_dirs' / 'quickstart' / 'hier_e2e' / 'results.json').unlink()
         printed = run('bash', TOOLS / 'quickstart.sh', '--smoke', cwd=quickstart)
-        assert printed.count(': done before') == 8
+        assert printed.count(': done before') == 10
         assert re.search('test hier_e2e: took [0-9]+ s', printed)
 
     def test_its_checkpoint_loads_without_unpickling_objects(self, checkpoint: str) -> None:

@@ -41,6 +41,7 @@ from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, c
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
+from hierseg.models.rtmdet_head import HierarchicalRTMDetInsHead
 from hierseg.models.verified import KnownClasses
 from hierseg.registry import MODELS
 from hierseg.seeding import Purpose, StreamIndex, seeded
@@ -78,7 +79,9 @@ RECIPES = {
     'ensemble, layer 0': Recipe('two_layer_ensemble.py', beside='Mask R-CNN', layer=0),
     'ensemble, layer 1': Recipe('two_layer_ensemble.py', beside='Mask R-CNN', layer=1),
     'RTMDet-Ins tiny': Recipe('mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'),
+    'tiny': Recipe('hier_rtmdet_tiny.py', beside='RTMDet-Ins tiny'),
     'RTMDet-Ins s': Recipe('mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py'),
+    's': Recipe('hier_rtmdet_s.py', beside='RTMDet-Ins s'),
 }
 
 
@@ -207,6 +210,7 @@ def watched(systems: dict[str, System]) -> list[tuple[Any, str, str]]:
         (BBoxHead, 'loss_and_target', 'loss'),
         (FCNMaskHead, 'loss_and_target', 'loss'),
         (RTMDetInsHead, 'loss_by_feat', 'loss'),
+        (HierarchicalRTMDetInsHead, 'loss_by_feat', 'loss'),
         *((optimiser, name, part) for optimiser in optimisers
           for name, part in (('backward', 'backward'), ('step', 'optimiser'), ('zero_grad', 'optimiser'))),
     ]  # fmt: skip

@@ -1,0 +1,1 @@
+from exported_models import exported, trained  # noqa: F401

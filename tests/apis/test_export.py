@@ -1,0 +1,111 @@
+"""Exports of a trained model: equal to it, or not written."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from exported_models import Exported, Trained
+from mmengine.config import Config
+from tiny_models import tiny_model
+
+from hierseg.apis import onnx_graph
+from hierseg.apis.export import export
+from hierseg.errors import ConfigError
+from hierseg.registry import MODELS
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'export.py'
+
+
+def test_both_models_find_the_same(exported: Exported) -> None:
+    exact, int8 = exported.differences
+    assert (exact.images, exact.unmatched, exact.names) == (3, 0, 0)
+    assert exact.detections > 0
+    assert exact.score <= 1e-5
+    assert exact.box <= 1e-3
+    assert exact.mask <= 0.01
+    assert int8.detections == exact.detections
+    assert exact.score < int8.score < 0.5
+
+
+def test_int8_is_small(exported: Exported) -> None:
+    assert exported.int8.name == 'tiny.int8.onnx'
+    assert exported.int8.stat().st_size < 0.6 * exported.exact.stat().st_size
+    operators = {node.op_type for node in onnx.load(exported.int8).graph.node}
+    assert 'QuantizeLinear' in operators
+
+
+def test_the_file_says_what_a_program_must_know(exported: Exported, trained: Trained) -> None:
+    document = onnx.load(exported.exact)
+    found = {entry.key.removeprefix('hierseg.'): json.loads(entry.value) for entry in document.metadata_props}
+    taxonomy = json.loads(trained.config.with_name('taxonomy.json').read_text())
+    assert found['taxonomy'] == taxonomy
+    assert found['decision'] == {'rule': 'back_off', 'threshold': 0.5, 'relative': True}
+    assert found['input_size'] == [96, 96]
+    # What the network sees as nothing; of RGB, where the config's numbers are of BGR.
+    assert found['padding'] == pytest.approx([123.675, 116.28, 103.53])
+    assert (found['mask_stride'], found['mask_threshold'], found['size_divisor']) == (8, 0.5, 32)
+    shapes = {
+        value.name: [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in document.graph.input
+    }
+    assert shapes == {'images': ['images', 3, 'height', 'width'], 'sizes': ['images', 2]}
+    suppressions = [node for node in document.graph.node if node.op_type == 'NonMaxSuppression']
+    assert len(suppressions) == 1
+
+
+def test_a_wrong_graph_is_not_written(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = onnx_graph.fold_scores
+
+    def wrong(convolution: torch.nn.Conv2d, *others: object) -> None:
+        right(convolution, *others)
+        convolution.bias.data[0] += 0.01
+
+    monkeypatch.setattr(onnx_graph, 'fold_scores', wrong)
+    with pytest.raises(ConfigError, match='disagrees with the trained one: 1 images'):
+        export(trained.config, str(trained.checkpoint), tmp_path / 'out.onnx', images=trained.pictures[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_stages_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model()
+    torch.save({'state_dict': MODELS.build(model).state_dict()}, tmp_path / 'model.pth')
+    (tmp_path / 'taxonomy.json').write_text(json.dumps(model.roi_head.bbox_head.loss_cls.taxonomy.to_json()))
+    model.roi_head.bbox_head.loss_cls.taxonomy = str(tmp_path / 'taxonomy.json')
+    Config(dict(model=model, default_scope='mmdet')).dump(tmp_path / 'config.py')
+    words = ['export.py', str(tmp_path / 'config.py'), str(tmp_path / 'model.pth'), '--out', str(tmp_path / 'm.onnx')]
+    monkeypatch.setattr(sys, 'argv', words)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert 'error: MaskRCNN has no export: ' in capsys.readouterr().err
+    assert not (tmp_path / 'm.onnx').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'out', 'message'),
+    [
+        ({}, 'model.pt', 'an exported model is an ONNX file'),
+        (
+            {'test_dataloader.dataset.pipeline.1.keep_ratio': False},
+            'model.onnx',
+            'the test pipeline has the steps LoadImageFromFile, Resize',
+        ),
+        ({'model.test_cfg.nms.type': 'soft_nms'}, 'model.onnx', "'type': 'soft_nms'"),
+    ],
+)
+def test_refuses_what_it_cannot_say(
+    options: dict[str, object],
+    out: str,
+    message: str,
+    trained: Trained,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export(trained.config, str(trained.checkpoint), tmp_path / out, images=trained.pictures[:1], options=options)
