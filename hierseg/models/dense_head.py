@@ -15,8 +15,10 @@ from mmdet.structures.bbox import scale_boxes
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from hierseg.errors import ConfigError
 from hierseg.models.detections import Detections
 from hierseg.models.hierarchical_loss import AsksItsLoss
+from hierseg.models.quality_loss import HierarchicalQualityLoss
 from hierseg.models.verified import KnownClasses, pass_known_classes
 
 FOREGROUND = 0.01
@@ -40,7 +42,7 @@ class HierarchicalDenseHead(AsksItsLoss):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the loss has no taxonomy, or one of another number of classes.
+        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes.
     """
 
     classifiers: str
@@ -52,6 +54,12 @@ class HierarchicalDenseHead(AsksItsLoss):
         self.known_classes = None if verified is None else KnownClasses(self.loss_cls.taxonomy, **verified)
 
     def _init_layers(self) -> None:
+        if not isinstance(self.loss_cls, HierarchicalQualityLoss):
+            raise ConfigError(
+                f'loss_cls is a {type(self.loss_cls).__name__}',
+                where=type(self).__name__,
+                fix="Use type='hierseg.HierarchicalQualityLoss', with _delete_=True if it replaces another.",
+            )
         # mmdet asks the config of the loss, not the loss.
         self.cls_out_channels = self.loss_cls.get_cls_channels(self.num_classes)
         super()._init_layers()
@@ -98,13 +106,15 @@ class HierarchicalDenseHead(AsksItsLoss):
     def probable(self, logits: Tensor, cfg: Any) -> tuple[Tensor, Tensor]:
         """The rows of an image's (N, G) logits that may become detections, best first, and their (n, C) probabilities.
 
-        These are the ``nms_pre`` most probable of those of which a root class is more probable than ``score_thr``.
+        These are the ``nms_pre`` most probable, or all below zero, of those of which a root class is more probable than
+        ``score_thr``.
         """
         probabilities = self.loss_cls.get_activation(logits)[:, :-1]
         roots = self.loss_cls.relations_on(logits.device).root_classes
         best = probabilities.index_select(1, roots).amax(dim=1)
         rows = (best > cfg.score_thr).nonzero().squeeze(1)
-        rows = rows[best[rows].argsort(descending=True, stable=True)[: cfg.nms_pre]]
+        most = cfg.nms_pre if cfg.nms_pre >= 0 else None
+        rows = rows[best[rows].argsort(descending=True, stable=True)[:most]]
         return rows, probabilities[rows]
 
     @staticmethod
