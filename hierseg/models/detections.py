@@ -38,7 +38,9 @@ class Detections(nn.Module):
         super().__init__()
         if not isinstance(loss, HierarchicalLoss):
             raise ConfigError(
-                f'loss_cls is a {type(loss).__name__}', where='bbox_head', fix="Use type='hierseg.HierarchicalLoss'."
+                f'loss_cls is a {type(loss).__name__}',
+                where='bbox_head',
+                fix="Use type='hierseg.HierarchicalLoss' or, in one stage, 'hierseg.HierarchicalQualityLoss'.",
             )
         # In a list, or its state would be a checkpoint's twice.
         self._loss = [loss]
