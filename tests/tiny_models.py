@@ -15,6 +15,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from taxonomies import teddy_taxonomy
 
+from hierseg.taxonomy import Taxonomy
+
 
 def tiny_ensemble() -> dict[str, Any]:
     """Three root classes (Toy, Animal, Car) and two deeper ones (Bear, Teddy)."""
@@ -66,6 +68,22 @@ def tiny_retinanet(file: str | Path = 'configs/_base_/models/hier_retinanet_r50_
         }
     )
     config.model.bbox_head.loss_cls.taxonomy = teddy_taxonomy()
+    return config.model
+
+
+def tiny_real_time_model(taxonomy: Taxonomy | None = None, **loss: Any) -> ConfigDict:
+    """The one-stage model, on the taxonomy of five classes or another, with options of its loss."""
+    init_default_scope('mmdet')
+    taxonomy = taxonomy or teddy_taxonomy()
+    config = Config.fromfile('configs/_base_/models/hier_rtmdet_ins.py')
+    config.merge_from_dict(
+        {
+            'model.backbone': dict(deepen_factor=0.17, widen_factor=0.125),
+            'model.neck': dict(in_channels=[32, 64, 128], out_channels=32),
+            'model.bbox_head': dict(in_channels=32, feat_channels=32, num_classes=taxonomy.num_classes),
+        }
+    )
+    config.model.bbox_head.loss_cls.update(taxonomy=taxonomy, **loss)
     return config.model
 
 

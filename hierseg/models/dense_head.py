@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hierseg.errors import ConfigError
 from hierseg.models.detections import Detections
 from hierseg.models.hierarchical_loss import AsksItsLoss
+from hierseg.models.quality_loss import HierarchicalQualityLoss
 from hierseg.models.verified import KnownClasses, pass_known_classes
 
 FOREGROUND = 0.01
@@ -43,8 +44,8 @@ class HierarchicalDenseHead(AsksItsLoss):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the loss has no taxonomy, or one of another number of classes, or the head cannot take
-            ``verified``.
+        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes, or the
+            head cannot take ``verified``.
     """
 
     classifiers: str
@@ -56,10 +57,16 @@ class HierarchicalDenseHead(AsksItsLoss):
         if verified is not None and not isinstance(self, AnchorHead):
             what = f'{type(self).__name__} does not keep the boxes of an image together'
             raise ConfigError(what, where='verified', fix='Leave the option out, or build on an AnchorHead.')
+        self.detections = Detections(self.loss_cls, self.test_cfg, where='test_cfg')
         self.known_classes = None if verified is None else KnownClasses(self.loss_cls.taxonomy, **verified)
 
     def _init_layers(self) -> None:
-        self.detections = Detections(self.loss_cls, self.test_cfg, where='test_cfg')
+        if not isinstance(self.loss_cls, HierarchicalQualityLoss):
+            raise ConfigError(
+                f'loss_cls is a {type(self.loss_cls).__name__}',
+                where=type(self).__name__,
+                fix="Use type='hierseg.HierarchicalQualityLoss', with _delete_=True if it replaces another.",
+            )
         # mmdet asks the config of the loss, not the loss.
         self.cls_out_channels = self.loss_cls.get_cls_channels(self.num_classes)
         super()._init_layers()
@@ -109,8 +116,8 @@ class HierarchicalDenseHead(AsksItsLoss):
     def probable(self, logits: Tensor, cfg: Any, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The rows of an image's (N, G) logits that may become detections, best first, and their (n, C) probabilities.
 
-        These are the ``nms_pre`` most probable of those of which a root class is more probable than ``score_thr``;
-        ``factors``, (N, 1), are multiplied to the probabilities of a row.
+        These are the ``nms_pre`` most probable, or all below zero, of those of which a root class is more probable than
+        ``score_thr``. ``factors``, (N, 1), are multiplied to the probabilities of a row.
         """
         probabilities = self.loss_cls.get_activation(logits)[:, :-1]
         if factors is not None:
@@ -118,7 +125,8 @@ class HierarchicalDenseHead(AsksItsLoss):
         roots = self.loss_cls.relations_on(logits.device).root_classes
         best = probabilities.index_select(1, roots).amax(dim=1)
         rows = (best > cfg.score_thr).nonzero().squeeze(1)
-        rows = rows[best[rows].argsort(descending=True, stable=True)[: cfg.nms_pre]]
+        most = cfg.nms_pre if cfg.nms_pre >= 0 else None
+        rows = rows[best[rows].argsort(descending=True, stable=True)[:most]]
         return rows, probabilities[rows]
 
     @staticmethod
