@@ -35,6 +35,29 @@ def plain_loss(
     return _outcome_loss(scheme, logits, label, taxonomy, known, options)
 
 
+def plain_quality_loss(
+    scheme: str,
+    logits: list[float],
+    label: int,
+    taxonomy: Taxonomy,
+    *,
+    known: Set[int],
+    options: dict[str, float],
+    quality: float,
+    beta: float,
+) -> float:
+    background = taxonomy.num_classes
+    if len(logits) == background:
+        return _sigmoid_loss(scheme, logits, label, taxonomy, known, beta + options.get('gamma', 0), quality)
+    quality = 1 if label == background else quality
+    counted = set(known) | (at_or_above if scheme == 'conditional' else at_or_below)(taxonomy, label)
+    likelihood = scheme if scheme in ('path_sum', 'conditional') else 'flat'
+    right = math.exp(-plain_loss(likelihood, logits, label, taxonomy, known=known, options={}))
+    loss = plain_loss(scheme, logits, label, taxonomy, known=known, options=options)
+    nothing = plain_loss(scheme, logits, background, taxonomy, known=counted, options=options)
+    return abs(quality - right) ** beta * (quality * loss + (1 - quality) * nothing)
+
+
 def plain_probabilities(scheme: str, logits: list[float], taxonomy: Taxonomy) -> list[float]:
     classes = range(taxonomy.num_classes)
     if len(logits) == taxonomy.num_classes:
@@ -108,7 +131,13 @@ def _conditional_cost(logits: list[float], step: int, taxonomy: Taxonomy, counte
 
 
 def _sigmoid_loss(
-    scheme: str, logits: list[float], label: int, taxonomy: Taxonomy, known: Set[int], gamma: float
+    scheme: str,
+    logits: list[float],
+    label: int,
+    taxonomy: Taxonomy,
+    known: Set[int],
+    gamma: float,
+    quality: float = 1.0,
 ) -> float:
     background = taxonomy.num_classes
     sigmoids = [_sigmoid(logit) for logit in logits]
@@ -120,7 +149,7 @@ def _sigmoid_loss(
         if v in positive:
             members = {'mcm': below & positive, 'sigmoid': {v}}.get(scheme, above)
             best = (max if scheme == 'mcm' else min)(sigmoids[u] for u in members)
-            loss -= (1 - best) ** gamma * math.log(best)
+            loss -= abs(quality - best) ** gamma * (quality * math.log(best) + (1 - quality) * math.log(1 - best))
         elif v in negative:
             worst = max(sigmoids[u] for u in ({v} if scheme == 'sigmoid' else below & negative))
             loss -= worst**gamma * math.log(1 - worst)

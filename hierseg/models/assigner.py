@@ -92,9 +92,11 @@ class HierarchicalSoftLabelAssigner(DynamicSoftLabelAssigner):
 def centers_of_mass(masks: Tensor, otherwise: Tensor) -> Tensor:
     """(K, 2) mean x and y of the pixels set in (K, H, W) bool masks; of empty ones the (K, 2) points ``otherwise``.
 
-    From counts of rows and columns: mmdet multiplies every pixel by its coordinates.
+    From counts of rows and columns: mmdet multiplies every pixel by its coordinates. In whole numbers, for half
+    precision could not hold the sums.
     """
-    sums = [masks.sum(dim=axis).to(otherwise.dtype) for axis in (1, 2)]
-    counts = sums[0].sum(dim=1)
-    means = [line @ torch.arange(line.shape[1]).to(line) / counts.clamp(min=1) for line in sums]
-    return torch.where((counts > 0)[:, None], torch.stack(means, dim=1), otherwise)
+    lines = [masks.sum(dim=axis) for axis in (1, 2)]
+    counts = lines[0].sum(dim=1)
+    sums = [(line * torch.arange(line.shape[1], device=line.device)).sum(dim=1) for line in lines]
+    means = torch.stack(sums, dim=1).to(otherwise.dtype) / counts.clamp(min=1).to(otherwise.dtype)[:, None]
+    return torch.where((counts > 0)[:, None], means, otherwise)

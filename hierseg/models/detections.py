@@ -50,7 +50,7 @@ class Detections(nn.Module):
         Args:
             boxes: (N, 4) xyxy, pixels.
             probabilities: (N, C), background left out.
-            test_cfg: mmdet's ``score_thr``, ``nms`` and ``max_per_img``.
+            test_cfg: mmdet's ``score_thr``, ``nms`` and ``max_per_img``; below zero: all.
 
         Returns:
             ``bboxes`` (M, 4), ``labels`` (M,), the classes to name, ``scores`` (M,), their probabilities, and
@@ -63,7 +63,8 @@ class Detections(nn.Module):
             boxes, probabilities, relations, score_threshold=test_cfg.score_thr, nms=test_cfg.nms
         )
         best = class_scores.amax(dim=1)
-        order = best.argsort(descending=True, stable=True)[: test_cfg.max_per_img]
+        most = test_cfg.max_per_img if test_cfg.max_per_img >= 0 else None
+        order = best.argsort(descending=True, stable=True)[:most]
         order = order[best[order] > 0]
         class_scores = class_scores[order]
         labels = self.decision(class_scores)

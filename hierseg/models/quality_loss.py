@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hierseg.errors import ConfigError
 from hierseg.functional.schemes import is_at_least_zero
+from hierseg.functional.softmax_losses import marginal_negative_log_likelihood
 from hierseg.models.hierarchical_loss import HierarchicalLoss, Reduction
 from hierseg.registry import MODELS
 
@@ -27,23 +28,29 @@ class HierarchicalQualityLoss(HierarchicalLoss):
     the label and its ancestors have the target q, undecided classes no weight. Source: Li et al., "Generalized focal
     loss", NeurIPS 2020, who have one sigmoid for each class, and no hierarchy.
 
-    Balances shift scores or scale gradients as they do in the scheme itself.
+    Every balance composes. Offsets (``seesaw``, ``logit_adjustment``, ``eql`` of schemes with background) are part of
+    the scores: those of label y in L(y) and p(y), those of background, which ``seesaw`` and ``eql`` leave alone, in
+    L(background). So p(y) with its offsets learns to be q; at test they are gone, as in the scheme itself. What ``eql``
+    multiplies, a row's loss or its gradients, is the whole form, which stays least where it was.
 
     Args:
         *args: As of :class:`HierarchicalLoss`.
-        beta: β; the paper's 2. What a focal scheme has under ``gamma`` is added to it.
+        beta: β, 0 or at least 1; the paper's 2. Between them the slope is infinite where p(y) is q, as it is where
+            what is right has been learnt. What a focal scheme has under ``gamma`` is added to it.
         **kwargs: As of :class:`HierarchicalLoss`.
 
     Raises:
-        ConfigError: As of :class:`HierarchicalLoss`, and if ``beta`` is no number of at least 0.
+        ConfigError: As of :class:`HierarchicalLoss`, and if ``beta``, with what is added to it, is another number.
     """
 
     def __init__(self, *args: Any, beta: float = 2.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not is_at_least_zero(beta):
-            what = f'beta={beta!r}'
-            raise ConfigError(what, where='HierarchicalQualityLoss', fix='Give a finite number of at least 0.')
-        self.beta = beta + self.options.get('gamma', 0.0)
+        gamma = self.options.get('gamma', 0.0)
+        if not is_at_least_zero(beta) or 0 < beta + gamma < 1:
+            what = f'beta={beta!r}' + (f' with gamma={gamma!r}' if gamma else '')
+            fix = 'Give 0 or a finite number of at least 1.'
+            raise ConfigError(what, where='HierarchicalQualityLoss', fix=fix)
+        self.beta = beta + gamma
 
     def forward(
         self,
@@ -79,9 +86,9 @@ class HierarchicalQualityLoss(HierarchicalLoss):
     def pairwise(self, cls_score: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
         """(N, K) losses of each of N candidates if it were the one of each of K objects.
 
-        What a candidate would cost as that object, without balances; an assigner weighs it against the overlap. It is
-        computed once for each class among the objects: for each pair, with a target for every class as mmdet has it, it
-        would take N · K · C of memory.
+        What a candidate would cost as that object, without balances and with all classes known; an assigner weighs it
+        against the overlap. It is computed once for each class among the objects: for each pair, with a target for
+        every class as mmdet has it, it would take N · K · C of memory.
 
         Args:
             cls_score: (N, G) logits.
@@ -91,7 +98,7 @@ class HierarchicalQualityLoss(HierarchicalLoss):
         relations = self.relations_on(cls_score.device)
         with torch.autocast(cls_score.device.type, enabled=False):
             scores, costs = self._scheme.scores(cls_score, relations), torch.zeros_like(quality)
-            if not len(scores):
+            if not costs.numel():
                 return costs
             background = torch.full_like(labels[:1], self.taxonomy.num_classes)
             nothing = None if self._scheme.terms else self._losses_as(scores, background)
@@ -104,7 +111,8 @@ class HierarchicalQualityLoss(HierarchicalLoss):
                 else:
                     losses = self._losses_as(scores, label)
                     mixed = wanted * losses[:, None] + (1 - wanted) * nothing[:, None]
-                    found = (wanted - self._probability(scores, label, losses)[:, None]).abs().pow(self.beta) * mixed
+                    right = self._probability(scores, label.expand(len(scores)), losses, None)
+                    found = (wanted - right[:, None]).abs().pow(self.beta) * mixed
                 costs[:, objects] = found.to(costs.dtype)
             return costs
 
@@ -113,12 +121,12 @@ class HierarchicalQualityLoss(HierarchicalLoss):
         relations = self.relations_on(scores.device)
         return self._scheme.losses(scores, label.expand(len(scores)), relations, known=None, **self.options)
 
-    def _probability(self, scores: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
-        """(N,) probabilities of the labels, of which the scheme's losses are known."""
-        if self._scheme.is_likelihood:
-            return torch.exp(-losses)
-        probabilities = self._scheme.probabilities(scores, self.relations_on(scores.device))
-        return probabilities.gather(1, labels.expand(len(scores))[:, None]).squeeze(1)
+    def _probability(self, scores: Tensor, labels: Tensor, losses: Tensor, known: Tensor | None) -> Tensor:
+        """(N,) probabilities of the labels among what the losses of the same scores and labels count."""
+        if not self._scheme.is_likelihood:
+            relations = self.relations_on(scores.device)
+            losses = marginal_negative_log_likelihood(scores, labels, relations, known=known)
+        return torch.exp(-losses)
 
     def _losses(self, logits: Tensor, *, labels: Tensor, known: Tensor | None, quality: Tensor | None = None) -> Tensor:
         if quality is None:
@@ -132,16 +140,25 @@ class HierarchicalQualityLoss(HierarchicalLoss):
         factors: Tensor | int = 1
         if self.beta:
             scores = logits if self._scheme.is_likelihood else self._shifted(logits, labels)
-            factors = (quality - self._probability(scores, labels, losses)).abs().pow(self.beta)
+            factors = (quality - self._probability(scores, labels, losses, known)).abs().pow(self.beta)
         # Only they have a part in background.
         rows = (quality < 1).nonzero().squeeze(1)
         if len(rows):
+            if known is not None:
+                known = known.index_select(0, rows) | self._own(labels.index_select(0, rows))
             background = super()._losses(
-                logits.index_select(0, rows),
-                labels=torch.full_like(rows, self.taxonomy.num_classes),
-                known=None if known is None else known.index_select(0, rows),
+                logits.index_select(0, rows), labels=torch.full_like(rows, self.taxonomy.num_classes), known=known
             )
             share = quality.index_select(0, rows)
             mixed = share * losses.index_select(0, rows) + (1 - share) * background
             losses = losses.index_copy(0, rows, mixed)
         return factors * losses
+
+    def _own(self, labels: Tensor) -> Tensor:
+        """(N, C) bool; what a softmax counts of a label whether it is known or not.
+
+        Background is weighed against the same, or mass could leave the label for unknown classes below it.
+        """
+        relations = self.relations_on(labels.device)
+        own = relations.below.mask(labels) if self._scheme.has_outcomes else relations.above_mask(labels)
+        return own[:, :-1]

@@ -20,7 +20,6 @@ from hierseg.errors import ConfigError
 from hierseg.functional.mask_sampling import masks_in_boxes
 from hierseg.models.assigner import HierarchicalSoftLabelAssigner
 from hierseg.models.dense_head import HierarchicalDenseHead
-from hierseg.models.quality_loss import HierarchicalQualityLoss
 from hierseg.registry import MODELS
 
 
@@ -44,28 +43,25 @@ class HierarchicalRTMDetInsHead(HierarchicalDenseHead, RTMDetInsSepBNHead):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the loss is no ``HierarchicalQualityLoss``, the assigner is another, or there is an
-            objectness.
+        ConfigError: As of :class:`~hierseg.models.dense_head.HierarchicalDenseHead`, and if the assigner is another or
+            there is an objectness.
     """
 
     classifiers = 'rtm_cls'
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._require(isinstance(self.loss_cls, HierarchicalQualityLoss), 'loss_cls', 'HierarchicalQualityLoss')
         if self.with_objectness:
             what, fix = 'with_objectness=True', 'Leave it out: p(background) says it.'
             raise ConfigError(what, where='HierarchicalRTMDetInsHead', fix=fix)
         if self.train_cfg:
-            name = 'HierarchicalSoftLabelAssigner'
-            self._require(isinstance(self.assigner, HierarchicalSoftLabelAssigner), 'train_cfg.assigner', name)
+            if not isinstance(self.assigner, HierarchicalSoftLabelAssigner):
+                raise ConfigError(
+                    f'train_cfg.assigner is a {type(self.assigner).__name__}',
+                    where='HierarchicalRTMDetInsHead',
+                    fix="Use type='hierseg.HierarchicalSoftLabelAssigner'.",
+                )
             self.assigner.class_costs = self.loss_cls.pairwise
-
-    @staticmethod
-    def _require(is_so: bool, name: str, wanted: str) -> None:
-        if not is_so:
-            fix = f"Use type='hierseg.{wanted}', with _delete_=True if it replaces another."
-            raise ConfigError(f'{name} is no {wanted}', where='HierarchicalRTMDetInsHead', fix=fix)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
         """Logits (B, G, h', w'), distances (B, 4, h', w') and kernels (B, D, h', w') of each level, mask features."""
@@ -98,18 +94,22 @@ class HierarchicalRTMDetInsHead(HierarchicalDenseHead, RTMDetInsSepBNHead):
         boxes = distance2bbox(priors[:, :2], distances)
 
         labels = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
-        weights, quality = logits.new_zeros(logits.shape[:2]), logits.new_zeros(logits.shape[:2])
+        # Of the boxes' precision, which is not halved.
+        weights, quality = boxes.new_zeros(logits.shape[:2]), boxes.new_zeros(logits.shape[:2])
         found, targets, masks, planes = [], [], [], []
-        for index, objects in enumerate(batch_gt_instances):
-            objects.masks = objects.masks.to_tensor(dtype=torch.bool, device=logits.device)
+        for index, annotated in enumerate(batch_gt_instances):
+            # Not into what was given, where a second call would find it.
+            planes_of = annotated.masks.to_tensor(dtype=torch.bool, device=logits.device)
+            objects = InstanceData(bboxes=annotated.bboxes, labels=annotated.labels, masks=planes_of)
             candidates = InstanceData(scores=logits[index].detach(), bboxes=boxes[index].detach(), priors=priors)
             ignored = None if batch_gt_instances_ignore is None else batch_gt_instances_ignore[index]
             assigned = self.assigner.assign(candidates, objects, ignored)
-            rows = (assigned.gt_inds > 0).nonzero().squeeze(1)
-            places = assigned.gt_inds[rows] - 1
-            labels[index, rows], quality[index, rows] = objects.labels[places], assigned.max_overlaps[rows]
             # Of an image that is smaller than others of its batch, points beyond its border count nowhere.
-            weights[index] = ((assigned.gt_inds >= 0) & torch.cat(flags[index])).to(weights)
+            taken = assigned.gt_inds.masked_fill(~torch.cat(flags[index]), -1)
+            weights[index] = (taken >= 0).to(weights)
+            rows = (taken > 0).nonzero().squeeze(1)
+            places = taken[rows] - 1
+            labels[index, rows], quality[index, rows] = objects.labels[places], assigned.max_overlaps[rows]
             found.append(boxes[index, rows])
             targets.append(objects.bboxes[places])
             has_mask = objects.masks.flatten(1).any(dim=1)[places]
@@ -133,7 +133,7 @@ class HierarchicalRTMDetInsHead(HierarchicalDenseHead, RTMDetInsSepBNHead):
         return self.loss_bbox(boxes, targets, weight=quality, avg_factor=total)
 
     def _mask_loss(self, logits: Tensor, planes: Tensor, features: Tensor, kernels: Tensor) -> Tensor:
-        count = float(reduce_mean(features.new_tensor(len(logits))).clamp_(min=1))
+        count = float(reduce_mean(torch.tensor(float(len(logits)), device=features.device)).clamp_(min=1))
         if not len(logits):
             return features.sum() * 0 + kernels.sum() * 0
         logits = interpolate(logits[None], size=planes.shape[-2:], mode='bilinear', align_corners=False)[0]
@@ -160,12 +160,14 @@ class HierarchicalRTMDetInsHead(HierarchicalDenseHead, RTMDetInsSepBNHead):
         places = torch.cat([cells.T, features.flatten(1)])
         parts = kernels.split([*self.weight_nums, *self.bias_nums], dim=1)
         weights, biases = parts[: self.num_dyconvs], parts[self.num_dyconvs :]
-        scale = 1 / (priors[:, 2] * 8)
-        first = weights[0].unflatten(1, (self.dyconv_channels, len(places)))
-        toward = first[:, :, :2] * scale[:, None, None]
-        bias = biases[0] + (toward * priors[:, None, :2]).sum(dim=2)
-        first = torch.cat([-toward, first[:, :, 2:]], dim=2)
-        values = (first @ places) + bias[:, :, None]
+        # Hundreds of pixels nearly cancel here, so that half precision would move a mask.
+        exact = torch.promote_types(features.dtype, torch.float32)
+        with torch.autocast(features.device.type, enabled=False):
+            first = weights[0].to(exact).unflatten(1, (self.dyconv_channels, len(places)))
+            toward = first[:, :, :2] / (priors[:, 2] * 8).to(exact)[:, None, None]
+            bias = biases[0] + (toward * priors[:, None, :2]).sum(dim=2)
+            first = torch.cat([-toward, first[:, :, 2:]], dim=2)
+            values = (first @ places.to(exact) + bias[:, :, None]).to(features.dtype)
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
             layer = weight.unflatten(1, (bias.shape[1], self.dyconv_channels))
             values = torch.baddbmm(bias[:, :, None], layer, relu(values))
@@ -186,7 +188,7 @@ class HierarchicalRTMDetInsHead(HierarchicalDenseHead, RTMDetInsSepBNHead):
         """Detections with the scores of all classes and masks; the arguments are mmdet's."""
         cfg = self.test_cfg if cfg is None else cfg
         sizes = [level.shape[-2:] for level in cls_scores]
-        priors = torch.cat(self.prior_generator.grid_priors(sizes, mask_feat.dtype, mask_feat.device, with_stride=True))
+        priors = torch.cat(self.prior_generator.grid_priors(sizes, device=mask_feat.device, with_stride=True))
         logits, distances, kernels = (_by_point(levels) for levels in (cls_scores, bbox_preds, kernel_preds))
         results = []
         for index, meta in enumerate(batch_img_metas or []):

@@ -15,54 +15,9 @@ from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 from tiny_models import losses, sample, tiny_model
 
 from hierseg.errors import ConfigError
-from hierseg.functional import Relations
-from hierseg.models.detections import suppress_per_root
 from hierseg.models.roi_head import mask_channel_of_classes
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy
-
-NMS = dict(type='nms', iou_threshold=0.5)
-
-
-def suppress(boxes: list[list[float]], probabilities: list[list[float]], threshold: float = 0.05) -> torch.Tensor:
-    return suppress_per_root(
-        torch.tensor(boxes),
-        torch.tensor(probabilities),
-        Relations.of(teddy_taxonomy().arrays),
-        score_threshold=threshold,
-        nms=NMS,
-    )
-
-
-def test_one_body_gives_one_detection_with_its_path() -> None:
-    # Two boxes of IoU 0.9: animal 0.9 > bear 0.7, and animal 0.8 > bear 0.75. One survives, whole.
-    found = suppress(
-        [[0.0, 0, 100, 100], [0, 0, 100, 90]],
-        [[0.0, 0.9, 0.7, 0.0, 0.0], [0.0, 0.8, 0.75, 0.0, 0.0]],
-    )
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.9, 0.7, 0.0, 0.0], [0.0] * 5]))
-
-
-def test_branches_do_not_suppress_each_other() -> None:
-    found = suppress([[0.0, 0, 100, 100], [0, 0, 100, 90]], [[0.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.8]])
-    assert found[0, ANIMAL] > 0
-    assert found[1, CAR] > 0
-
-
-def test_a_class_with_two_parents_survives_by_either() -> None:
-    # Box 0 is the best toy, box 1 the best animal; teddy is below both and stays on both.
-    found = suppress(
-        [[0.0, 0, 100, 100], [0, 0, 100, 90]],
-        [[0.9, 0.3, 0.3, 0.3, 0.0], [0.5, 0.6, 0.6, 0.5, 0.0]],
-    )
-    expected = torch.tensor([[0.9, 0.0, 0.0, 0.3, 0.0], [0.0, 0.6, 0.6, 0.5, 0.0]])
-    torch.testing.assert_close(found, expected)
-
-
-def test_scores_at_or_below_the_threshold_claim_nothing() -> None:
-    found = suppress([[0.0, 0, 10, 10]], [[0.2, 0.1, 0.04, 0.05, 0.01]])
-    torch.testing.assert_close(found, torch.tensor([[0.2, 0.1, 0.0, 0.0, 0.0]]))
-    assert suppress([[0.0, 0, 10, 10]], [[0.01] * 5]).sum() == 0
 
 
 @pytest.fixture

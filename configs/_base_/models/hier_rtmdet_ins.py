@@ -47,10 +47,7 @@ model = dict(
         loss_mask=dict(type='DiceLoss', loss_weight=2.0, eps=5e-6, reduction='mean')),
     # Group-of boxes are ignored: a point whose box lies mostly inside one is neither positive nor negative.
     train_cfg=dict(
-        assigner=dict(type='hierseg.HierarchicalSoftLabelAssigner', topk=13, ignore_iof_thr=0.5),
-        allowed_border=-1,
-        pos_weight=-1,
-        debug=False),
+        assigner=dict(type='hierseg.HierarchicalSoftLabelAssigner', topk=13, ignore_iof_thr=0.5)),
     test_cfg=dict(
         nms_pre=1000,
         score_thr=0.05,
