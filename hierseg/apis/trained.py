@@ -86,11 +86,14 @@ class TrainedModel:
 
 
 def taxonomy_of(detector: nn.Module, *, where: str) -> Taxonomy:
-    """The classes that the checkpoint of a loaded detector names; without a hierarchy, each is a root class.
+    """The classes of a loaded detector: its own, else those of its checkpoint; without a hierarchy, all root classes.
 
     Raises:
-        ConfigError: It names none.
+        ConfigError: Neither names any.
     """
+    for part in detector.modules():
+        if isinstance(getattr(part, 'taxonomy', None), Taxonomy):
+            return part.taxonomy
     meta = detector.dataset_meta
     if meta.get('taxonomy'):
         return Taxonomy.from_json(meta['taxonomy'], where=where)

@@ -72,6 +72,18 @@ def test_a_wrong_graph_is_not_written(trained: Trained, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_tool_says_how_they_differ(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'made' / 'model.onnx'
+    words = [str(trained.config), str(trained.checkpoint), '--out', str(out), '--images', trained.pictures[2]]
+    monkeypatch.setattr(sys, 'argv', ['export.py', *words])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert said.startswith(f'{out} ({out.stat().st_size / 1e6:.1f} MB): 1 images, ')
+    assert ': 0 without a partner, 0 of another name; ' in said
+
+
 def test_two_stages_are_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

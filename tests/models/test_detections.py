@@ -84,6 +84,7 @@ def test_detections_are_the_best_first_each_with_its_candidate() -> None:
     assert found.labels.tolist() == [CAR, BEAR]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.45]))
     torch.testing.assert_close(found.class_scores, PROBABILITIES[[1, 0]])
+    assert found.paths == [('Car',), ('Animal', 'Bear')]
 
 
 @pytest.mark.parametrize(('most', 'expected'), [(0, []), (1, [1]), (2, [1, 0]), (-1, [1, 0])])
@@ -101,6 +102,7 @@ def test_nothing_found_has_the_form_of_something(count: int) -> None:
     assert found.class_scores.shape == (0, 5)
     assert found.labels.dtype == rows.dtype == torch.long
     assert found.scores.shape == (0,)
+    assert found.paths == []
 
 
 def test_a_head_keeps_its_loss_once() -> None:

@@ -326,7 +326,10 @@ def predict(model: Any, **meta: Any) -> Any:
 
 
 def form(found: Any) -> dict[str, tuple[Any, ...]]:
-    return {name: (value.dtype, *value.shape[1:]) for name, value in found.items()}
+    return {
+        name: (value.dtype, *value.shape[1:]) if isinstance(value, torch.Tensor) else (type(value),)
+        for name, value in found.items()
+    }
 
 
 def test_results_have_the_form_of_the_two_stage_models(model: Any) -> None:

@@ -162,7 +162,7 @@ class TorchSystem:
         self.detectors = [self.model.layer0, self.model.layer1] if ensemble else [self.model]
 
     def __call__(self, picture: np.ndarray) -> Any:
-        """Instances on a picture, (H, W, 3) uint8."""
+        """Instances on a picture, (H, W, 3) uint8 BGR."""
         with self.watch.part('preprocessing'):
             batch = pseudo_collate([self.pipeline(dict(img=picture, img_id=0))])
         with self.watch.part('network'), torch.no_grad():
@@ -239,7 +239,8 @@ class ExportedSystem:
         self.parameters, self.input = system.parameters, system.input
 
     def __call__(self, picture: np.ndarray) -> Any:
-        """Instances on a picture, (H, W, 3) uint8; masks are run lengths."""
+        """Instances on a picture, (H, W, 3) uint8 BGR; masks are run lengths."""
+        picture = np.ascontiguousarray(picture[:, :, ::-1])  # RGB, as other programs have it
         with self.watch.part('network'):
             return self.models[torch.get_num_threads()](picture)
 
