@@ -316,7 +316,11 @@ def make_systems(picture: np.ndarray, watch: Stopwatch, args: argparse.Namespace
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of every picture by part, of each system and number of threads, and the load at each turn."""
+    """Milliseconds of every picture by part, of each system and number of threads, and the load at each turn.
+
+    Raises:
+        ConfigError: If a system finds nothing, so that neither masks nor paths are timed.
+    """
     watch = Stopwatch(PARTS, torch.device(args.device))
     watch.use_threads(max(args.threads))
     picture = make_picture(*args.size, np.random.default_rng(args.seed))
@@ -333,6 +337,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     figures[name]['turns'][str(threads)] += found
                     figures[name]['load'].append(round(os.getloadavg()[0], 1))
                     figures[name] |= describe(system, instances, args)
+                    if not figures[name]['instances']:
+                        raise ConfigError(f'{name} finds nothing', fix='Give it a larger picture or more candidates.')
     return figures
 
 
