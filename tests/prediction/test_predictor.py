@@ -49,7 +49,7 @@ def found_again(expected: Found, found: Found, *, pixels: float) -> float:
 class TestAgainstTheTest:
     """Predictions are those of tools/test.py on the same images, to the last bit."""
 
-    @pytest.mark.parametrize('system', ['end_to_end', 'ensemble'])
+    @pytest.mark.parametrize('system', ['end_to_end', 'ensemble', 'third'])
     def test_on_the_validation_images(
         self, trained: dict[str, Any], system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
