@@ -106,7 +106,8 @@ def _trained(folder: Path) -> Trained:
     Config(dict(model=settings, test_dataloader=dict(dataset=dict(pipeline=PIPELINE)), default_scope='mmdet')).dump(
         folder / 'tiny.py'
     )
-    torch.save({'state_dict': train_tiny(settings).state_dict()}, folder / 'tiny.pth')
+    meta = {'dataset_meta': teddy_taxonomy().dataset_meta()}
+    torch.save({'state_dict': train_tiny(settings).state_dict(), 'meta': meta}, folder / 'tiny.pth')
     generator = np.random.default_rng(1)
     names = []
     for number, size in enumerate([(150, 200), (240, 170), (96, 96)]):

@@ -31,6 +31,7 @@ CONFIGS = sorted(file for file in (ROOT / 'configs').rglob('*.py') if '_base_' n
 ENSEMBLES = [file for file in CONFIGS if file.stem == 'two_layer_ensemble']
 LAYERS = [file for file in CONFIGS if file.parent.name == 'two_layer']
 END_TO_END = [file for file in CONFIGS if file.stem == 'hier_e2e']
+RETINANET = ROOT / 'configs/hier_retinanet.py'
 REAL_TIME = [file for file in CONFIGS if file.stem.startswith('hier_rtmdet')]
 
 
@@ -130,7 +131,8 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('file', REAL_TIME, ids=name)
-def test_the_real_time_model_builds(file: Path, tmp_path: Path) -> None:
+def test_the_real_time_model_builds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmdet.models.detectors.rtmdet.get_world_size', lambda: 2)
     config = read(file)
     head = config.model.bbox_head
     assert head.loss_cls.taxonomy == config.taxonomy
@@ -140,9 +142,28 @@ def test_the_real_time_model_builds(file: Path, tmp_path: Path) -> None:
     model = MODELS.build(config.model)
     assert {layer.out_channels for layer in model.bbox_head.rtm_cls} == {head.num_classes + 1}
     assert model.bbox_head.known_classes.class_counts == config.train_dataloader.dataset.store
-    # SyncBN, mmdet's, wants GPUs.
+    # In several processes, too, where mmdet makes SyncBN of it.
     assert not [module for module in model.modules() if isinstance(module, nn.SyncBatchNorm)]
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_the_model_of_boxes_builds(tmp_path: Path) -> None:
+    config = read(RETINANET)
+    head = config.model.bbox_head
+    assert head.loss_cls.taxonomy == config.taxonomy
+    use(two_levels(213, 87), head.loss_cls, tmp_path)
+    model = MODELS.build(config.model)
+    # 9 anchors of 300 classes and background.
+    assert model.bbox_head.retina_cls.out_channels == 9 * 301
+    assert model.bbox_head.known_classes.class_counts == config.train_dataloader.dataset.store
+    assert config.val_evaluator.iou_type == config.test_evaluator.iou_type == 'bbox'
+    assert config.default_hooks.checkpoint.save_best == 'bbox/mAP'
+    stock = read(Path(mmdet.__file__).parent / '.mim/configs/retinanet/retinanet_r50_fpn_1x_coco.py')
+    assert config.optim_wrapper.optimizer == stock.optim_wrapper.optimizer
+    assert config.auto_scale_lr.base_batch_size == stock.auto_scale_lr.base_batch_size
+    loading = [step for dataset in datasets([config.train_dataloader, config.val_dataloader, config.default_hooks])
+               for step in dataset.pipeline if step.type.endswith('LoadAnnotations')]  # fmt: skip
+    assert [step.with_mask for step in loading] == [False] * 3
 
 
 @pytest.mark.parametrize('size', ['tiny', 's', 'm'])

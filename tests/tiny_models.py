@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,23 @@ def tiny_model() -> ConfigDict:
         }
     )
     config.model.roi_head.bbox_head.loss_cls.taxonomy = teddy_taxonomy()
+    return config.model
+
+
+def tiny_retinanet(file: str | Path = 'configs/_base_/models/hier_retinanet_r50_fpn.py') -> ConfigDict:
+    """The one-stage model of boxes alone, on the same taxonomy; or what a file makes of it."""
+    init_default_scope('mmdet')
+    config = Config.fromfile(file)
+    config.merge_from_dict(
+        {
+            'model.backbone': dict(
+                depth=18, base_channels=8, stem_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None
+            ),
+            'model.neck': dict(in_channels=[8, 16, 32, 64], out_channels=16),
+            'model.bbox_head': dict(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=5),
+        }
+    )
+    config.model.bbox_head.loss_cls.taxonomy = teddy_taxonomy()
     return config.model
 
 

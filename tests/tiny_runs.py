@@ -96,8 +96,8 @@ val_dataloader = None
 val_cfg = None
 val_evaluator = None
 """
-# The smallest real-time model in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 and 4 without, of 2
-# iterations each. A checkpoint after every iteration.
+# The smallest real-time model in its two stages: epochs 1 and 2 with mosaics and mix-up, 3 without, of 2 iterations
+# each. A checkpoint after every iteration.
 REAL_TIME = f"""
 _base_ = {str(ROOT / 'configs/hier_rtmdet_tiny.py')!r}
 custom_imports = dict(imports=['hierseg.registry', 'extra_hooks'], allow_failed_imports=False)
@@ -112,10 +112,10 @@ for step in [*stages[0], *stages[1]]:
             step[key] = (96, 96)
 train_dataloader = dict(
     batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(indices=4, pipeline=stages[0]))
-train_cfg = dict(max_epochs=4, dynamic_intervals=None)
+train_cfg = dict(max_epochs=3, dynamic_intervals=None)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4),
-    dict(type='CosineAnnealingLR', begin=2, end=4, T_max=2, by_epoch=True, convert_to_iter_based=True)]
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
+    dict(type='CosineAnnealingLR', begin=1, end=3, T_max=2, by_epoch=True, convert_to_iter_based=True)]
 _base_.averaging.update(momentum=0.2, gamma=2)
 custom_hooks = [
     dict(type='KillingHook'),
@@ -124,7 +124,8 @@ custom_hooks = [
 default_hooks = dict(
     logger=dict(interval=1),
     checkpoint=dict(interval=1, by_epoch=False, max_keep_ckpts=1, save_best=None),
-    validation_loss=None)
+    validation_loss=None,
+    loss_curves=None)
 validation_loss = test_pipeline = val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = test_cfg = test_evaluator = None
 del step, key

@@ -45,11 +45,7 @@ of_training, of_validation = dict(dataset=dict(pipeline=train_pipeline)), dict(d
 test_dataloader = dict(**loading, **of_validation)
 del step
 """
-END_TO_END = (
-    SHORT
-    + """
-model_of_a_test['roi_head']['bbox_head']['num_classes'] = 22
-model_of_a_test['roi_head']['mask_head']['num_classes'] = 8
+WHOLE = """
 model = model_of_a_test
 train_dataloader = dict(
     **loading, **of_training,
@@ -58,6 +54,13 @@ val_dataloader = test_dataloader
 train_cfg = dict(max_epochs=1)
 default_hooks = dict(validation_loss=dict(num_batches=1, dataloader=dict(**loading, **of_training)))
 """
+END_TO_END = (
+    SHORT
+    + """
+model_of_a_test['roi_head']['bbox_head']['num_classes'] = 22
+model_of_a_test['roi_head']['mask_head']['num_classes'] = 8
+"""
+    + WHOLE
 )
 ENSEMBLE = (
     SHORT
@@ -77,7 +80,17 @@ default_hooks = dict(validation_loss=dict(
 del layer, count
 """
 )
+BOXES = (
+    SHORT
+    + """
+del model_of_a_test['rpn_head'], model_of_a_test['roi_head']
+model_of_a_test['bbox_head'] = dict(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=22)
+model_of_a_test['test_cfg'] = dict(score_thr=0.001, max_per_img=10)
+"""
+    + WHOLE
+)
 CONFIGS = {
+    'hier_retinanet': BOXES,
     'hier_e2e': END_TO_END,
     'quickstart/hier_e2e': END_TO_END,
     'two_layer_ensemble': ENSEMBLE,

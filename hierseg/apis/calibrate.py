@@ -1,4 +1,4 @@
-"""Calibration of the threshold by which the end-to-end model backs off to a parent: search, table and picture.
+"""Calibration of the threshold by which a model of one network backs off to a parent: search, table and picture.
 
 Shape letters: P pairs, C classes, T thresholds.
 """
@@ -195,7 +195,7 @@ def calibrate(
     detections and objects are judged for every threshold; see ``docs/decisions.md``.
 
     Args:
-        config: The config file of an end-to-end model.
+        config: The config file of an end-to-end or real-time model.
         checkpoint: The weights.
         correctness: Part of the names that shall be the true class or an ancestor of it, in (0, 1].
         score_threshold: Detections whose most probable class is less probable do not count.
@@ -223,7 +223,7 @@ def calibrate(
             raise ConfigError(
                 f'the {type(runner.model).__name__} has no threshold on class probabilities to calibrate',
                 where=str(config),
-                fix='Name a config of the end-to-end model; '
+                fix='Name a config of an end-to-end or real-time model; '
                 "the ensemble's merge.decision_thr is about two models' scores.",
             )
         runner.test()

@@ -26,12 +26,14 @@ from torch import nn
 
 from hierseg import __version__
 from hierseg.apis.onnx_graph import OPERATOR, OnnxGraph, suppress_in_onnx
-from hierseg.apis.runner import load_config, load_model, prepare_image
+from hierseg.apis.runner import load_config
+from hierseg.apis.trained import TrainedModel
 from hierseg.deploy import load_model as open_exported
 from hierseg.deploy.model import OUTPUTS, PREFIX, VERSION
+from hierseg.deploy.pictures import fitted_size
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
-from hierseg.found import Found, encode_masks
+from hierseg.found import Found
 from hierseg.models.rtmdet_head import HierarchicalRTMDetInsHead
 
 OPSET = 17
@@ -118,15 +120,15 @@ def export(
     if out.suffix != '.onnx':
         raise ConfigError('an exported model is an ONNX file', where=str(out), fix='Name it .onnx.')
     settled = load_config(config, options=options)
-    model = load_model(settled, checkpoint, device='cpu')
-    require_exportable(model)
+    trained = TrainedModel(config, checkpoint, device='cpu', options=options)
+    require_exportable(trained.detector)
     paths = [str(path) for path in images] if images else list(islice(tested_images(settled), samples))
     written: dict[Path, Differences] = {}
     with TemporaryDirectory() as folder:
         exact = Path(folder) / 'exact.onnx'
-        write_graph(model, settled, exact, sample=paths[0])
-        expected = [found_by(model, settled, path) for path in paths]
+        write_graph(trained.detector, settled, exact, sample=paths[0])
         pictures = [load_picture(settled, path) for path in paths]
+        expected = [trained([picture])[0] for picture in pictures]
         written[out] = compare_found(expected, open_exported(exact)(pictures))
         if not written[out].tolerable:
             raise ConfigError(
@@ -169,7 +171,8 @@ def write_graph(model: nn.Module, config: Config, path: Path, *, sample: str) ->
     graph = OnnxGraph(
         model, mean=preprocessor.mean, std=preprocessor.std, reverse=not preprocessor._channel_conversion
     ).eval()
-    height, width = prepare_image(config, sample)['data_samples'][0].img_shape
+    picture = load_picture(config, sample)
+    height, width = fitted_size(picture.shape[0], picture.shape[1], settings['input_size'])
     divisor = settings['size_divisor']
     shape = [-(-side // divisor) * divisor for side in (height, width)]
     inputs = (torch.rand(2, 3, *shape) * 255, torch.tensor([[height, width]] * 2, dtype=torch.float32))
@@ -285,25 +288,6 @@ def load_picture(config: Config, path: str) -> np.ndarray:
     """An image file as the config's test pipeline reads it, (H, W, 3) uint8 RGB."""
     loaded = Compose(get_test_pipeline_cfg(config)[:1])({'img_path': path})['img']
     return np.ascontiguousarray(loaded[:, :, ::-1])
-
-
-@torch.no_grad()
-def found_by(model: nn.Module, config: Config, path: str) -> Found:
-    """What the trained model finds on an image file."""
-    (sample,) = model.test_step(prepare_image(config, path))
-    found, taxonomy = sample.pred_instances, model.bbox_head.loss_cls.taxonomy
-    masks = found.masks.numpy() if isinstance(found.masks, torch.Tensor) else found.masks
-    return Found(
-        image_size=sample.ori_shape[:2],
-        boxes=found.bboxes.numpy(),
-        scores=found.scores.numpy(),
-        labels=found.labels.numpy(),
-        class_scores=found.class_scores.numpy(),
-        masks=encode_masks(masks),
-        names=taxonomy.names,
-        parents=taxonomy.parents,
-        source=path,
-    )
 
 
 def compare_found(expected: Sequence[Found], found: Sequence[Found]) -> Differences:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
 
+from hierseg.datasets.pieces import UNKNOWN, Piece, PieceMasks, trimmed
 from hierseg.errors import ConfigError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.models.verified import known_classes
@@ -143,7 +144,7 @@ class MixUp(MixingTransform):
         picture = mmcv.imresize(partner['img'], scaled)
         _paste(picture[:, ::-1] if flip else picture, other, left, top)
         placed = [
-            placed_objects(results, size=(width, height), offset=(0, 0), canvas=(width, height)),
+            Objects.of(results),
             placed_objects(partner, size=scaled, offset=(left, top), canvas=(width, height), flip=flip),
         ]
         image = cv2.addWeighted(results['img'], 0.5, other, 0.5, 0)
@@ -197,19 +198,25 @@ class RandomResizeCrop(BaseTransform):
 
 
 class Objects(NamedTuple):
-    """Annotated objects as mmdet's transforms have them: boxes (I, 4) float32 xyxy pixels, masks None without any."""
+    """Annotated objects as mmdet's transforms have them: boxes (I, 4) float32 xyxy pixels; masks, or None without."""
 
     boxes: torch.Tensor
     labels: IntArray
     ignored: BoolArray
-    masks: np.ndarray | None
+    masks: list[Piece] | None
+
+    @classmethod
+    def of(cls, sample: Mapping[str, Any]) -> Objects:
+        """Those of a sample."""
+        masks = PieceMasks.of(sample['gt_masks']).pieces if 'gt_masks' in sample else None
+        return cls(sample['gt_bboxes'].tensor, sample['gt_bboxes_labels'], sample['gt_ignore_flags'], masks)
 
     def written_to(self, results: dict[str, Any]) -> dict[str, Any]:
         """The sample with these objects, on the image that it has."""
         results['gt_bboxes'] = HorizontalBoxes(self.boxes)
         results['gt_bboxes_labels'], results['gt_ignore_flags'] = self.labels, self.ignored
         if self.masks is not None:
-            results['gt_masks'] = BitmapMasks(self.masks, *results['img'].shape[:2])
+            results['gt_masks'] = PieceMasks(self.masks, *results['img'].shape[:2])
         return results
 
 
@@ -247,39 +254,47 @@ def placed_objects(
     left, top, right, bottom = window or (0, 0, part['img'].shape[1], part['img'].shape[0])
     scale_x, scale_y = size[0] / (right - left), size[1] / (bottom - top)
     x, y = offset
-    boxes = part['gt_bboxes'].tensor.clone()
+    given = Objects.of(part)
+    boxes = given.boxes
     boxes = (boxes - boxes.new_tensor([left, top, left, top])) * boxes.new_tensor([scale_x, scale_y] * 2)
     if flip:
-        boxes[:, [0, 2]] = size[0] - boxes[:, [2, 0]]
+        boxes = torch.stack([size[0] - boxes[:, 2], boxes[:, 1], size[0] - boxes[:, 0], boxes[:, 3]], dim=1)
     whole = boxes + boxes.new_tensor([x, y, x, y])
     # What is seen of the window: the canvas shows a part of it, or all.
     seen = max(x, 0), max(y, 0), min(x + size[0], canvas[0]), min(y + size[1], canvas[1])
-    lower, upper = whole.new_tensor(seen[:2] * 2), whole.new_tensor(seen[2:] * 2)
-    boxes = whole.clamp(lower, upper)
-    keep = ((boxes[:, 2:] > boxes[:, :2]).all(1)).numpy()
-    masks = None
-    if 'gt_masks' in part:
-        chosen = np.flatnonzero(keep)
-        masks = np.zeros((len(chosen), canvas[1], canvas[0]), dtype=np.uint8)
-        for number, mask in zip(chosen.tolist(), masks, strict=True):
-            plane = part['gt_masks'].masks[number]
-            if not plane.any():
-                continue
-            scaled = mmcv.imresize(plane[top:bottom, left:right], size, interpolation='nearest')
-            _paste(scaled[:, ::-1] if flip else scaled, mask, x, y)
-            bounds = mask_bounds(mask)
-            if bounds is None:
+    boxes = whole.clamp(whole.new_tensor(seen[:2] * 2), whole.new_tensor(seen[2:] * 2))
+    keep: BoolArray = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).numpy()
+    pieces = None
+    if given.masks is not None:
+        # The pixel of the image that is seen in each column and row of the canvas: the nearest, as OpenCV has it.
+        columns = left + np.floor(np.arange(size[0]) / scale_x).astype(int).clip(max=right - left - 1)
+        rows = top + np.floor(np.arange(size[1]) / scale_y).astype(int).clip(max=bottom - top - 1)
+        columns = (columns[::-1] if flip else columns)[seen[0] - x : seen[2] - x]
+        rows = rows[seen[1] - y : seen[3] - y]
+        pieces = []
+        for number in np.flatnonzero(keep).tolist():
+            piece = given.masks[number]
+            moved = _looked_at(piece, columns, rows, seen[:2]) if piece.is_known else UNKNOWN
+            if moved is None:
                 keep[number] = False
-            elif not torch.equal(boxes[number], whole[number]):
+                continue
+            pieces.append(moved)
+            if moved.is_known and not torch.equal(boxes[number], whole[number]):
+                height, width = moved.plane.shape
+                bounds = moved.left, moved.top, moved.left + width, moved.top + height
                 boxes[number] = boxes.new_tensor(bounds)
-        masks = masks[keep[chosen]]
-    return Objects(boxes[keep], part['gt_bboxes_labels'][keep], part['gt_ignore_flags'][keep], masks)
+    return Objects(boxes[keep], given.labels[keep], given.ignored[keep], pieces)
 
 
-def mask_bounds(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """The xyxy pixels that an (H, W) mask lies within, None for an empty one."""
-    left, top, width, height = cv2.boundingRect(mask)
-    return (left, top, left + width, top + height) if width else None
+def _looked_at(piece: Piece, columns: IntArray, rows: IntArray, corner: tuple[int, int]) -> Piece | None:
+    """A piece as it is seen through some columns and rows of pixels, of which the first are at a corner."""
+    height, width = piece.plane.shape
+    across = np.flatnonzero((columns >= piece.left) & (columns < piece.left + width))
+    down = np.flatnonzero((rows >= piece.top) & (rows < piece.top + height))
+    if not len(across) or not len(down):
+        return None
+    plane = piece.plane[rows[down] - piece.top][:, columns[across] - piece.left]
+    return trimmed(plane, corner[0] + int(across[0]), corner[1] + int(down[0]))
 
 
 def mixed(
@@ -300,7 +315,7 @@ def mixed(
         torch.cat([objects.boxes for objects in placed]),
         labels,
         np.concatenate([objects.ignored for objects in placed]),
-        np.concatenate(masks) if len(masks) == len(placed) else None,
+        [*chain.from_iterable(masks)] if len(masks) == len(placed) else None,
     )
     return everything.written_to(results)
 

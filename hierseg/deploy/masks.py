@@ -1,7 +1,4 @@
-"""Masks from small planes of logits, sampled within their boxes alone, as run lengths.
-
-Shape letters: M detections, h × w planes, H × W pixels of the image.
-"""
+"""Run lengths of masks, sampled from small planes of logits within boxes: ``hierseg.functional.mask_sampling``."""
 
 from __future__ import annotations
 
@@ -18,15 +15,7 @@ from hierseg.found import RunLengths
 def run_lengths_in_boxes(
     logits: FloatArray, boxes: FloatArray, size: tuple[int, int], *, steps: tuple[float, float], threshold: float
 ) -> list[RunLengths]:
-    """Run lengths of the masks of ``hierseg.functional.mask_sampling.masks_in_boxes``, which has the same arguments.
-
-    Args:
-        logits: (M, h, w).
-        boxes: (M, 4) xyxy, pixels of the image; pixels that they cut count as inside.
-        size: H and W.
-        steps: Pixels of the image in one of a plane, horizontally and vertically.
-        threshold: Probability above which a pixel is set.
-    """
+    """Run lengths of M masks of an image; arguments are those of ``masks_in_boxes`` there."""
     height, width = size
     level = math.log(threshold / (1 - threshold))
     corners = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).clip(0, [width, height] * 2)
@@ -46,19 +35,16 @@ def run_lengths_in_boxes(
 def bilinear_weights(start: int, stop: int, step: float, count: int) -> tuple[FloatArray, int]:
     """The matrix that samples pixels ``start`` to ``stop − 1`` from ``count`` plane pixels, and the first it takes."""
     places = ((np.arange(start, stop) + 0.5) / step - 0.5).clip(0, count - 1)
-    first, last = int(places[0]), min(int(places[-1]) + 1, count - 1)
-    weights = np.maximum(1 - np.abs(places[:, None] - np.arange(first, last + 1)), 0)
-    return weights.astype(np.float32), first
+    first, end = int(places[0]), min(int(places[-1]) + 2, count)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(first, end)), 0).astype(np.float32), first
 
 
 def runs_of_part(inside: BoolArray, left: int, top: int, size: tuple[int, int]) -> IntArray:
     """COCO's run lengths of an image that is empty but for a part, column by column."""
-    height, width = size
-    framed = np.zeros((inside.shape[1], inside.shape[0] + 2), dtype=bool)
-    framed[:, 1:-1] = inside.T
+    framed = np.pad(inside.T, ((0, 0), (1, 1)))
     column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
-    bounds = (left + column) * height + top + row
+    bounds = (left + column) * size[0] + top + row
     # Where a run reaches the bottom and the next begins at the top, they are one.
     meeting = np.flatnonzero(bounds[1:] == bounds[:-1])
-    runs = np.diff(np.delete(bounds, [meeting, meeting + 1]), prepend=0, append=height * width)
+    runs = np.diff(np.delete(bounds, [meeting, meeting + 1]), prepend=0, append=size[0] * size[1])
     return runs if runs[-1] else runs[:-1]

@@ -1,29 +1,23 @@
-"""An exported model, run by ONNX Runtime: pictures in, :class:`~hierseg.found.Found` out.
-
-Shape letters: B images, M detections of an image, C classes, H, W a picture.
-"""
+"""An exported model, run by ONNX Runtime. Shape letters: H, W a picture, C classes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import onnxruntime
 
 from hierseg.deploy.masks import run_lengths_in_boxes
-from hierseg.deploy.naming import Classes, FloatArray
+from hierseg.deploy.naming import Classes
 from hierseg.deploy.pictures import Picture, batched, fitted_size, resize
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.found import Found
 
 VERSION = 1
-PREFIX = 'hierseg.'
-"""Of the names of what an export says about itself, each a document of JSON in the file's metadata."""
-
+PREFIX = 'hierseg.'  # of the names of what an export says about itself, each a document of JSON
 OUTPUTS = ('image', 'boxes', 'class_scores', 'mask_logits')
 PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
 
@@ -39,57 +33,45 @@ def load_model(
         threads: On the processor; all cores when omitted.
 
     Raises:
-        ConfigError: The file does not exist, is no ONNX model, or no such export.
+        ConfigError: The file does not exist, or is no such export.
     """
-    if not Path(path).is_file():
-        raise ConfigError('the model does not exist', where=str(path), fix='Check the path.')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    available = onnxruntime.get_available_providers()
-    chosen = providers or [provider for provider in PROVIDERS if provider in available]
+    chosen = list(providers or [name for name in PROVIDERS if name in onnxruntime.get_available_providers()])
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(chosen))
+        session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:  # of ONNX Runtime's own classes, which it does not export
         reason = str(error).partition('\n')[0]
-        raise ConfigError(f'the model cannot be opened: {reason}', where=str(path), fix='Export it anew.') from error
+        raise ConfigError(
+            f'the model cannot be opened: {reason}', where=str(path), fix='Name a file of hierseg export.'
+        ) from error
     return ExportedModel(session, where=str(path))
 
 
 class ExportedModel:
-    """A network with all that its file says about it: ``settings``, the metadata.
-
-    Args:
-        session: The open file.
-        where: Its name, for errors.
+    """A network, called on pictures, with all that its file says about it. :func:`load_model` makes one.
 
     Attributes:
-        names: Of the C classes.
-        parents: Labels of the parents of each class, the preferred one first.
+        settings: The file's metadata by name; docs/export.md explains each.
+        names, parents: Of the C classes; the parents are labels, the preferred one first.
         rule: Name of the rule that names a class: ``back_off``, ``leaf`` or ``distance``.
-
-    Raises:
-        ConfigError: The file is no export of hierseg, or one of another version.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, *, where: str) -> None:
         found = session.get_modelmeta().custom_metadata_map
-        self.settings: dict[str, Any] = {
-            name.removeprefix(PREFIX): json.loads(text) for name, text in found.items() if name.startswith(PREFIX)
-        }
+        named = {name.removeprefix(PREFIX): text for name, text in found.items() if name.startswith(PREFIX)}
+        self.settings: dict[str, Any] = {name: json.loads(text) for name, text in named.items()}
         if self.settings.get('version') != VERSION:
-            raise ConfigError(
-                f'expected an export of version {VERSION}, found {self.settings.get("version", "none")}',
-                where=where,
-                fix='Make it with hierseg export, of the hierseg that is installed here.',
-            )
+            what = f'expected an export of version {VERSION}, found {self.settings.get("version", "none")}'
+            raise ConfigError(what, where=where, fix='Make it with the hierseg that is installed here.')
         self.session = session
         classes = self.settings['taxonomy']['classes']
         label_of = {entry['id']: label for label, entry in enumerate(classes)}
         self.names = tuple(entry['name'] for entry in classes)
         self.parents = tuple(tuple(label_of[parent] for parent in entry['parents']) for entry in classes)
-        options = dict(self.settings['decision'])
-        self.rule: str = options.pop('rule')
-        self._options = options if self.rule == 'back_off' else {}
+        decision = self.settings['decision']
+        self.rule: str = decision['rule']
+        self._options = {name: decision[name] for name in ('threshold', 'relative') if self.rule == 'back_off'}
         self._choose = getattr(Classes(self.parents), self.rule)
 
     @overload
@@ -97,68 +79,42 @@ class ExportedModel:
     @overload
     def __call__(self, images: Sequence[Picture], *, batch_size: int = 1) -> list[Found]: ...
     def __call__(self, images: Picture | Sequence[Picture], *, batch_size: int = 1) -> Found | list[Found]:
-        """Finds objects.
+        """What is found on a picture, (H, W, 3) uint8 RGB, or on each of a list.
 
-        Args:
-            images: A picture, (H, W, 3) uint8 RGB, or a list of such.
-            batch_size: Pictures of a list that the network sees at once. They are padded to one size, by which
-                probabilities change a little.
-
-        Returns:
-            What was found on the picture, or on each of the list.
+        Pictures that the network sees at once, ``batch_size`` of them, are padded to one size, by which probabilities
+        change a little.
 
         Raises:
             AnnotationError: An array is no such picture.
         """
         pictures = [images] if isinstance(images, np.ndarray) else list(images)
-        for number, picture in enumerate(pictures):
-            array = np.asarray(picture)
+        for number, array in enumerate(map(np.asarray, pictures)):
             if array.ndim != 3 or array.shape[-1] != 3 or not array.size or array.dtype != np.uint8:
-                raise AnnotationError(
-                    f'is no RGB picture but {array.dtype} of shape {array.shape}',
-                    where=f'image {number}',
-                    fix='Give an array of uint8 of shape (height, width, 3).',
-                )
-        found = [
-            one
-            for start in range(0, len(pictures), batch_size)
-            for one in self._find(pictures[start : start + batch_size])
-        ]
+                what = f'is no RGB picture but {array.dtype} of shape {array.shape}'
+                raise AnnotationError(what, where=f'image {number}', fix='Give uint8 of shape (height, width, 3).')
+        batches = (pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size))
+        found = [one for batch in batches for one in self._find(batch)]
         return found[0] if isinstance(images, np.ndarray) else found
 
-    def inputs(self, pictures: Sequence[Picture]) -> tuple[dict[str, FloatArray], list[tuple[int, int]]]:
+    def inputs(self, pictures: Sequence[Picture]) -> tuple[dict[str, Any], list[tuple[int, int]]]:
         """Pictures as the network takes them, and the height and width of each in there."""
-        settings = self.settings
-        sizes = [fitted_size(picture.shape[0], picture.shape[1], settings['input_size']) for picture in pictures]
+        sizes = [fitted_size(picture.shape[0], picture.shape[1], self.settings['input_size']) for picture in pictures]
         small = [resize(picture, *size) for picture, size in zip(pictures, sizes, strict=True)]
-        images = batched(small, settings['padding'], settings['size_divisor'])
+        images = batched(small, self.settings['padding'], self.settings['size_divisor'])
         return {'images': images, 'sizes': np.array(sizes, dtype=np.float32)}, sizes
 
     def _find(self, pictures: Sequence[Picture]) -> list[Found]:
-        """What is on the pictures of a batch."""
         inputs, sizes = self.inputs(pictures)
-        image_of, boxes, class_scores, logits = self.session.run(OUTPUTS, inputs)
-        found = []
+        image_of, *outputs = self.session.run(OUTPUTS, inputs)
+        found, stride, threshold = [], self.settings['mask_stride'], self.settings['mask_threshold']
         for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
-            rows = image_of == number
-            found.append(self._named(picture, size, boxes[rows], class_scores[rows], logits[rows]))
+            height, width = picture.shape[:2]
+            down, across = size[0] / height, size[1] / width
+            boxes, claimed, logits = (output[image_of == number] for output in outputs)
+            boxes = boxes * np.array([1 / across, 1 / down] * 2, dtype=np.float32)
+            steps = (stride / across, stride / down)
+            masks = run_lengths_in_boxes(logits, boxes, (height, width), steps=steps, threshold=threshold)
+            labels = self._choose(claimed, **self._options)
+            scores = claimed[np.arange(len(labels)), labels]
+            found.append(Found((height, width), boxes, scores, labels, claimed, masks, self.names, self.parents))
         return found
-
-    def _named(
-        self, picture: Picture, size: tuple[int, int], boxes: FloatArray, class_scores: FloatArray, logits: FloatArray
-    ) -> Found:
-        """Detections of one picture from what the network says in its own pixels."""
-        height, width = picture.shape[:2]
-        down, across = size[0] / height, size[1] / width
-        boxes = boxes * np.array([1 / across, 1 / down] * 2, dtype=np.float32)
-        labels = self._choose(class_scores, **self._options)
-        stride = self.settings['mask_stride']
-        masks = run_lengths_in_boxes(
-            logits,
-            boxes,
-            (height, width),
-            steps=(stride / across, stride / down),
-            threshold=self.settings['mask_threshold'],
-        )
-        scores = class_scores[np.arange(len(labels)), labels]
-        return Found((height, width), boxes, scores, labels, class_scores, masks, self.names, self.parents)

@@ -1,7 +1,4 @@
-"""The class that a detection names, by the rules of ``hierseg.functional.decisions``, in numpy.
-
-Shape letters: M detections, C classes.
-"""
+"""The class that a detection names, as ``hierseg.functional.decisions``. Shape letters: M detections, C classes."""
 
 from __future__ import annotations
 
@@ -11,19 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
-IntArray = npt.NDArray[np.int64]
+from hierseg.formats import BoolArray, IntArray
 
-ROUNDING = 1e-5
-"""Expected distances that differ by less, in edges, are equal."""
+FloatArray = npt.NDArray[np.floating[Any]]
+ROUNDING = 1e-5  # expected distances that differ by less, in edges, are equal
 
 
 class Classes:
-    """Tables of a taxonomy.
-
-    Args:
-        parents: Labels of the parents of each class; empty for a root class.
-    """
+    """Rules on a taxonomy, from (M, C) probabilities to (M,) labels; ``parents`` has the parents' labels by class."""
 
     def __init__(self, parents: Sequence[Sequence[int]]) -> None:
         pairs = [(child, parent) for child, above in enumerate(parents) for parent in above]
@@ -48,17 +40,14 @@ class Classes:
         eligible = self.above.T[root] & (scores >= needed)
         eligible[rows, root] = True
         share = scores / np.maximum(scores.max(axis=1, initial=0, keepdims=True), 1e-12)
-        named: IntArray = np.where(eligible, self.depths + share * 0.5, -1).argmax(axis=1)
-        return named
+        return _largest(self.depths + share * 0.5, eligible)
 
     def leaf(self, scores: FloatArray) -> IntArray:
         """The most probable leaf; where none is claimed, of the classes below which nothing is."""
         claimed = scores > 0
         leaves = claimed & self.is_leaf
         lowest = claimed & (claimed.astype(np.float32) @ self.above.astype(np.float32) < 1.5)
-        eligible = np.where(leaves.any(axis=1, keepdims=True), leaves, lowest)
-        named: IntArray = np.where(eligible, scores, -1).argmax(axis=1)
-        return named
+        return _largest(scores, np.where(leaves.any(axis=1, keepdims=True), leaves, lowest))
 
     def distance(self, scores: FloatArray) -> IntArray:
         """The class from which the truth is the fewest edges away on average."""
@@ -69,5 +58,8 @@ class Classes:
             edges = np.minimum(edges, step[:, None] + step)
         risks = np.where(scores <= 0, np.inf, masses @ edges)
         tolerated = risks.min(axis=1, initial=np.inf, keepdims=True) + ROUNDING * masses.sum(axis=1, keepdims=True)
-        named: IntArray = np.where(risks > tolerated, -1, scores).argmax(axis=1)
-        return named
+        return _largest(scores, risks <= tolerated)
+
+
+def _largest(values: FloatArray, eligible: BoolArray) -> IntArray:
+    return np.asarray(np.where(eligible, values, -1).argmax(axis=1), dtype=np.int64)

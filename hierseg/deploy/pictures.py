@@ -1,4 +1,4 @@
-"""A picture as the network takes it: resized as OpenCV does it, padded, in a batch."""
+"""Pictures as the network takes them: resized as OpenCV does it, padded, in a batch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ def fitted_size(height: int, width: int, largest: Sequence[int]) -> tuple[int, i
 
 def resize(picture: Picture, height: int, width: int) -> Picture:
     """The picture in another size, interpolated as ``cv2.resize`` does it, which is asked where it is installed."""
-    if picture.shape[:2] == (height, width):
-        return picture
     if find_spec('cv2'):
         import cv2
 
@@ -33,13 +31,11 @@ def interpolated(picture: Picture, height: int, width: int) -> Picture:
     """:func:`resize` in numpy, in OpenCV's whole numbers: weights are parts of 2048."""
     left, right, *columns = _places(picture.shape[1], width)
     # OpenCV's columns beyond the border take nothing from the other side; its rows take the border's row twice.
-    outside = left == right
-    columns = [np.where(outside, whole, part)[:, None] for whole, part in zip((2048, 0), columns, strict=True)]
+    columns = [np.where(left == right, whole, part)[:, None] for whole, part in zip((2048, 0), columns, strict=True)]
     top, bottom, *rows = _places(picture.shape[0], height)
     wide = (picture[:, left] * columns[0] + picture[:, right] * columns[1]) >> 4
     above, below = (wide[place] * row[:, None, None] >> 16 for place, row in zip((top, bottom), rows, strict=True))
-    resized: Picture = ((above + below + 2) >> 2).astype(np.uint8)
-    return resized
+    return np.asarray((above + below + 2) >> 2, dtype=np.uint8)
 
 
 def _places(length: int, wanted: int) -> tuple[npt.NDArray[Any], ...]:
@@ -54,8 +50,7 @@ def _places(length: int, wanted: int) -> tuple[npt.NDArray[Any], ...]:
 def batched(pictures: Sequence[Picture], padding: Sequence[float], divisor: int) -> npt.NDArray[np.float32]:
     """(B, 3, H, W) of RGB pictures, each at the top left, H and W multiples of ``divisor``."""
     height, width = (-(-max(picture.shape[axis] for picture in pictures) // divisor) * divisor for axis in (0, 1))
-    batch = np.empty((len(pictures), 3, height, width), dtype=np.float32)
-    batch[:] = np.array(padding, dtype=np.float32)[:, None, None]
-    for row, picture in zip(batch, pictures, strict=True):
-        row[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
-    return batch
+    batch = np.full((len(pictures), height, width, 3), padding, dtype=np.float32)
+    for place, picture in zip(batch, pictures, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = picture
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))

@@ -100,4 +100,4 @@ RULES: Mapping[str, Rule] = {
     'leaf': Rule(most_probable_leaf),
     'distance': Rule(least_expected_distance),
 }
-"""The rules by the names that a config gives them, ``model.test_cfg.rcnn.decision.rule``."""
+"""The rules by the names that a config gives them, as the ``rule`` of a ``decision``."""

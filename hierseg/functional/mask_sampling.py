@@ -6,8 +6,8 @@ Shape letters: M detections, h × w planes, H × W pixels of the image.
 from __future__ import annotations
 
 import math
+import mmap
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,8 +64,10 @@ def _taken(start: int, stop: int, step: float, count: int) -> slice:
 
 
 def _empty_masks(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    if device.type != 'cpu':
+    size = math.prod(shape)
+    if device.type != 'cpu' or not size:
         return torch.zeros(shape, dtype=torch.bool, device=device)
-    # numpy gets memory that is zero already, and only what is written to is ever fetched: 60 ms for 100 masks of
-    # 768 × 1024 pixels, as long as all else.
-    return torch.from_numpy(np.zeros(shape, dtype=bool))
+    # Fresh memory is zero already, and only the pages that are written to are ever fetched: for 100 masks of
+    # 768 × 1024 pixels 10 ms instead of 60. NumPy's would come in huge pages, for which the system may search long.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=torch.bool).view(shape)

@@ -4,6 +4,7 @@ from hierseg.models.assigner import HierarchicalSoftLabelAssigner
 from hierseg.models.dense_head import HierarchicalDenseHead
 from hierseg.models.hierarchical_loss import HierarchicalLoss
 from hierseg.models.quality_loss import HierarchicalQualityLoss
+from hierseg.models.retina_head import HierarchicalRetinaHead
 from hierseg.models.roi_head import HierarchicalRoIHead
 from hierseg.models.rtmdet_head import HierarchicalRTMDetInsHead
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
@@ -13,6 +14,7 @@ __all__ = [
     'HierarchicalLoss',
     'HierarchicalQualityLoss',
     'HierarchicalRTMDetInsHead',
+    'HierarchicalRetinaHead',
     'HierarchicalRoIHead',
     'HierarchicalSoftLabelAssigner',
     'TwoLayerEnsemble',

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import AnchorHead
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import scale_boxes
 from mmengine.structures import InstanceData
@@ -33,7 +34,8 @@ class HierarchicalDenseHead(AsksItsLoss):
     mmdet's ``score_thr``, ``nms_pre``, ``nms`` and ``max_per_img``, and ``decision``, see
     :class:`~hierseg.models.detections.Decision`.
 
-    A subclass names its last layers in ``classifiers``, and is of mmdet's kind otherwise.
+    A subclass names its last layers in ``classifiers``, and is of mmdet's kind otherwise. What a head says
+    of how good each box is, such as its centerness, is multiplied to the probabilities of all classes.
 
     Args:
         verified: Arguments of :class:`~hierseg.models.verified.KnownClasses`; None: whatever is not annotated is not
@@ -42,7 +44,8 @@ class HierarchicalDenseHead(AsksItsLoss):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes.
+        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes, or
+            the head cannot take ``verified``.
     """
 
     classifiers: str
@@ -50,6 +53,10 @@ class HierarchicalDenseHead(AsksItsLoss):
 
     def __init__(self, *args: Any, verified: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Others, such as FCOS, put the points of all images together, level by level.
+        if verified is not None and not isinstance(self, AnchorHead):
+            what = f'{type(self).__name__} does not keep the boxes of an image together'
+            raise ConfigError(what, where='verified', fix='Leave the option out, or build on an AnchorHead.')
         self.detections = Detections(self.loss_cls, self.test_cfg, where='test_cfg')
         self.known_classes = None if verified is None else KnownClasses(self.loss_cls.taxonomy, **verified)
 
@@ -96,20 +103,25 @@ class HierarchicalDenseHead(AsksItsLoss):
     ) -> InstanceData:
         cfg = self.test_cfg if cfg is None else cfg
         logits = torch.cat([self._by_candidate(level, self.cls_out_channels) for level in cls_score_list])
-        rows, probabilities = self.probable(logits, cfg)
+        factors = None
+        if score_factor_list[0] is not None:
+            factors = torch.cat([self._by_candidate(level, 1) for level in score_factor_list]).sigmoid()
+        rows, probabilities = self.probable(logits, cfg, factors)
         deltas = torch.cat([self._by_candidate(level, self.bbox_coder.encode_size) for level in bbox_pred_list])
         boxes = self.bbox_coder.decode(torch.cat(mlvl_priors)[rows], deltas[rows], max_shape=img_meta['img_shape'])
         if rescale:
             boxes = scale_boxes(boxes, [1 / factor for factor in img_meta['scale_factor']])
         return self.detections(boxes, probabilities, cfg)[0]
 
-    def probable(self, logits: Tensor, cfg: Any) -> tuple[Tensor, Tensor]:
+    def probable(self, logits: Tensor, cfg: Any, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The rows of an image's (N, G) logits that may become detections, best first, and their (n, C) probabilities.
 
         These are the ``nms_pre`` most probable, or all below zero, of those of which a root class is more probable than
-        ``score_thr``.
+        ``score_thr``. ``factors``, (N, 1), are multiplied to the probabilities of a row.
         """
         probabilities = self.loss_cls.get_activation(logits)[:, :-1]
+        if factors is not None:
+            probabilities = probabilities * factors
         roots = self.loss_cls.relations_on(logits.device).root_classes
         best = probabilities.index_select(1, roots).amax(dim=1)
         rows = (best > cfg.score_thr).nonzero().squeeze(1)

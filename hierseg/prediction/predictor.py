@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from os import PathLike, fspath
 from typing import Any, Protocol
 
@@ -48,7 +47,7 @@ def load_model(
         score_thr: Detections whose class has a lower probability are left out; 0 keeps all that the model gives.
         rule: How the class to name is chosen: ``back_off``, ``leaf`` or ``distance``; the config's if omitted.
         threshold: What ``back_off`` needs of the root's probability, in (0, 1]; the config's if omitted.
-        batch_size: Pictures that are computed together.
+        batch_size: Pictures that are computed together, where so many of one size follow each other.
         orientation: Pictures as EXIF data ``turned`` them for people, or as they are ``stored``, which is how Open
             Images counts pixels.
         options: Values by dotted key that override the config's.
@@ -87,8 +86,11 @@ def _exported(
         )
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f'threshold={threshold!r}', fix='Give one in (0, 1].')
-    from hierseg import deploy
-
+    try:
+        from hierseg import deploy
+    except ModuleNotFoundError as error:
+        what = f'{error.name} is not installed, which runs exported models'
+        raise ConfigError(what, where=path, fix="pip install 'hierseg[deploy]'") from error
     model = deploy.load_model(path, providers=None if device is None else PROVIDERS[kind])
     changed = 0.5 if threshold is None and rule is not None and model.rule != rule else threshold
 
@@ -144,8 +146,7 @@ class Predictor:
     ) -> Iterator[Found]:
         """The detections of shots, as they are read, a batch at a time; each knows where its picture came from."""
         lowest, size = self.score_thr if score_thr is None else score_thr, batch_size or self.batch_size
-        remaining = iter(shots)
-        while batch := list(islice(remaining, size)):
+        for batch in batches_of(shots, size):
             results = self.finder([shot.image for shot in batch], score_thr=lowest)
             for shot, found in zip(batch, results, strict=True):
                 # A file can be read again when it is drawn; holding the pictures of a folder would fill the memory.
@@ -157,3 +158,22 @@ class Predictor:
                     image=None if is_file else shot.image,
                     orientation=shot.orientation,
                 )
+
+
+def batches_of(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
+    """Batches of up to ``size`` pictures that follow each other and have one shape.
+
+    Beside a larger one a picture would be padded, which changes what is found on it; so no prediction depends on what
+    else is in its batch.
+    """
+    batch: list[Shot] = []
+    for shot in shots:
+        if batch and shot.image.shape != batch[0].image.shape:
+            yield batch
+            batch = []
+        batch.append(shot)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

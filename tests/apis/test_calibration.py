@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.config import Config
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 from PIL import Image
 from tiny_runs import ROOT, tiny, train_here
 
@@ -19,7 +21,9 @@ from hierseg.apis import calibrate, evaluate
 from hierseg.apis.calibrate import Calibration, calibrate_pairs, draw_calibration
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
+from hierseg.registry import MODELS
 from hierseg.report import HierLocalVisualizer
+from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy
 
 __all__ = ['tiny']
@@ -185,6 +189,30 @@ class TestTool:
         found, _ = calibrate('end_to_end.py', checkpoint, work_dir='out', options=options)
         assert found.is_training_data
         assert found.pairs.num_images == 16
+
+    def test_of_a_model_in_one_stage(self, here: Path) -> None:
+        settings = Config.fromfile('end_to_end.py')
+        settings.model = Config.fromfile('real_time.py').model
+        settings.dump('one_stage.py')
+        init_default_scope('mmdet')
+        torch.manual_seed(0)
+        model = MODELS.build(settings.model)
+        for layer in model.bbox_head.rtm_reg:
+            layer.bias.data.fill_(2.0)  # boxes of four strides
+        taxonomy = Store.open('data/quickstart/store/validation').taxonomy
+        torch.save(
+            {'state_dict': model.state_dict(), 'meta': {'dataset_meta': taxonomy.dataset_meta()}}, 'one_stage.pth'
+        )
+        easy = {key.replace('.rcnn', ''): value for key, value in EASY.items()}
+        found, _ = calibrate('one_stage.py', 'one_stage.pth', correctness=0.01, work_dir='out', options=easy)
+        assert len(found.pairs) > 0
+        assert found.options.startswith('--cfg-options model.test_cfg.decision.rule=back_off')
+        # What it says to type is what a test of the model reads.
+        options = dict(option.split('=') for option in found.options.split()[1:])
+        options = {name: DictAction._parse_iterable(value) for name, value in options.items()}
+        options['test_evaluator.type'] = 'hierseg.LocalisedPairsMetric'
+        tested = evaluate('one_stage.py', 'one_stage.pth', work_dir='out', options=easy | options)
+        assert tested['pairs/correctness'] == pytest.approx(found.curve.points[found.shown].correctness)
 
     def test_the_ensemble_has_no_such_threshold(self, here: Path, checkpoint: str) -> None:
         with pytest.raises(ConfigError, match='TwoLayerEnsemble has no threshold on class probabilities'):

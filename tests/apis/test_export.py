@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from exported_models import Exported, Trained
+from exported_models import PIPELINE, Exported, Trained
 from mmengine.config import Config
 from tiny_models import tiny_model
 
@@ -72,14 +72,28 @@ def test_a_wrong_graph_is_not_written(trained: Trained, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_tool_says_how_they_differ(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'made' / 'model.onnx'
+    words = [str(trained.config), str(trained.checkpoint), '--out', str(out), '--images', trained.pictures[2]]
+    monkeypatch.setattr(sys, 'argv', ['export.py', *words])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert said.startswith(f'{out} ({out.stat().st_size / 1e6:.1f} MB): 1 images, ')
+    assert ': 0 without a partner, 0 of another name; ' in said
+
+
 def test_two_stages_are_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_model()
-    torch.save({'state_dict': MODELS.build(model).state_dict()}, tmp_path / 'model.pth')
+    meta = {'dataset_meta': model.roi_head.bbox_head.loss_cls.taxonomy.dataset_meta()}
+    torch.save({'state_dict': MODELS.build(model).state_dict(), 'meta': meta}, tmp_path / 'model.pth')
     (tmp_path / 'taxonomy.json').write_text(json.dumps(model.roi_head.bbox_head.loss_cls.taxonomy.to_json()))
     model.roi_head.bbox_head.loss_cls.taxonomy = str(tmp_path / 'taxonomy.json')
-    Config(dict(model=model, default_scope='mmdet')).dump(tmp_path / 'config.py')
+    data = dict(dataset=dict(pipeline=PIPELINE))
+    Config(dict(model=model, test_dataloader=data, default_scope='mmdet')).dump(tmp_path / 'config.py')
     words = ['export.py', str(tmp_path / 'config.py'), str(tmp_path / 'model.pth'), '--out', str(tmp_path / 'm.onnx')]
     monkeypatch.setattr(sys, 'argv', words)
     with pytest.raises(SystemExit):

@@ -93,7 +93,18 @@ RULES = {
     'hierseg browse': Rule(),
     # The short config of the tests.
     'hierseg train': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
+    'hierseg serve': Rule(skip='serves until it is ended; tests/prediction/test_serving.py opens the page'),
     'hierseg test': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
+    'hierseg predict': Rule(
+        words={
+            'hierseg::hier_e2e.py': 'configs/hier_e2e.py',
+            'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py',
+            **dict.fromkeys(('street.jpg', 'clip.mp4', 'camera:0'), IMAGE),
+            **dict.fromkeys(('holiday/', 'photographs/'), 'data/openimages/validation'),
+            'more/**/*.png': 'data/openimages/validation/*.jpg',
+        },
+        more=('--device', 'cpu'),
+    ),
     'python -m hierseg.taxonomy': Rule(),
     'python tools/train.py': Rule(),
     'python tools/test.py': Rule(),
@@ -127,6 +138,15 @@ RULES = {
         parse_only='needs a network; runs against a local server in tests/tools/test_download_openimages.py'
     ),
     'python tools/misc/merge_layers.py': Rule(),
+    'python tools/export.py': Rule(
+        parse_only='wants a model that has learnt something; runs in tests/apis/test_export.py'
+    ),
+    'python tools/benchmarks/exported.py': Rule(parse_only='wants the exports of a model that has learnt something'),
+    'python tools/misc/browser_page.py': Rule(
+        parse_only='wants onnxruntime-web; runs in tests/deploy/test_browser_page.py'
+    ),
+    'npm install': Rule(skip='needs a network'),
+    'ovc model.onnx': Rule(skip='is a program of another project'),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64', '--num-classes', '300')),
     'python tools/benchmarks/conversion.py': Rule(
         more=(
@@ -147,6 +167,12 @@ RULES = {
         parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
     ),
     'python tools/benchmarks/threads.py': Rule(parse_only='keeps all cores busy for minutes'),
+    'python tools/benchmarks/latency.py': Rule(
+        parse_only='times large models; runs in tests/tools/test_latency_benchmark.py'
+    ),
+    'python tools/benchmarks/training.py': Rule(
+        parse_only='trains large models; runs in tests/tools/test_training_benchmark.py'
+    ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
 }
 

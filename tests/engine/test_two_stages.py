@@ -41,7 +41,7 @@ def uninterrupted(tiny: Path) -> dict[str, Any]:
 @pytest.mark.parametrize('config', ['real_time.py', 'real_time_with_workers.py'])
 def test_killed_before_at_and_after_the_switch(tiny: Path, uninterrupted: dict[str, Any], config: str) -> None:
     folder = f'killed-{config}'
-    # Killed before the checkpoint of that iteration is written. The run goes on from 3 of 8 iterations, within an epoch
+    # Killed before the checkpoint of that iteration is written. The run goes on from 3 of 6 iterations, within an epoch
     # of mosaics; from 4, the switch; and from 5, within the first epoch behind it.
     for iteration in (4, 5, 6):
         killed_here(config, folder, cwd=tiny, kill_after=iteration)

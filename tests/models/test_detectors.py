@@ -17,6 +17,7 @@ from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
 
 TABLE = (Path(__file__).parents[2] / 'docs/extending.md').read_text().partition('## In another detector')[2]
+TABLE = TABLE.partition('\n## ')[0]
 TAKEN = re.findall(r'^\| ([A-Z].*?) \| .*loss_cls', TABLE, re.MULTILINE)
 REFUSED = {
     'RetinaNet': 'RetinaHead',
