@@ -36,9 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures and videos')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out less probable ones; default: 0.3')
-    parser.add_argument(
-        '--rule', choices=['back_off', 'leaf', 'distance'], help="which class to name; default: the config's"
-    )
+    parser.add_argument('--rule', help="which class to name: back_off, leaf or distance; default: the config's")
     parser.add_argument(
         '--threshold', type=float, help="what back_off needs of the root's probability; default: the config's"
     )

@@ -18,6 +18,7 @@ from torch import nn
 from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline
 from hierseg.errors import ConfigError
 from hierseg.found import Found, encode_masks
+from hierseg.functional.decisions import RULES
 from hierseg.models.detections import Decision
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
 from hierseg.taxonomy import Taxonomy
@@ -48,6 +49,9 @@ class TrainedModel:
         threshold: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        if (rule is not None and rule not in RULES) or (threshold is not None and not 0 < threshold <= 1):
+            what = f'rule={rule!r}, threshold={threshold!r}'
+            raise ConfigError(what, fix=f'Use one of the rules {", ".join(RULES)}, and a threshold in (0, 1].')
         settled = load_config(config, options=options)
         self.detector = load_detector(settled, checkpoint, device=device)
         self.pipeline = picture_pipeline(settled)
@@ -103,15 +107,14 @@ def taxonomy_of(detector: nn.Module, *, where: str) -> Taxonomy:
 
 
 def decide_by(detector: nn.Module, *, rule: str | None, threshold: float | None) -> None:
-    """Changes how a detector chooses the class to name; what is None stays.
+    """Changes how a detector chooses the class to name, by a known rule and a threshold in (0, 1]; None stays.
 
     Raises:
-        ConfigError: On an unknown rule, a threshold out of range, or a model that has no such choice.
+        ConfigError: The model has no such choice.
     """
     if isinstance(detector, TwoLayerEnsemble):
-        if rule not in (None, 'back_off') or (threshold is not None and not 0 < threshold <= 1):
-            what = f'rule={rule!r}, threshold={threshold!r} for a two-layer ensemble'
-            raise ConfigError(what, fix='It knows back_off alone, and a threshold in (0, 1].')
+        if rule not in (None, 'back_off'):
+            raise ConfigError(f'rule={rule!r} for a two-layer ensemble', fix='It knows back_off alone.')
         if threshold is not None:
             detector.merge_options['decision_threshold'] = threshold
         return
@@ -119,11 +122,5 @@ def decide_by(detector: nn.Module, *, rule: str | None, threshold: float | None)
     if not decisions:
         raise ConfigError('the model names one class for each detection, without a rule', fix='Leave the rule out.')
     for decision in decisions:
-        changed = Decision(
-            decision._relations,
-            rule=rule or decision.rule,
-            threshold=decision.threshold if threshold is None else threshold,
-            relative=decision.relative,
-            where=decision.where,
-        )
-        decision.rule, decision.threshold = changed.rule, changed.threshold
+        decision.rule = rule or decision.rule
+        decision.threshold = decision.threshold if threshold is None else threshold

@@ -19,7 +19,6 @@ import hierseg.prediction.outputs as outputs
 from hierseg.__main__ import main
 from hierseg.errors import ConfigError
 from hierseg.found import Found
-from hierseg.functional.decisions import RULES
 from hierseg.pictures import read_picture
 from hierseg.prediction import Predictor, predict
 from hierseg.prediction.inputs import read_shot
@@ -251,11 +250,6 @@ class TestCommand:
             main(['predict', *(word.format(image=images[0]) for word in arguments), '--out', str(tmp_path)])
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
-
-    def test_its_rules_are_those_of_the_decision(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit):
-            main(['predict', '--help'])
-        assert '{' + ','.join(RULES) + '}' in capsys.readouterr().out
 
 
 def test_a_shot_of_an_unknown_kind() -> None:

@@ -222,14 +222,26 @@ class TestOptions:
                 found = model(images[0])
                 expected = RULES[rule].choose(torch.from_numpy(found.class_scores), relations)
                 assert found.labels.tolist() == expected.tolist()
-        for wrong in (('deepest', None), (None, 0.0), (None, 2)):
-            with pytest.raises(ConfigError, match='rule='):
-                decide_by(detector, rule=wrong[0], threshold=wrong[1])
+        if system == 'ensemble':
+            with pytest.raises(ConfigError, match='It knows back_off alone'):
+                decide_by(detector, rule='leaf', threshold=None)
 
-    @pytest.mark.parametrize('wrong', [{'batch_size': 0}, {'orientation': 'upright'}, {'checkpoint': None}])
-    def test_that_are_wrong(self, trained: dict[str, Any], wrong: dict[str, Any]) -> None:
+    @pytest.mark.parametrize(
+        ('wrong', 'message'),
+        [
+            ({'batch_size': 0}, 'batch_size=0'),
+            ({'orientation': 'upright'}, "orientation='upright'"),
+            ({'checkpoint': None}, 'a config alone has no weights'),
+            ({'rule': 'deepest'}, "rule='deepest'.* Use one of the rules back_off, leaf, distance"),
+            ({'threshold': 0.0}, 'threshold=0.0'),
+            ({'threshold': 2}, 'threshold=2'),
+        ],
+    )
+    def test_that_are_wrong_are_refused_at_once(
+        self, trained: dict[str, Any], wrong: dict[str, Any], message: str
+    ) -> None:
         config, checkpoint, _ = trained['end_to_end']
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=message):
             load_model(config, **{'checkpoint': checkpoint, **wrong})
 
 
