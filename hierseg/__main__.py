@@ -28,6 +28,7 @@ COMMANDS = {
     'train': ('train.py', 'train the model of a config'),
     'test': ('test.py', 'test a checkpoint: scores, pictures, a submission'),
     'predict': ('predict.py', 'apply a model to images, folders, videos and cameras'),
+    'serve': ('serve.py', 'a page on this machine: drop a photograph, see instances, click one'),
     'export': ('export.py', 'a trained real-time model as an ONNX file that knows its classes'),
     'compare': ('compare.py', 'compare systems on the same images, on one page'),
     'doctor': ('hierseg.doctor', 'say what is installed, what is missing, and how to get it'),

@@ -44,8 +44,8 @@ class HierarchicalDenseHead(AsksItsLoss):
         **kwargs: As mmdet's.
 
     Raises:
-        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes, or the
-            head cannot take ``verified``.
+        ConfigError: If the loss is no ``HierarchicalQualityLoss``, or has a taxonomy of another number of classes, or
+            the head cannot take ``verified``.
     """
 
     classifiers: str

@@ -28,10 +28,10 @@ class HierarchicalQualityLoss(HierarchicalLoss):
     the label and its ancestors have the target q, undecided classes no weight. Source: Li et al., "Generalized focal
     loss", NeurIPS 2020, who have one sigmoid for each class, and no hierarchy.
 
-    Every balance composes. Offsets (``seesaw``, ``logit_adjustment``, ``eql`` of schemes with background) are part of
-    the scores: those of label y in L(y) and p(y), those of background, which ``seesaw`` and ``eql`` leave alone, in
-    L(background). So p(y) with its offsets learns to be q; at test they are gone, as in the scheme itself. What ``eql``
-    multiplies, a row's loss or its gradients, is the whole form, which stays least where it was.
+    Every balance composes. What ``seesaw`` and, under a softmax, ``eql`` add to the scores of label y is in L(y) and
+    p(y), and not in L(background), as of background they add nothing; what ``logit_adjustment`` adds is in all three.
+    So p(y) with it learns to be q; at test it is gone, as in the scheme itself. What ``eql`` multiplies, a candidate's
+    loss or its gradients, is the whole form, which stays least where it was.
 
     Args:
         *args: As of :class:`HierarchicalLoss`.

@@ -93,6 +93,7 @@ RULES = {
     'hierseg browse': Rule(),
     # The short config of the tests.
     'hierseg train': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
+    'hierseg serve': Rule(skip='serves until it is ended; tests/prediction/test_serving.py opens the page'),
     'hierseg test': Rule(words={'hierseg::quickstart/hier_e2e.py': 'configs/quickstart/hier_e2e.py'}),
     'hierseg predict': Rule(
         words={

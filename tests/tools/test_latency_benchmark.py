@@ -40,11 +40,11 @@ def test_times_a_system_part_by_part(
     picture = ('--size', 48, 64, '--equal-size', 64, '--square', '--instances', 3, '--candidates', 50)
     little = (*picture, '--repeats', 1, '--seconds', 0)
     run(
-        monkeypatch, *little, '--systems', 'tiny', '--threads', 1, '--out', out, '--figure', figure,
+        monkeypatch, *little, '--systems', 'tiny', 'tiny, ONNX', '--threads', 1, '--out', out, '--figure', figure,
         '--accuracy', 'tiny=0.9',
     )  # fmt: skip
     document = json.loads(out.read_text())
-    found = document['figures']['tiny']
+    found, exported = document['figures']['tiny'], document['figures']['tiny, ONNX']
     assert (found['input'], found['instances']) == ([64, 64], 3)
     # RTMDet-Ins tiny of MMDetection has 5.6 M for 80 classes; each class more takes 97 on each of three levels.
     assert 5.6e6 < found['parameters'] < 5.75e6
@@ -52,6 +52,9 @@ def test_times_a_system_part_by_part(
     ((turn,), summary) = found['turns']['1'], document['summaries']['tiny']['1']
     assert list(turn) == PARTS
     assert all(value > 0 for value in turn.values())
+    assert (exported['input'], exported['instances']) == ([64, 64], 3)
+    assert exported['box_share'] == pytest.approx(found['box_share'])  # it finds the same
+    assert 20 < exported['megabytes'] < 30
     assert summary['all'] == summary['median'] == pytest.approx(sum(turn.values()))
     assert figure.read_bytes().startswith(b'\x89PNG')
     assert '| tiny | 64 × 64 | 5.7 | 3 |' in capsys.readouterr().out
