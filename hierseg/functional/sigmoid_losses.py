@@ -73,8 +73,8 @@ class Terms:
     def quality_losses(self, quality: Tensor, *, beta: float) -> Tensor:
         """(N, K) sums where positive classes have each of (N, K) targets q in [0, 1] instead of one.
 
-        A term is |t − σ(x)|^β times the binary cross-entropy of σ(x) and its target t. Source: the quality focal loss
-        of Li et al., "Generalized focal loss", NeurIPS 2020, for classes that are positive together.
+        A term is ``|t − σ(x)|^β`` times the binary cross-entropy of σ(x) and its target t. Source: the quality focal
+        loss of Li et al., "Generalized focal loss", NeurIPS 2020, for classes that are positive together.
         """
         costs = softplus(self.negative)
         if beta:

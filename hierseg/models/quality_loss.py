@@ -21,17 +21,18 @@ from hierseg.registry import MODELS
 class HierarchicalQualityLoss(HierarchicalLoss):
     """Any scheme of :class:`HierarchicalLoss` in the form of the quality focal loss.
 
-    A candidate of label y whose box overlaps its object by q costs |q − p(y)|^β · [q · L(y) + (1 − q) · L(background)]:
-    its score learns to say how good the box is, and what is right already counts little. L is the scheme's loss, p(y)
-    the probability that it trains. A coarse label is the mass of what is below it, in L and in p. With q = 1 and β = 0
-    it is the scheme itself. Background has q = 1. Schemes with a sigmoid for each class have the form class by class:
-    the label and its ancestors have the target q, undecided classes no weight. Source: Li et al., "Generalized focal
-    loss", NeurIPS 2020, who have one sigmoid for each class, and no hierarchy.
+    A candidate of label y whose box overlaps its object by q costs
+    ``|q − p(y)|^β · [q · L(y) + (1 − q) · L(background)]``: its score learns to say how good the box is, and what is
+    right already counts little. L is the scheme's loss, p(y) the probability that it trains. A coarse label is the mass
+    of what is below it, in L and in p. With q = 1 and β = 0 it is the scheme itself. Background has q = 1. Schemes with
+    a sigmoid for each class have the form class by class: the label and its ancestors have the target q, undecided
+    classes no weight. Source: Li et al., "Generalized focal loss", NeurIPS 2020, who have one sigmoid for each class,
+    and no hierarchy.
 
-    Every balance composes. Offsets (``seesaw``, ``logit_adjustment``, ``eql`` of schemes with background) are part of
-    the scores: those of label y in L(y) and p(y), those of background, which ``seesaw`` and ``eql`` leave alone, in
-    L(background). So p(y) with its offsets learns to be q; at test they are gone, as in the scheme itself. What ``eql``
-    multiplies, a row's loss or its gradients, is the whole form, which stays least where it was.
+    Every balance composes. What ``seesaw`` and, under a softmax, ``eql`` add to the scores of label y is in L(y) and
+    p(y), and not in L(background), as of background they add nothing; what ``logit_adjustment`` adds is in all three.
+    So p(y) with it learns to be q; at test it is gone, as in the scheme itself. What ``eql`` multiplies, a candidate's
+    loss or its gradients, is the whole form, which stays least where it was.
 
     Args:
         *args: As of :class:`HierarchicalLoss`.
