@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -238,7 +239,14 @@ def make_folder(folder: Path) -> Path:
 TABLES = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
 
 
+# One folder of a session, also where several modules import the fixture.
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with data and configs."""
-    return make_folder(tmp_path_factory.mktemp('tiny'))
+    return _made(tmp_path_factory.getbasetemp() / 'tiny_runs')
+
+
+@cache
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return make_folder(folder)

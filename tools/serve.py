@@ -186,7 +186,7 @@ def build(gradio: Any, model: Callable[..., Found], *, score_thr: float, thresho
                 )  # fmt: skip
             with gradio.Column(scale=6, min_width=340):
                 picture = gradio.Image(
-                    label='Instances', format='jpeg', interactive=False, elem_id='picture',
+                    label='Instances', show_label=False, format='jpeg', interactive=False, elem_id='picture',
                     buttons=['download', 'fullscreen'],
                 )  # fmt: skip
             with gradio.Column(scale=3, min_width=280):

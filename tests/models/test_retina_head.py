@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from documented import ROOT, written_files
@@ -165,11 +166,7 @@ def test_classes_that_nobody_looked_for_leave_the_loss_of_their_image() -> None:
     model = build(settings).train()
     samples = [sample([CAR], masks=[True]), sample([], masks=[])]
     for shown, absent in zip(samples, ([], [TOY]), strict=True):
-        shown.set_metainfo(
-            dict(
-                verified_positive=torch.tensor([]).long().numpy(), verified_negative=torch.tensor(absent).long().numpy()
-            )
-        )
+        shown.set_metainfo(dict(verified_positive=np.array([], int), verified_negative=np.array(absent, int)))
     seen = []
     hook = model.bbox_head.loss_cls.register_forward_hook(
         lambda _, given, named, __: seen.append((given[1], named['known'])), with_kwargs=True

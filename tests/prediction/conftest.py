@@ -11,12 +11,24 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from tiny_runs import tiny  # noqa: F401
+from tiny_runs import ROOT, tiny
 
 from hierseg.apis import read_config
 from hierseg.prediction import Predictor, load_model
 from hierseg.registry import MODELS
 from hierseg.store import Store
+
+__all__ = ['tiny']
+
+# The real-time model of the quickstart.
+THIRD = f"""
+_base_ = {str(ROOT / 'configs/quickstart/hier_rtmdet.py')!r}
+custom_hooks = []
+model = dict(
+    backbone=dict(widen_factor=0.125),
+    neck=dict(in_channels=[32, 64, 128], out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1))
+"""
 
 
 class Trained(NamedTuple):
@@ -28,11 +40,12 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope='session')
-def trained(tiny: Path) -> dict[str, Trained]:  # noqa: F811
+def trained(tiny: Path) -> dict[str, Trained]:
     """Checkpoints as trainings leave them, of weights that nothing was learnt with: their detections are many."""
     taxonomy = Store.open(tiny / 'data/quickstart/store/validation').taxonomy
+    (tiny / 'third.py').write_text(THIRD)
     found = {}
-    for name in ('end_to_end', 'ensemble'):
+    for name in ('end_to_end', 'ensemble', 'third'):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tiny)
             patch.syspath_prepend(tiny)
@@ -43,6 +56,8 @@ def trained(tiny: Path) -> dict[str, Trained]:  # noqa: F811
         for key in weights:
             if key.endswith(('fc_cls.weight', 'conv_logits.weight')):
                 weights[key] *= 300
+            if 'rtm_cls' in key and key.endswith('bias'):
+                weights[key] += 2
         checkpoint = tiny / f'{name}.pth'
         torch.save({'state_dict': weights, 'meta': {'dataset_meta': taxonomy.dataset_meta()}}, checkpoint)
         found[name] = Trained(tiny / f'{name}.py', checkpoint, tiny)
@@ -59,7 +74,7 @@ def model(trained: dict[str, Trained]) -> Predictor:
 
 
 @pytest.fixture(scope='session')
-def images(tiny: Path) -> list[str]:  # noqa: F811
+def images(tiny: Path) -> list[str]:
     """The validation images of the tiny data, whose longer side has 96 pixels."""
     return sorted(str(path) for path in (tiny / 'data/quickstart/validation').iterdir())
 

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
 from hierseg.found import Found, encode_masks
-from hierseg.pictures import read_picture
-from hierseg.prediction import Predictor
+from hierseg.pictures import write_picture
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'serve.py'
 SIZE = (40, 60)
@@ -201,12 +199,9 @@ class Browser:
         return self.run("return document.querySelector('#classes p b')?.textContent ?? ''")
 
     def paths(self) -> list[str]:
-        """Of the table, whose rows are made when they are scrolled into view."""
-        rows = self.run(
-            """return [...document.querySelectorAll('#table tbody tr')]
-                .map((row) => [...row.querySelectorAll('td')].map((cell) => cell.textContent.trim()));"""
-        )
-        return [cells[1] for cells in rows if len(cells) > 6]
+        """The second column of the table."""
+        cells = '[...document.querySelectorAll(\'#table [data-testid^=cell-][data-testid$="-1"]\')]'
+        return self.run(f'return {cells}.map((cell) => cell.textContent.trim())')
 
     def click(self, x: float, y: float) -> None:
         """Clicks at a pixel of the drawn picture."""
@@ -235,14 +230,14 @@ class Browser:
 
 
 @pytest.fixture
-def calls() -> list[tuple[int, ...]]:
-    """The shapes of the pictures that the model was called on."""
+def calls() -> list[tuple[Any, ...]]:
+    """What the model was called with: the shape of each picture, and the score."""
     return []
 
 
 @pytest.fixture
 def browser(
-    tool: ModuleType, model: Predictor, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: ModuleType, found: Found, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Browser]:
     if not (shutil.which('chromedriver') and shutil.which('chromium')):
         pytest.skip('Chromium or its driver is not installed')
@@ -251,11 +246,11 @@ def browser(
     monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', 'False')
     gradio = pytest.importorskip('gradio')
 
-    def counted(picture: np.ndarray, **options: Any) -> Any:
-        calls.append(picture.shape)
-        return model(picture, **options)
+    def model(picture: np.ndarray, *, score_thr: float) -> Found:
+        calls.append((picture.shape, score_thr))
+        return found
 
-    page = tool.build(gradio, counted, score_thr=0.3, threshold=0.5)
+    page = tool.build(gradio, model, score_thr=0.3, threshold=0.5)
     address = tool.launch(gradio, page, '127.0.0.1', None)
     opened = Browser(address)
     yield opened
@@ -264,38 +259,36 @@ def browser(
 
 
 @pytest.mark.slow
-def test_a_photograph_a_click_and_a_slider(
-    browser: Browser, tool: ModuleType, model: Predictor, images: list[str], calls: list[Any]
-) -> None:
-    found = model(read_picture(images[0], 'turned'), score_thr=0)
-    kept, high = found[found.scores >= 0.3], found.back_off(1)
-    # A pixel of an instance that is named by a deeper class than what it is sure of.
-    row, x, y = next(
-        (row, x, y)
-        for row in range(len(kept))
-        if len(kept[row].path) > len(high[row].path)
-        for y, x in np.argwhere(kept[row].mask).tolist()
-        if tool.instance_at(kept, x + 0.5, y + 0.5) == row
-    )
-    browser.find('#photo input[type=file]').send_keys(images[0])
-    browser.wait(lambda: browser.run("return document.querySelector('#picture img')?.naturalWidth"))
-    browser.wait(browser.paths)
-    assert browser.paths() == [' › '.join(one.path) for one in kept][: len(browser.paths())]
-    factor = browser.run("return document.querySelector('#picture img').naturalWidth") / found.image_size[1]
+def test_a_photograph_a_click_and_a_slider(browser: Browser, found: Found, calls: list[Any], tmp_path: Path) -> None:
+    write_picture(np.full((*SIZE, 3), 200, dtype=np.uint8), tmp_path / 'harbour.png')
+    browser.find('#photo input[type=file]').send_keys(str(tmp_path / 'harbour.png'))
+    factor = browser.wait(lambda: browser.run("return document.querySelector('#picture img')?.naturalWidth")) / SIZE[1]
+    browser.wait(lambda: browser.paths() == ['Person › Man', 'Toy › Teddy'])
+    assert browser.title() == ''
 
-    browser.click((x + 0.5) * factor, (y + 0.5) * factor)
-    browser.wait(browser.title)
-    assert browser.title() == str(kept[row])
+    browser.click(15 * factor, 15 * factor)
+    browser.wait(lambda: browser.title() == 'Toy › Teddy 0.40')
+    browser.click(25 * factor, 15 * factor)
+    browser.wait(lambda: browser.title() == 'Person › Man 0.60')
     named = "return [...document.querySelectorAll('#classes .named .name')].map((name) => name.textContent)"
-    assert browser.run(named) == list(kept[row].path)
+    assert browser.run(named) == ['Person', 'Man']
 
-    browser.set('#threshold', 1)
-    browser.wait(lambda: browser.title() == str(high[row]))
-    shown = high[high.scores >= 0.3]
-    assert browser.paths() == [' › '.join(one.path) for one in shown][: len(browser.paths())]
-    with urlopen(browser.find('a#json, #json a').get_attribute('href')) as answer:
-        assert json.load(answer)['instances'] == shown.to_json()['instances']
-    assert calls == [(*found.image_size, 3)]  # sliders do not run the network
+    # 0.7 of Person's 0.9 is more than 0.6.
+    browser.set('#threshold', 0.7)
+    browser.wait(lambda: browser.title() == 'Person 0.90')
+    assert browser.run(named) == ['Person']
+    assert browser.paths() == ['Person', 'Toy']
+    browser.set('#score', 0.7)
+    browser.wait(lambda: browser.paths() == ['Person'])
+    downloads = {'behavior': 'allow', 'downloadPath': str(tmp_path / 'downloads')}
+    browser.driver.execute_cdp_cmd('Browser.setDownloadBehavior', downloads)
+    browser.find('#json').click()
+    written = tmp_path / 'downloads' / 'harbour.json'
+    browser.wait(written.exists)
+    document = json.loads(written.read_text())
+    assert document['source'] == 'harbour.png'
+    assert [one['path'] for one in document['instances']] == [['Person']]
+    assert calls == [((*SIZE, 3), 0)]  # sliders do not run the network
 
     browser.resize(390)
     time.sleep(0.5)
