@@ -11,6 +11,7 @@ Example:
 import argparse
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
@@ -214,9 +215,14 @@ def build(gradio: Any, model: Callable[..., Found], *, score_thr: float, thresho
 def main() -> None:
     arguments = parse_arguments()
     choose_threads()
+    # Ended in either way, it leaves no photographs.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix='hierseg-serve-') as folder:
         # Photographs lie there while the page is served; no version is looked up, nobody is told.
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False')
+        # Gradio asks its own server whether it is there, which a proxy cannot answer.
+        others = os.environ.get('no_proxy', os.environ.get('NO_PROXY'))
+        os.environ['no_proxy'] = ','.join(filter(None, (others, '127.0.0.1', 'localhost')))
         try:
             import gradio
         except ModuleNotFoundError as error:
@@ -244,7 +250,7 @@ def launch(gradio: Any, page: Any, host: str, port: int | None) -> str:
             footer_links=[], pwa=False, css=CSS, theme=gradio.themes.Default(**fonts), max_file_size='100mb',
         )  # fmt: skip
     except OSError as error:
-        raise ConfigError(f'the page cannot be served: {error}', fix='Choose another --port.') from error
+        raise ConfigError(f'port {port or "7860 to 7959"} of {host} cannot be used', fix='Choose another.') from error
     return str(address)
 
 
