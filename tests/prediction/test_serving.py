@@ -268,6 +268,10 @@ def test_a_photograph_a_click_and_a_slider(browser: Browser, found: Found, calls
 
     browser.click(15 * factor, 15 * factor)
     browser.wait(lambda: browser.title() == 'Toy › Teddy 0.40')
+    browser.find('#table [data-testid=cell-0-1]').click()
+    browser.wait(lambda: browser.title() == 'Person › Man 0.60')
+    browser.click(5 * factor, 5 * factor)
+    browser.wait(lambda: browser.title() == '')
     browser.click(25 * factor, 15 * factor)
     browser.wait(lambda: browser.title() == 'Person › Man 0.60')
     named = "return [...document.querySelectorAll('#classes .named .name')].map((name) => name.textContent)"
