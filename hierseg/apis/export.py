@@ -158,8 +158,8 @@ def require_exportable(model: nn.Module) -> None:
     head = getattr(model, 'bbox_head', None)
     if not isinstance(head, HierarchicalRTMDetInsHead):
         raise ConfigError(
-            f'{type(model).__name__} has no export: boxes and masks of two-stage models and ensembles come from '
-            'regions that are found on the way',
+            f'{type(model).__name__} has no export: only the RTMDet family has; boxes and masks of two-stage models '
+            'and ensembles come from regions that are found on the way',
             fix='Export a real-time model, such as that of configs/hier_rtmdet_s.py.',
         )
 
