@@ -89,8 +89,34 @@ model_of_a_test['test_cfg'] = dict(score_thr=0.001, max_per_img=10)
 """
     + WHOLE
 )
+REAL_TIME = """
+model = dict(
+    backbone=dict(deepen_factor=0.167, widen_factor=0.125, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128], out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16, num_classes=22, verified=dict(num_negatives=4)))
+train_pipeline = [
+    *_base_.loading, dict(type='Resize', scale=(64, 64), keep_ratio=True), dict(type='RandomFlip', prob=0.5),
+    _base_.packing]
+test_pipeline = _base_.test_pipeline
+for step in test_pipeline:
+    if step.type == 'Resize':
+        step.scale = (64, 64)
+loading_of_a_test = dict(batch_size=2, num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    **loading_of_a_test,
+    dataset=dict(pipeline=train_pipeline),
+    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=2))
+val_dataloader = dict(**loading_of_a_test, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+custom_hooks = []
+default_hooks = dict(validation_loss=dict(
+    num_batches=1, dataloader=dict(**loading_of_a_test, dataset=dict(pipeline=train_pipeline))))
+del step
+"""
 CONFIGS = {
     'hier_retinanet': BOXES,
+    'hier_rtmdet_s': REAL_TIME,
     'hier_e2e': END_TO_END,
     'quickstart/hier_e2e': END_TO_END,
     'two_layer_ensemble': ENSEMBLE,

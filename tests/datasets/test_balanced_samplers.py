@@ -128,7 +128,7 @@ def test_a_million_draws_are_as_expected(make: Make) -> None:
     """Of each image and class: as many as expected, within what the roundings of a single pass can be."""
     (sampler,) = make(1)
     draws = 1_000_000
-    drawn = np.bincount(np.fromiter(sampler.draw(0, draws), dtype=np.int64, count=draws), minlength=IMAGES)
+    drawn = np.bincount(np.fromiter(sampler._indices_from(0), dtype=np.int64, count=draws), minlength=IMAGES)
     expected = sampler.expected_draws()
     assert expected.sum() == pytest.approx(sampler._epoch_length)
     np.testing.assert_allclose(drawn / draws, expected / expected.sum(), rtol=1e-3)
