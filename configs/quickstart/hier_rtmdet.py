@@ -13,13 +13,11 @@ data_root = _base_.quickstart_root
 taxonomy = data_root + 'store/train/taxonomy.json'
 
 model = dict(
-    # Objects of 20 to 100 pixels: one level finer than on photographs, and narrower for it.
-    backbone=dict(deepen_factor=0.167, widen_factor=0.375, out_indices=(1, 2, 3)),
-    neck=dict(in_channels=[48, 96, 192], out_channels=64),
+    backbone=dict(deepen_factor=0.167, widen_factor=0.375),
+    neck=dict(in_channels=[96, 192, 384], out_channels=96),
     bbox_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(strides=[4, 8, 16]),
+        in_channels=96,
+        feat_channels=96,
         num_classes=22,
         loss_cls=dict(taxonomy=taxonomy),
         # About as many of 22 as 50 are of 300.
