@@ -296,7 +296,7 @@ class Found:
         return drawn
 
 
-def encode_masks(planes: npt.NDArray[Any]) -> list[RunLengths]:
+def run_lengths_of(planes: npt.NDArray[Any]) -> list[RunLengths]:
     """Run lengths of (M, H, W) masks; every value but 0 is inside."""
     size = list(planes.shape[1:])
     return [{'size': size, 'counts': counts_of_mask((plane != 0).view(np.uint8)).decode()} for plane in planes]

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 import hierseg.found
 from hierseg.errors import AnnotationError, ConfigError
-from hierseg.found import Found, coco_document, encode_masks
+from hierseg.found import Found, coco_document, run_lengths_of
 from hierseg.pictures import read_picture, write_picture
 
 # Vehicle; Person > Man, Woman; Toy and Bear with a common child Teddy, which prefers Toy.
@@ -43,7 +43,7 @@ def found() -> Found:
         scores=np.array([0.7, 0.4], dtype=np.float32),
         labels=np.array([2, 6]),
         class_scores=class_scores,
-        masks=encode_masks(masks()),
+        masks=run_lengths_of(masks()),
         names=NAMES,
         parents=PARENTS,
         image=np.full((*SIZE, 3), 200, dtype=np.uint8),

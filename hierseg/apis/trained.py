@@ -17,7 +17,7 @@ from torch import nn
 
 from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline
 from hierseg.errors import ConfigError
-from hierseg.found import Found, encode_masks
+from hierseg.found import Found, run_lengths_of
 from hierseg.functional.decisions import RULES
 from hierseg.models.detections import Decision
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
@@ -83,7 +83,7 @@ class TrainedModel:
             scores=scores,
             labels=labels,
             class_scores=class_scores,
-            masks=encode_masks(np.asarray(kept.masks)) if 'masks' in kept else None,
+            masks=run_lengths_of(np.asarray(kept.masks)) if 'masks' in kept else None,
             names=self.taxonomy.names,
             parents=self.taxonomy.parents,
         )

@@ -23,8 +23,8 @@ def run_lengths_in_boxes(
     for plane, (left, top, right, bottom) in zip(logits, corners.astype(int).tolist(), strict=True):
         inside = np.zeros((0, 0), dtype=bool)
         if left < right and top < bottom:
-            across, first = bilinear_weights(left, right, steps[0], plane.shape[1])
-            down, upper = bilinear_weights(top, bottom, steps[1], plane.shape[0])
+            across, first = _weights_of_part(left, right, steps[0], plane.shape[1])
+            down, upper = _weights_of_part(top, bottom, steps[1], plane.shape[0])
             part = plane[upper : upper + down.shape[1], first : first + across.shape[1]]
             inside = down @ (part @ across.T) > level
         counts = compress_runs(runs_of_part(inside, left, top, size)).decode()
@@ -32,7 +32,7 @@ def run_lengths_in_boxes(
     return found
 
 
-def bilinear_weights(start: int, stop: int, step: float, count: int) -> tuple[FloatArray, int]:
+def _weights_of_part(start: int, stop: int, step: float, count: int) -> tuple[FloatArray, int]:
     """The matrix that samples pixels ``start`` to ``stop − 1`` from ``count`` plane pixels, and the first it takes."""
     places = ((np.arange(start, stop) + 0.5) / step - 0.5).clip(0, count - 1)
     first, end = int(places[0]), min(int(places[-1]) + 2, count)

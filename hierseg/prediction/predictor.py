@@ -146,7 +146,7 @@ class Predictor:
     ) -> Iterator[Found]:
         """The detections of shots, as they are read, a batch at a time; each knows where its picture came from."""
         lowest, size = self.score_thr if score_thr is None else score_thr, batch_size or self.batch_size
-        for batch in batches_of(shots, size):
+        for batch in _batches(shots, size):
             results = self.finder([shot.image for shot in batch], score_thr=lowest)
             for shot, found in zip(batch, results, strict=True):
                 # A file can be read again when it is drawn; holding the pictures of a folder would fill the memory.
@@ -160,7 +160,7 @@ class Predictor:
                 )
 
 
-def batches_of(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
+def _batches(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
     """Batches of up to ``size`` pictures that follow each other and have one shape.
 
     Beside a larger one a picture would be padded, which changes what is found on it; so no prediction depends on what

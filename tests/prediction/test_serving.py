@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hierseg.found import Found, encode_masks
+from hierseg.found import Found, run_lengths_of
 from hierseg.pictures import write_picture
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'serve.py'
@@ -52,7 +52,7 @@ def found() -> Found:
         scores=np.array([0.6, 0.4], dtype=np.float32),
         labels=np.array([1, 5]),
         class_scores=class_scores,
-        masks=encode_masks(masks),
+        masks=run_lengths_of(masks),
         names=('Person', 'Man', '<Woman>', 'Toy', 'Bear', 'Teddy'),
         parents=((), (0,), (0,), (), (), (3, 4)),
         source='street.jpg',

@@ -21,7 +21,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, tool: str | Path, *arguments: str)
     runpy.run_path(str(TOOLS / tool), run_name='__main__')
 
 
-PARTS = {'stopwatch.py'}  # what several tools import
+PARTS = {'drawn_data.py', 'stopwatch.py'}  # what several tools import
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,24 +26,15 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
-from hierseg.converters.coco import write_coco
-from hierseg.converters.open_images import ConversionOptions, OpenImagesFiles, convert_open_images
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import describe_machine, write_json
-from hierseg.store import Store
-from hierseg.synthetic import (
-    AnnotationRates,
-    SplitOptions,
-    SynthesisOptions,
-    default_taxonomy,
-    synthesize,
-)
+from hierseg.synthetic import default_taxonomy
+
+sys.path.insert(0, str(Path(__file__).parent))  # where the tool is not run as a script
+from drawn_data import FILTER, make_data
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'openimages_instance.py'
-# Every object has a mask, and none stands for several: mmdet's reader fails on boxes without a mask.
-RATES = AnnotationRates(coarse=0.15, unannotated=0.2, group_of=0.0, box_only=0.0, resized_mask=0.1, negatives=4)
-FILTER = dict(filter_empty_gt=True, min_size=32)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,23 +47,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
     return parser.parse_args()
-
-
-def make_data(folder: Path, args: argparse.Namespace) -> None:
-    """Writes images, a store and a COCO JSON."""
-    taxonomy = default_taxonomy()
-    splits = (SplitOptions('train', args.images, 10.0, RATES),)
-    options = SynthesisOptions(splits=splits, seed=args.seed, size=args.size, objects_per_image=args.objects)
-    synthesize(folder / 'official', options, taxonomy=taxonomy, show_progress=True)
-    tables = {
-        name: folder / 'official' / f'challenge-2019-train-segmentation-{file}.csv'
-        for name, file in (('boxes', 'bbox'), ('labels', 'labels'), ('masks', 'masks'))
-    }
-    files = OpenImagesFiles(
-        **tables, images=folder / 'official' / 'train', mask_dir=folder / 'official' / 'train-masks'
-    )
-    convert_open_images(files, taxonomy, out=folder / 'store', options=ConversionOptions(), progress=True)
-    write_coco(Store.open(folder / 'store'), folder / 'coco.json')
 
 
 def datasets_of(folder: Path) -> dict[str, Any]:
@@ -160,7 +135,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        make_data(Path(folder), args)
+        make_data(Path(folder), default_taxonomy(), args)
         milliseconds = measure(datasets_of(Path(folder)), args)
     print('\n'.join(table(milliseconds)))
     if args.out:
