@@ -72,6 +72,10 @@ class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
 
 
+class OutputError(HiersegError):
+    """A file or folder cannot be written: no room, no right, a link to nothing, or another run that writes it."""
+
+
 @contextmanager
 def exits_cleanly() -> Iterator[None]:
     """For command-line tools: prints a :class:`HiersegError` as one line on stderr and exits with 2."""
