@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from chaos.entries import Entry
 from chaos.workers import FAULTS, Outcome, prepare
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 HEADINGS = ('entry', 'damaged', 'accepted', 'refused', *FAULTS, 's at most', 'MiB at most')
 NAMED = 40
