@@ -62,6 +62,10 @@ class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
 
 
+class TrainingError(HiersegError):
+    """A training cannot go on: its numbers are no longer finite."""
+
+
 @contextmanager
 def exits_cleanly() -> Iterator[None]:
     """For command-line tools: prints a :class:`HiersegError` as one line on stderr and exits with 2."""
