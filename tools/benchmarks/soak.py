@@ -24,7 +24,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.threads import choose_threads
 
 MEGABYTES = 1.0
