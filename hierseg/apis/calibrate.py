@@ -24,7 +24,6 @@ from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.files import finite
 from hierseg.functional import Relations
-from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
 from hierseg.models.detections import Decision
@@ -48,8 +47,8 @@ class Calibration:
         curve: Names by threshold, ascending.
         other_rules: Names by the rules without a threshold on the same pairs.
         threshold: The smallest one whose correctness reaches the wanted one; None if none does.
-        interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, by bootstrap
-            over images.
+        interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, over
+            images.
     """
 
     store: str
@@ -281,7 +280,7 @@ def calibrate_pairs(
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
-        interval=interval(Resampling.draw(pairs.image_ids).ratios(correct)),
+        interval=correct.effects.interval(bounds=(0.0, 1.0)),
     )
 
 

@@ -15,7 +15,6 @@ from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import ImageTruth
 from hierseg.formats import IntArray
 from hierseg.metrics.average_precision import summarise_by
-from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.coco_average_precision import (
     COCO_METRICS,
     ImageCocoMatches,
@@ -24,6 +23,7 @@ from hierseg.metrics.coco_average_precision import (
 )
 from hierseg.metrics.declarations import Metric
 from hierseg.metrics.error_kinds import ImageErrors, error_kinds
+from hierseg.metrics.intervals import ImageSums
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
 from hierseg.metrics.matching import match_image
 from hierseg.metrics.names import NAME_METRICS, hierarchical_sums

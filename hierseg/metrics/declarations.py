@@ -24,7 +24,7 @@ class Metric:
         unit: Scores of one unit share the scale of their differences; '' for a part of 1.
         format: Python's format of the number.
         higher_is_better: False for a distance.
-        has_interval: Whether it is resampled over images.
+        has_interval: Whether it has an interval over images.
         on_page: Whether the page shows it; ``results.json`` has every score.
         headline: Whether it is one of the large numbers on top of the page.
     """
@@ -72,7 +72,7 @@ class CountedKind:
     explanation: str = ''
 
 
-def declared(metrics: Sequence[Metric], scores: Collection[str], resampled: Collection[str]) -> list[Metric]:
+def declared(metrics: Sequence[Metric], scores: Collection[str], intervals: Collection[str]) -> list[Metric]:
     """The declarations of the scores that were computed, some of them with an interval, in the order of declaration.
 
     Raises:
@@ -87,9 +87,9 @@ def declared(metrics: Sequence[Metric], scores: Collection[str], resampled: Coll
         )
     found = [metric for metric in metrics if metric.key in scores]
     for metric in found:
-        if metric.has_interval != (metric.key in resampled):
+        if metric.has_interval != (metric.key in intervals):
             raise EvaluationError(
-                f'the score {metric.key} is {"" if metric.key in resampled else "not "}resampled',
-                fix=f'Say has_interval={metric.key in resampled} in its Metric.',
+                f'the score {metric.key} has {"an" if metric.key in intervals else "no"} interval',
+                fix=f'Say has_interval={metric.key in intervals} in its Metric.',
             )
     return found

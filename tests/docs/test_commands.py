@@ -132,7 +132,7 @@ RULES = {
             'STORE': 'data/openimages/store/validation',
             'IMAGES': 'data/openimages/validation',
         },
-        more=('--resamples', '5', '--pictures', '1', '--timed-images', '1'),
+        more=('--pictures', '1', '--timed-images', '1'),
     ),
     'python tools/dataset_converters/download_openimages.py': Rule(
         parse_only='needs a network; runs against a local server in tests/tools/test_download_openimages.py'
@@ -149,6 +149,9 @@ RULES = {
     'npm install': Rule(skip='needs a network'),
     'ovc model.onnx': Rule(skip='is a program of another project'),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64', '--num-classes', '300')),
+    'python tools/benchmarks/coverage.py': Rule(
+        more=('--images', '10', '--samples', '2', '--population', '300', '--pairs', 'close')
+    ),
     'python tools/benchmarks/conversion.py': Rule(
         more=(
             *('--size', '64', '48', '--masks', '2', '--images', '10', '--table-images', '10'),

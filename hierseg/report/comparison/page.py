@@ -289,7 +289,7 @@ def scores_table(document: Comparison) -> str:
         rows.append(['*Costs*', *blanks])
     for label, cells in costs.items():
         rows.append([label, *(cell.text for cell in cells), *(cell.ratio or NONE for cell in cells[1:])])
-    notes = f'In brackets: {document.head.confidence:.0%} intervals by bootstrap over images.'
+    notes = f'In brackets: {document.head.confidence:.0%} intervals over images.'
     if others:
         notes += f' Bold: better than {first}, or {first} better than all others, where 0 is outside the'
         notes += f' interval of the difference. Multiples of costs are those of {first}.'
