@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +116,8 @@ def fuzz(args: argparse.Namespace, corpus: Path, scratch: Path) -> int:
     pool = Pool(corpus, digests, scratch=scratch, workers=args.workers, damaged=damaged)
     report = Report([entry.name for entry in entries], seed=args.seed, crashers=args.crashers)
     end = time.monotonic() + 60 * args.minutes if args.minutes else float('inf')
-    with report.bar(mutations) as bar:
+    # Ctrl-C ends it as time does.
+    with report.bar(mutations) as bar, suppress(KeyboardInterrupt):
         for outcome in pool.run(tasks(entries, mutations=mutations)):
             report.add(outcome, next(entry for entry in entries if entry.name == outcome.entry), corpus, scratch)
             bar.update()
