@@ -26,7 +26,7 @@ from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
-from hierseg.files import describe_machine
+from hierseg.machine import describe_machine
 from hierseg.metrics import ImagePrediction
 from hierseg.metrics.average_precision import class_groups
 from hierseg.metrics.declarations import Estimate, Metric, declared

@@ -14,7 +14,8 @@ from typing import Any
 from mmengine.config import DictAction
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 
 def parse_arguments() -> argparse.Namespace:
