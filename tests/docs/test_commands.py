@@ -179,6 +179,7 @@ RULES = {
         parse_only='trains large models; runs in tests/tools/test_training_benchmark.py'
     ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
+    'python tools/benchmarks/curves.py': Rule(parse_only='trains for days; runs in tests/tools/test_curves.py'),
 }
 
 
