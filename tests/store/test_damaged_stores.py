@@ -19,7 +19,7 @@ from hierseg.store.__main__ import main
 
 
 def test_random_damage(tmp_path):
-    script, repository = Path(__file__).with_name('damaged_stores.py'), Path(__file__).parents[2]
+    script, repository = Path(__file__).parents[1] / 'damaged_stores.py', Path(__file__).parents[2]
     command = [sys.executable, str(script), str(tmp_path), '0', '90']
     environment = {**os.environ, 'PYTHONPATH': str(repository)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
