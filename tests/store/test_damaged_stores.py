@@ -98,6 +98,7 @@ WILD = {
     'offsets that run backwards': ('id', 4, -5),
     'a range of rows beyond all': ('last_instance', 0, 2**40),
     'a range of rows before all': ('first_verified', 8, -(2**62)),
+    'a range of rows of the image before': ('first_instance', 16, 0),
     'an image without a size': ('width', 4, 0),
 }
 
