@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hierseg.errors import EvaluationError, exits_cleanly
+from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def main() -> None:
         if args.out is None:
             print(json.dumps(document, indent=1))
         else:
-            write_json(document, args.out, error=EvaluationError)
+            write_json(document, args.out)
             print(f'mAP {result.mean_average_precision:.4f} over {result.num_classes_evaluated} classes → {args.out}')
 
 

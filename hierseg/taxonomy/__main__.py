@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings = [*draft.warnings, *lint(taxonomy)]
         lines = [draft.source, *draw(taxonomy), '', summary(taxonomy)]
         if options.json:
-            write_json(taxonomy.to_json(), options.json, error=TaxonomyError)
+            write_json(taxonomy.to_json(), options.json)
     counts = (
         f'{len(found)} {noun}{"s" * (len(found) != 1)}' for found, noun in ((errors, 'error'), (warnings, 'warning'))
     )

@@ -11,7 +11,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.errors import exits_cleanly
 from hierseg.files import write_atomically, write_json
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
     )
-    write_json(calibration.to_json(), work_dir / 'calibration.json', error=ConfigError)
+    write_json(calibration.to_json(), work_dir / 'calibration.json')
     write_atomically(draw_calibration(calibration), work_dir / 'calibration.png')
     print(calibration)
     print(f'all thresholds: {work_dir / "calibration.json"}\npicture:        {work_dir / "calibration.png"}')

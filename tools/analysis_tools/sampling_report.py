@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from hierseg.errors import exits_cleanly
-from hierseg.files import write_json
+from hierseg.files import make_folder, write_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,7 +45,7 @@ def main() -> None:
         name: sampling_report(sampler, compare=args.compare, threshold=args.threshold)
         for name, sampler in configured_samplers(config).items()
     }
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     for name, report in reports.items():
         if name:
             print(f'== {name}')

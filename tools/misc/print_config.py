@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.files import make_folder, whole_path
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,8 +36,9 @@ def main() -> None:
         if arguments.save_path is not None:
             if arguments.save_path.suffix not in ('.py', '.json', '.yml'):
                 raise ConfigError('a config is saved as .py, .json or .yml', where=str(arguments.save_path))
-            arguments.save_path.parent.mkdir(parents=True, exist_ok=True)
-            config.dump(arguments.save_path)
+            make_folder(arguments.save_path.parent)
+            with whole_path(arguments.save_path) as path:
+                config.dump(path)
             print(f'Config saved at {arguments.save_path}')
 
 
