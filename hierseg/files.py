@@ -163,7 +163,7 @@ def whole_file(
 def whole_path(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Iterator[Path]:
     """The same for libraries that open files by name: gives the name, with the ending of ``path``."""
     target = output_file(path, error=error)
-    with disk_faults(path, error=error), hidden(target, ending=target.suffix) as (partial, descriptor):
+    with disk_faults(path, error=error), hidden(target, ending=Path(path).suffix) as (partial, descriptor):
         yield partial
         _take_name(partial, target, descriptor)
 

@@ -70,7 +70,7 @@ def write_store_as_coco(path: Path) -> None:
     store = path.parents[1] / 'store'
     if not store.exists():
         boxes = instances([(3, (4, 5, 14, 15), b'', False)])
-        with StoreWriter(store, PETS) as writer:
+        with StoreWriter(store, taxonomy=PETS) as writer:
             writer.add(ImageRow('a', 'a.jpg', 30, 40), boxes)
     write_coco(Store.open(store), path, overwrite=True)
 
@@ -82,7 +82,8 @@ def write_coco_results_of_predict(path: Path) -> None:
 
 def write_taxonomy(path: Path) -> None:
     source = path.parents[1] / 'taxonomy.json'
-    write_json({'LabelName': 'animal', 'Subcategory': [{'LabelName': f'dog {i}'} for i in range(20)]}, source)
+    if not source.exists():
+        write_json({'LabelName': 'animal', 'Subcategory': [{'LabelName': f'dog {i}'} for i in range(20)]}, source)
     with pytest.MonkeyPatch.context() as patch:
         # The tool would say it in one line and exit.
         patch.setattr(taxonomy_tool, 'exits_cleanly', None)
@@ -199,7 +200,7 @@ def writes_by_name(source: str) -> bool:
 def test_all_writing_goes_through_hierseg_files():
     sources = [*(ROOT / 'hierseg').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
     names = {str(path.relative_to(ROOT)) for path in sources if writes_by_name(path.read_text(encoding='utf-8'))}
-    assert {name for name in names if not name.startswith('tools/benchmarks/')} == ALLOWED.keys()
+    assert {name for name in names if not name.startswith(('tools/benchmarks/', 'tools/chaos'))} == ALLOWED.keys()
 
 
 @pytest.mark.parametrize(
