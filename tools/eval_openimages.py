@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hierseg.errors import exits_cleanly
-from hierseg.files import write_json
+from hierseg.files import disk_faults, write_json
+from hierseg.locks import locked_file
 
 if TYPE_CHECKING:
     from hierseg.taxonomy import Taxonomy
@@ -82,7 +84,12 @@ def main() -> None:
     from hierseg.metrics import evaluate_files
     from hierseg.taxonomy import read_taxonomy
 
-    with exits_cleanly(), TemporaryDirectory(prefix='hierseg-') as folder:
+    with (
+        exits_cleanly(),
+        TemporaryDirectory(prefix='hierseg-') as folder,
+        disk_faults(folder, only_full=True),
+        nullcontext() if args.out is None else locked_file(args.out),
+    ):
         taxonomy, keys = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts), None
         if args.coco is not None:
             from hierseg.evaluation.result_keys import keys_of_file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import make_folder, whole_path
+from hierseg.files import make_folder, output_file, whole_path
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,6 +28,8 @@ def main() -> None:
         target = arguments.save_path
         if target is not None and target.suffix not in ('.py', '.json', '.yml'):
             raise ConfigError('a config is saved as .py, .json or .yml', where=str(target))
+        if target is not None:
+            output_file(target)
         # ${key} stands for another value of the config, MMDET_DATASETS for the data root.
         config = replace_cfg_vals(read_config(arguments.config))
         update_data_root(config)
