@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hierseg.errors import EvaluationError, exits_cleanly
-from hierseg.files import write_json
+from hierseg.errors import exits_cleanly
+from hierseg.files import disk_faults, write_json
+from hierseg.locks import locked_file
 
 if TYPE_CHECKING:
     from hierseg.taxonomy import Taxonomy
@@ -82,7 +84,12 @@ def main() -> None:
     from hierseg.metrics import evaluate_files
     from hierseg.taxonomy import read_taxonomy
 
-    with exits_cleanly(), TemporaryDirectory(prefix='hierseg-') as folder:
+    with (
+        exits_cleanly(),
+        TemporaryDirectory(prefix='hierseg-') as folder,
+        disk_faults(folder, only_full=True),
+        nullcontext() if args.out is None else locked_file(args.out),
+    ):
         taxonomy, keys = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts), None
         if args.coco is not None:
             from hierseg.evaluation.result_keys import keys_of_file
@@ -105,7 +112,7 @@ def main() -> None:
         if args.out is None:
             print(json.dumps(document, indent=1))
         else:
-            write_json(document, args.out, error=EvaluationError)
+            write_json(document, args.out)
             print(f'mAP {result.mean_average_precision:.4f} over {result.num_classes_evaluated} classes → {args.out}')
 
 

@@ -33,6 +33,7 @@ from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.json_files import numbers_of
+from hierseg.locks import locked_file
 from hierseg.store.folders import check_target, real_path
 from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter
@@ -163,10 +164,9 @@ def write_coco(
         raise AnnotationError(
             'exists already', where=str(path), fix='Name another file, or replace it with --overwrite (overwrite=True).'
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
     counts = {}
-    with whole_file(path) as file:
+    with locked_file(path), whole_file(path) as file:
         file.write(b'{"taxonomy": ' + _dump(store.taxonomy.to_json()))
         for name, value in exporter.others.items():
             file.write(f',\n"{name}": '.encode() + _dump(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from hierseg.converters.open_images_masks import (
 from hierseg.converters.open_images_tables import TableReader, batches_of, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError
+from hierseg.files import whole_file
 from hierseg.formats import run_lengths
 from hierseg.formats.csv_tables import place_of
 from hierseg.taxonomy import Taxonomy
@@ -61,7 +63,11 @@ def encode_masks(
     source, archives = masks_of(files)
     images = Folder.scan(files.images) if resize else None
     count = 0
-    with TemporaryDirectory(prefix='hierseg-') as folder, Path(out).open('w', encoding='utf-8', newline='') as file:
+    with (
+        TemporaryDirectory(prefix='hierseg-') as folder,
+        whole_file(out) as binary,
+        io.TextIOWrapper(binary, encoding='utf-8', newline='') as file,
+    ):
         masks = source if source is not None else _zips(archives, Path(folder, 'zips.npy'))
         tables, reader = Path(folder, 'tables'), TableReader(taxonomy, ConversionOptions(), ConversionSummary())
         num_images = write_tables(
