@@ -46,8 +46,8 @@ def keys_of_file(path: str | PathLike[str], taxonomy: Taxonomy) -> ResultKeys:
     labels = match_categories(document['categories'], taxonomy, where=str(path))
     entries = [entry for entry in document['images'] if isinstance(entry, dict) and key_of(entry.get('id')) is not None]
     numbers = [str(key_of(entry['id'])) for entry in entries]
-    ids = [str(entry.get('source_id', number)) for entry, number in zip(entries, numbers, strict=True)]
-    stems = [_stem(str(entry.get('file_name', number))) for entry, number in zip(entries, numbers, strict=True)]
+    ids = [key_of(entry.get('source_id')) or number for entry, number in zip(entries, numbers, strict=True)]
+    stems = [_stem(key_of(entry.get('file_name')) or number) for entry, number in zip(entries, numbers, strict=True)]
     sized = [
         ((entry['height'], entry['width']), names)
         for entry, *names in zip(entries, ids, stems, strict=True)
