@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.files import write_atomically
@@ -23,6 +23,7 @@ from hierseg.limits import MAX_PIXELS, excess
 Orientation = Literal['stored', 'turned']
 """Whether pixels are counted as they lie in the file, or in the picture that EXIF data turn for people."""
 _FLAGS = {'stored': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, 'turned': cv2.IMREAD_COLOR}
+UNREADABLE, AGAIN = 'is no readable image', 'Fetch it again.'
 _LOCK = Lock()
 
 
@@ -45,13 +46,14 @@ def opened(
     Raises:
         AnnotationError: If it is no image that can be read, then or in the block, or is larger.
     """
-    what, fix = 'cannot be read as an image', 'Get it again.'
-    with reading(path, AnnotationError, what=what, fix=fix):
+    with reading(path, AnnotationError, what=UNREADABLE, fix=AGAIN):
         # Pillow has one limit for the whole process, lower than ours: it is put back as soon as the header is read.
         with _LOCK:
             theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(path if content is None else io.BytesIO(content), formats=formats)
+            except UnidentifiedImageError:
+                raise AnnotationError(UNREADABLE, where=str(path), fix=AGAIN) from None
             finally:
                 Image.MAX_IMAGE_PIXELS = theirs
         with image:
@@ -73,10 +75,10 @@ def read_picture(
     content = Path(path).read_bytes()
     with opened(path, content, max_pixels=max_pixels):
         pass
-    with reading(path, AnnotationError, what='is no readable image', fix='Fetch it again.', also=(cv2.error,)):
+    with reading(path, AnnotationError, what=UNREADABLE, fix=AGAIN, also=(cv2.error,)):
         picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _FLAGS[orientation])
     if picture is None:
-        raise AnnotationError('is no readable image', where=str(path), fix='Fetch it again.')
+        raise AnnotationError(UNREADABLE, where=str(path), fix=AGAIN)
     return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
 
 

@@ -47,13 +47,17 @@ class ExhaustiveLabels:
 
     def __init__(self, taxonomy: Taxonomy, category_labels: Sequence[int]) -> None:
         self._arrays = taxonomy.arrays
-        self._looked_for = self._arrays.all_above(np.asarray(category_labels, np.int64))
+        self._looked_for = np.zeros(taxonomy.num_classes, dtype=bool)
+        self._looked_for[self._arrays.all_above(np.asarray(category_labels, np.int64))] = True
 
     def __call__(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Labels present and absent, ascending, on an image with instances of the given labels."""
         present = np.unique(labels)
-        related = [*map(self._arrays.above, present), *map(self._arrays.below, present)]
-        return present, np.setdiff1d(self._looked_for, np.concatenate([present[:0], *related]), assume_unique=False)
+        absent = self._looked_for.copy()
+        for label in present:
+            absent[self._arrays.above(label)] = False
+            absent[self._arrays.below(label)] = False
+        return present, np.flatnonzero(absent)
 
 
 def convert_coco(

@@ -277,11 +277,11 @@ def _kept(entry: Entry, faults: Faults) -> dict[str, Any]:
         raise faults.error('an entry is nested too deeply', 'Leave out what is in it.') from None
 
 
-def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:
-    """The categories, each with an id and a name, without Roboflow's root above all."""
+def checked_categories(entries: Sequence[Any], *, where: str) -> list[dict[str, Any]]:
+    """The categories, each with an id of its own and a name; an AnnotationError at the first that is none."""
     seen: set[str] = set()
     categories = []
-    for position, entry in enumerate(document['categories']):
+    for position, entry in enumerate(entries):
         key = key_of(entry.get('id')) if isinstance(entry, dict) else None
         if key is None:
             said = f'has the id {shown(entry["id"])}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
@@ -292,8 +292,17 @@ def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_ro
         if not isinstance(entry.get('name'), str) or not entry['name'].strip():
             said = f'has the name {shown(entry["name"])}' if entry.get('name') not in NOTHING else 'has no name'
             raise AnnotationError(said, where=f'{where}, category {key}', fix='A name is a text.')
+        if not isinstance(entry.get('supercategory', ''), str | None):
+            said = f'has the supercategory {shown(entry["supercategory"])}'
+            raise AnnotationError(said, where=f'{where}, category {key}', fix='It is a text, if there is any.')
         seen.add(key)
         categories.append(entry | {'id': int(key) if isinstance(entry['id'], float) else entry['id']})
+    return categories
+
+
+def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:
+    """The categories without Roboflow's root above all."""
+    categories = checked_categories(document['categories'], where=where)
     root = _root_above_all(document)
     if root is None or keep_root:
         return categories

@@ -320,7 +320,7 @@ def sizes_of_images(images: IntArray, sizes: IntArray, known: IntArray, *, where
     return of_images
 
 
-UNPACKED, SLACK = 4, 1 << 24
+UNPACKED, SLACK = 4, 1 << 22
 """Bytes that masks may unpack to: so many for each of their texts and for each column of their sizes, and some more.
 
 Shapes have a few runs in a column, others a text that is long, too; noise of many megabytes is no answer to anything.
