@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hierseg.errors import exits_cleanly
 from hierseg.files import disk_faults, write_json
+from hierseg.limits import add_max_pixels
 from hierseg.locks import locked_file
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--workers', type=int, default=1, metavar='W', help='processes; the result does not depend on it (default: 1)'
     )
+    add_max_pixels(parser)
     parser.add_argument('--out', metavar='JSON', help='write the result there instead of printing it')
     return parser.parse_args()
 
@@ -75,7 +77,9 @@ def encoded_masks(args: argparse.Namespace, taxonomy: Taxonomy, folder: str) -> 
         return str(args.masks)
     files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images or '', args.mask_dir, args.mask_zips)
     out = Path(folder, 'masks.csv')
-    encode_masks(files, taxonomy, out, resize=args.images is not None, progress=sys.stderr.isatty())
+    encode_masks(
+        files, taxonomy, out, resize=args.images is not None, max_pixels=args.max_pixels, progress=sys.stderr.isatty()
+    )
     return str(out)
 
 
@@ -105,6 +109,7 @@ def main() -> None:
             iou_type=args.iou_type,
             group_of_weight=args.group_of_weight,
             expand=not args.no_expand,
+            max_pixels=args.max_pixels,
             workers=args.workers,
             progress=True,
         )

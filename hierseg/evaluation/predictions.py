@@ -77,7 +77,7 @@ class ImageTruth:
         masks = [instances.masks[index] for index in np.flatnonzero(instances.has_mask)] if by_mask else []
         measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
-            masks[index] = regular(masks[index], (image.height, image.width))
+            masks[index] = regular(masks[index])
         verified, beyond = store.verified(row), store.not_exhaustive(row)
         return cls(image, instances, masks, measures.areas, verified, beyond, expansion)
 

@@ -44,8 +44,11 @@ def several_parents(taxonomy: Taxonomy) -> Iterator[str]:
 def superfluous_edges(taxonomy: Taxonomy) -> Iterator[str]:
     """Edges to a class that is an ancestor by a longer path too."""
     for label, parents in enumerate(taxonomy.parents):
+        if len(parents) < 2:
+            continue
+        higher = {above for parent in parents for above in taxonomy.arrays.above(parent).tolist() if above != parent}
         for parent in parents:
-            if any(parent in taxonomy.arrays.above(other) for other in parents if other != parent):
+            if parent in higher:
                 child, above = described(taxonomy, label), described(taxonomy, parent)
                 yield f'{child} is directly below {above} and again through another class'
 
