@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,10 +126,12 @@ def make_corpus(folder: Path, entries: Sequence[Entry]) -> dict[str, str]:
 
     A process of its own does it, so that threads and memory of what it takes are not in those that come after.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / 'scratch'
+    scratch.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
         try:
+            tempfile.tempdir = str(scratch)
             digests = {entry.name: _made(folder, entry) for entry in entries}
             (folder / DIGESTS).write_text(json.dumps(digests))
             os._exit(0)
@@ -137,6 +140,7 @@ def make_corpus(folder: Path, entries: Sequence[Entry]) -> dict[str, str]:
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
+    shutil.rmtree(scratch)
     if status:
         raise SystemExit('error: the honest files cannot be made, or read')
     found: dict[str, str] = json.loads((folder / DIGESTS).read_text())

@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from chaos.mutations import MARKER
 from hierseg.errors import HiersegError
 
 SECONDS, WAITING, BYTES = 10.0, 120.0, 2 << 30
-"""Limits of one file: of the processor, of the clock without any use of the processor (it waits for ever), of memory."""
+"""Limits of one file: of the processor, of the clock without any of the processor (it waits for ever), of memory."""
 FAULTS = ('foreign', 'died', 'time', 'memory', 'silent', 'ran code')
 
 
@@ -188,6 +189,7 @@ class Pool:
 
     def _work(self, entry: Entry, numbers: Sequence[int], folder: Path, writer: int) -> None:
         os.chdir(folder)
+        tempfile.tempdir = str(folder)  # so that nothing of a process that dies is left
         said = os.open('said', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(said, stream)
