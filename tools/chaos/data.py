@@ -43,8 +43,8 @@ TABLES = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
 
 
 @cache
-def official(parent: int = 0) -> Path:
-    """The official files of a few small images; made once a process, whose id ``parent`` is, and removed with it."""
+def official() -> Path:
+    """The official files of a few small images, in a temporary folder; made once a process."""
     folder = Path(mkdtemp(prefix='hierseg-chaos-')) / 'data'
     rates = AnnotationRates(negatives=2)
     splits = tuple(SplitOptions(name, 6, 3.0, rates) for name in ('train', 'validation'))
