@@ -29,6 +29,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
+from hierseg.apis.config import FormattedOnce
 from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
 from hierseg.errors import ConfigError
 from hierseg.files import finite, write_json
@@ -63,7 +64,7 @@ def load_config(
     launcher: str = 'none',
 ) -> Config:
     """Reads a config (:func:`read_config`) and settles the command line's arguments, which :func:`train` explains."""
-    config = read_config(path)
+    config = FormattedOnce.of(read_config(path))
     config.launcher = launcher
     if options:
         config.merge_from_dict(dict(options))
