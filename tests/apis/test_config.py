@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from yapf.yapflib import yapf_api
 
-from hierseg.apis.runner import load_config
+from hierseg.apis.configs import load_config
 
 
 def test_text_is_formatted_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

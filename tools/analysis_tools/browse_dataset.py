@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
@@ -39,6 +38,7 @@ def main() -> None:
     args = parse_arguments()
     from mmengine.registry import init_default_scope
 
+    from hierseg.apis import read_config
     from hierseg.report import HierLocalVisualizer
     from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 
@@ -46,8 +46,7 @@ def main() -> None:
     if args.store is not None:
         dataset = store_dataset(args.store, args.images)
     else:
-        config = Config.fromfile(args.config)
-        config.merge_from_dict(args.cfg_options or {})
+        config = read_config(args.config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'mmdet'))
         dataset = configured_dataset(config, args.split)
     written = browse_dataset(

@@ -35,8 +35,7 @@ def main() -> None:
     from hierseg.apis import read_config
     from hierseg.report.class_reports import configured_samplers, plot_sampling_report, sampling_report
 
-    config = read_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    config = read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
     reports = {
         name: sampling_report(sampler, compare=args.compare, threshold=args.threshold)

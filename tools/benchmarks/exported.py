@@ -13,7 +13,8 @@ from typing import Any
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,6 +42,7 @@ def main() -> None:
     from mmengine.evaluator import Evaluator
     from mmengine.runner import Runner
 
+    from hierseg.apis.configs import load_config
     from hierseg.apis.export import compare_found, load_picture
     from hierseg.apis.trained import TrainedModel
     from hierseg.deploy import load_model
