@@ -25,7 +25,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import nn
 
 from hierseg import __version__
-from hierseg.apis.configs import load_config
 from hierseg.apis.onnx_graph import OPERATOR, OnnxGraph, suppress_in_onnx
 from hierseg.apis.trained import TrainedModel
 from hierseg.deploy import load_model as open_exported

@@ -42,7 +42,6 @@ def main() -> None:
     from mmengine.evaluator import Evaluator
     from mmengine.runner import Runner
 
-    from hierseg.apis.configs import load_config
     from hierseg.apis.export import compare_found, load_picture
     from hierseg.apis.trained import TrainedModel
     from hierseg.deploy import load_model
