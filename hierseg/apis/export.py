@@ -25,7 +25,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import nn
 
 from hierseg import __version__
-from hierseg.apis.configs import load_config
 from hierseg.apis.onnx_graph import OPERATOR, OnnxGraph, suppress_in_onnx
 from hierseg.apis.trained import TrainedModel
 from hierseg.deploy import load_model as open_exported
@@ -123,8 +122,8 @@ def export(
     if out.suffix != '.onnx':
         raise ConfigError('an exported model is an ONNX file', where=str(out), fix='Name it .onnx.')
     output_file(out)
-    settled = load_config(config, options=options)
     trained = TrainedModel(config, checkpoint, device='cpu', options=options)
+    settled = trained.config
     require_exportable(trained.detector)
     paths = [str(path) for path in images] if images else list(islice(tested_images(settled), samples))
     written: dict[Path, Differences] = {}
