@@ -72,6 +72,10 @@ class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
 
 
+class TrainingError(HiersegError):
+    """A training cannot go on: its numbers are no longer finite."""
+
+
 class OutputError(HiersegError):
     """A file or folder cannot be written: no room, no right, a link to nothing, or another run that writes it."""
 

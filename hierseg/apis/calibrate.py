@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from terminaltables import AsciiTable
 
-from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
+from hierseg.apis.configs import load_config
+from hierseg.apis.runner import build_runner, stores_in
+from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.files import finite
@@ -215,7 +217,7 @@ def calibrate(
     settled.load_from = check_checkpoint(checkpoint)
     store = _use_validation_data(settled, where=str(config))
     settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
-    with safe_loading(checkpoint):
+    with safe_loading():
         runner = build_runner(settled)
         decision = next((module for module in runner.model.modules() if isinstance(module, Decision)), None)
         if decision is None:

@@ -20,8 +20,10 @@ from mmengine.config import Config
 
 import hierseg
 from hierseg.apis.calibrate import curve_by_threshold
+from hierseg.apis.configs import load_config
 from hierseg.apis.costs import measure_costs
-from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
+from hierseg.apis.runner import build_runner, stores_in
+from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
@@ -109,7 +111,7 @@ def evaluate_source(
     if 'visualizer' in config:
         # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
         config.visualizer.name = str(work_dir)
-    with safe_loading(source.checkpoint):
+    with safe_loading():
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)
         runner.test()

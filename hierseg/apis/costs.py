@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hierseg.apis.runner import load_detector, safe_loading
+from hierseg.apis.runner import load_detector
+from hierseg.engine.checkpoint_files import safe_loading
 from hierseg.metrics.system import Costs
 from hierseg.report.curves import logged_starts
 
@@ -48,7 +49,7 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         ConfigError: The checkpoint does not exist, cannot be read, or is of another model.
     """
     torch.set_num_threads(threads)
-    with safe_loading(checkpoint), PeakMemory() as memory:
+    with safe_loading(), PeakMemory() as memory:
         model = load_detector(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         costs = measure_steps(model, loader, images=images)
