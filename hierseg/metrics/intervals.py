@@ -2,7 +2,7 @@
 
 A result comes with the change that each image makes to it: the difference to the result without that image, to first
 order (the infinitesimal jackknife). Differences between systems on the same images subtract image by image, so that
-what is hard for both cancels; their interval is far surer than those of the two.
+what is hard for both cancels.
 
 Shape letters: N images, S scored entries of one class.
 """
