@@ -28,6 +28,8 @@ def test_writes_coverage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     }
     for (_, score, of), row in rows.items():
         assert 0.6 <= row['coverage'] <= 1, (score, of)
+        # A score lies within its interval, whose middle is lower.
+        assert row['value_outside'] == 0, (score, of)
     # The second system is far better, and average precision of few objects is too high.
     difference = rows[60, 'all', 'difference']
     assert difference['truth'] > 0.15

@@ -207,6 +207,7 @@ def _summary(found: FloatArray) -> dict[str, float]:
         'truth': float(truth.mean()),
         'coverage': float(((low <= truth) & (truth <= high)).mean()),
         'truth_below': float((truth < low).mean()),
+        'value_outside': float(((value < low) | (value > high)).mean()),
         'decided': float(((low > 0) | (high < 0)).mean()),
         'width': float((high - low).mean()),
         'too_high_by': float((value - truth).mean()),
