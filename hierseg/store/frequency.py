@@ -158,7 +158,7 @@ def repeat_factors(
     """
     where = 'repeat factors'
     highest = float(frequencies.max(initial=0))
-    top = highest or 1.0 if threshold == 'max' else threshold
+    top: Any = (highest or 1.0) if threshold == 'max' else threshold
     if isinstance(top, str) or not 0 < top <= 1:
         raise ConfigError(
             f'threshold={threshold!r} is no frequency',
