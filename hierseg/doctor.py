@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Literal
 
 from hierseg import __version__
-from hierseg.files import describe_machine
+from hierseg.machine import describe_machine
 from hierseg.operators import backend
 
 SHARED_MEMORY = '/dev/shm'

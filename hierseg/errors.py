@@ -27,11 +27,21 @@ class HiersegError(ValueError):
     def __init__(self, what: str, *, where: str = '', fix: str = '') -> None:
         self.what, self.where, self.fix = what, where, fix
         message = f'{where}: {what}' if where else what
-        super().__init__(f'{message}. {fix}' if fix else message)
+        super().__init__(_printable(f'{message}. {fix}' if fix else message))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments survive the way back from a worker process.
         return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _printable(text: str) -> str:
+    """The text without what a file could tell a terminal to do: control characters become their escapes."""
+    if text.isprintable():
+        return text
+    return ''.join(
+        letter if letter.isprintable() or letter in '\n\t' else letter.encode('unicode_escape').decode()
+        for letter in text
+    )
 
 
 def _rebuild(kind: type[HiersegError], what: str, where: str, fix: str) -> HiersegError:
@@ -60,6 +70,14 @@ class DownloadError(HiersegError):
 
 class ConfigError(HiersegError):
     """A configuration contradicts itself or the data that it names."""
+
+
+class TrainingError(HiersegError):
+    """A training cannot go on: its numbers are no longer finite."""
+
+
+class OutputError(HiersegError):
+    """A file or folder cannot be written: no room, no right, a link to nothing, or another run that writes it."""
 
 
 @contextmanager

@@ -1,48 +1,265 @@
-"""Files that are whole or not there, whenever a process is killed, and the machine that a measurement was taken on."""
+"""Files and folders that are whole or not there, whenever a process is killed or a disk is full.
+
+What is written lies under an unguessable hidden name until it is whole, and whoever writes it holds a lock on it.
+So the next run tells what a killed one left, ``.hierseg-….partial`` that nobody has locked, and removes it.
+"""
 
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import json
 import math
 import os
-import platform
+import re
+import secrets
+import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hierseg.errors import HiersegError
-from hierseg.operators import backend
+from hierseg.errors import HiersegError, OutputError
+
+PARTIAL = re.compile(r'\.hierseg-[0-9a-f]{16}\.partial(\..+)?', re.DOTALL)
+"""Names of what is being written; an ending is that of the file to be."""
+
+FULL = {
+    errno.ENOSPC: 'no space is left on its disk',
+    errno.EDQUOT: 'the quota on its disk is used up',
+    errno.EFBIG: 'it grew beyond the largest file that is allowed here',
+}
+
+
+def in_words(num_bytes: int) -> str:
+    """Writes bytes in decimal units, three digits: 12.3 MB."""
+    amount, units = float(num_bytes), ['B', 'kB', 'MB', 'GB', 'TB']
+    while amount >= 999.5 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f'{amount:.3g} {units[0]}'
 
 
 @contextmanager
-def whole_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write, which takes its name when the block ends without an exception.
+def disk_faults(
+    path: str | PathLike[str],
+    *,
+    needed: int | None = None,
+    error: type[HiersegError] = OutputError,
+    fix: str = 'The same command works once there is room.',
+) -> Iterator[None]:
+    """Turns what the system says against writing a file or folder into one error, with the space that is left.
 
-    Whoever reads ``path``, now or after a crash, finds the old content or the new. What a killed process left
-    beside it is overwritten by the next attempt.
+    Args:
+        path: What is written in the block.
+        needed: Its bytes, if they are known.
+        error: What to raise.
+        fix: What helps against a full disk.
+
+    Raises:
+        HiersegError: As ``error`` says.
     """
-    target = Path(path)
-    partial = target.with_name(f'.{target.name}.partial')
     try:
-        with partial.open('wb') as file:
+        yield
+    except OSError as fault:
+        why = fault.strerror or str(fault)
+        # numpy tells a short write without a number.
+        is_full = fault.errno in FULL or fault.errno is None
+        if is_full:
+            amounts = [] if needed is None else [f'{in_words(needed)} needed']
+            with suppress(OSError):
+                amounts.append(f'{in_words(_free(Path(path)))} free')
+            why = f'{FULL.get(fault.errno or 0, why)}: {", ".join(amounts)}'
+        raise error(f'cannot be written ({why})', where=str(path), fix=fix if is_full else '') from None
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where a file or folder is or would be."""
+    return shutil.disk_usage(next(filter(Path.exists, (path.absolute(), *path.absolute().parents)))).free
+
+
+def output_file(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Path:
+    """Tells where a file will lie, before anything is touched: behind links, as an editor would write it.
+
+    Raises:
+        HiersegError: As ``error`` says, if it is a link to nothing, a folder or a device, or lies below a file.
+    """
+    target = _settled(Path(path), error)
+    with disk_faults(path, error=error):
+        if target.is_dir():
+            raise error('is a folder', where=str(path), fix='Name a file.')
+        if target.exists() and not target.is_file():
+            raise error('is no ordinary file, and would be replaced', where=str(path), fix='Name another one.')
+    return target
+
+
+def output_folder(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Path:
+    """Tells where a folder lies or will lie, before anything is touched; links to folders are followed.
+
+    Raises:
+        HiersegError: As ``error`` says, if it is a link to nothing or a file, or lies below a file.
+    """
+    target = _settled(Path(path), error)
+    with disk_faults(path, error=error):
+        if target.exists() and not target.is_dir():
+            raise error('the output folder is a file', where=str(path), fix='Name another folder.')
+    return target
+
+
+def _settled(path: Path, error: type[HiersegError]) -> Path:
+    """What a path stands for, if it or the folder that it will lie in is not a link to nothing."""
+    with disk_faults(path, error=error):
+        for place in (path, *path.parents):
+            if place.is_symlink() and not place.exists():
+                what = f'{"" if place == path else f"{place} "}is a link to {os.readlink(place)}, which is not there'
+                raise error(what, where=str(path), fix='Remove the link, or make what it leads to.')
+            if place != path and place.exists() and not place.is_dir():
+                raise error(f'{place} is a file, not a folder', where=str(path), fix='Name another place.')
+        return path.resolve() if path.is_symlink() else path
+
+
+def make_folder(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Path:
+    """Makes a folder and those above it if need be, and tells where it lies; errors as of :func:`output_folder`."""
+    folder = output_folder(path, error=error)
+    with disk_faults(path, error=error):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def whole_file(
+    path: str | PathLike[str], *, needed: int | None = None, error: type[HiersegError] = OutputError
+) -> Iterator[BinaryIO]:
+    """A file to write, which takes its name when the block ends without an exception, and is on the disk then.
+
+    Whoever reads ``path``, now or after a crash, finds the old content or the new. A file that is replaced hands on its
+    permissions; a link to a file stays, and the file behind it is replaced.
+
+    Args:
+        path: In a folder that exists.
+        needed: Bytes that will be written, if they are known; an error tells them.
+        error: What to raise.
+
+    Raises:
+        HiersegError: As ``error`` says, if the file cannot be written; nothing of it is left then.
+    """
+    target = output_file(path, error=error)
+    with disk_faults(path, needed=needed, error=error), _beside(target) as (partial, descriptor):
+        # Closed before the lock goes, so that what is in its buffer comes to the disk, too.
+        with open(descriptor, 'wb', closefd=False) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        _take_name(partial, target, descriptor)
+
+
+@contextmanager
+def whole_path(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Iterator[Path]:
+    """The same for libraries that open files by name: gives the name, with the ending of ``path``."""
+    target = output_file(path, error=error)
+    with disk_faults(path, error=error), _beside(target, ending=target.suffix) as (partial, descriptor):
+        yield partial
+        _take_name(partial, target, descriptor)
+
+
+@contextmanager
+def whole_folder(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Iterator[Path]:
+    """A new folder to fill, which takes its name when the block ends without an exception.
+
+    Args:
+        path: Must not exist, unless as an empty folder; folders above it are made.
+        error: What to raise.
+
+    Raises:
+        HiersegError: As ``error`` says, if something cannot be written; nothing is left then.
+    """
+    target = output_folder(path, error=error)
+    make_folder(target.parent, error=error)
+    with disk_faults(path, error=error), _beside(target, is_folder=True) as (partial, _):
+        yield partial
+        partial.rename(target)
+        _sync_folder(target.parent)
 
 
 def write_atomically(content: bytes, path: str | PathLike[str]) -> None:
     """Writes a whole file, in a folder that is made if need be."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
+    make_folder(Path(path).parent)
+    with whole_file(path, needed=len(content)) as file:
         file.write(content)
+
+
+@contextmanager
+def _beside(target: Path, *, ending: str = '', is_folder: bool = False) -> Iterator[tuple[Path, int]]:
+    """A new file or folder under a hidden name beside a target, and a descriptor with its lock; removed at the end."""
+    _tidy(target.parent.absolute())
+    while True:
+        partial = target.with_name(f'.hierseg-{secrets.token_hex(8)}.partial{ending}')
+        if is_folder:
+            partial.mkdir()
+        flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(partial, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # no locks on this file system: nobody will remove it if we are killed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():
+            break
+        os.close(descriptor)  # a run that tidied up came between opening and locking
+    try:
+        yield partial, descriptor
+    finally:
+        if is_folder:
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take_name(partial: Path, target: Path, descriptor: int) -> None:
+    """Puts a file that is whole into the place of its target, with the permissions of what was there."""
+    if target.exists():
+        os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode) & 0o777)
+    os.fsync(descriptor)
+    partial.replace(target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes new names in a folder survive a crash of the machine, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@lru_cache(maxsize=4096)
+def _tidy(folder: Path) -> None:
+    """Removes, once a process, what killed runs left in a folder. Links and others' files are none of it."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if PARTIAL.fullmatch(entry.name)]
+    for name in names:
+        # It may be gone, a link, in use, or where there are no locks.
+        with suppress(OSError):
+            _remove_if_left(folder / name)
+
+
+def _remove_if_left(path: Path) -> None:
+    is_folder = stat.S_ISDIR(path.lstat().st_mode)
+    access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR  # locks over NFS ask for the right to write
+    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or not os.path.samestat(status, path.lstat()):
+            return
+        if is_folder:
+            shutil.rmtree(path)
+        elif stat.S_ISREG(status.st_mode):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
@@ -52,7 +269,7 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def write_json(document: Any, path: str | PathLike[str], *, error: type[HiersegError] = HiersegError) -> None:
+def write_json(document: Any, path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> None:
     """Writes a document as JSON, which knows no NaN.
 
     Args:
@@ -63,12 +280,9 @@ def write_json(document: Any, path: str | PathLike[str], *, error: type[HiersegE
     Raises:
         HiersegError: As ``error`` says.
     """
-    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + '\n'
-    try:
-        with whole_file(path) as file:
-            file.write(text.encode('utf-8'))
-    except OSError as fault:
-        raise error(f'cannot write the file ({fault.strerror})', where=str(path)) from None
+    content = (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + '\n').encode('utf-8')
+    with whole_file(path, needed=len(content), error=error) as file:
+        file.write(content)
 
 
 def finite(document: Any) -> Any:
@@ -78,42 +292,3 @@ def finite(document: Any) -> Any:
     if isinstance(document, list | tuple):
         return [finite(value) for value in document]
     return None if isinstance(document, float) and not math.isfinite(document) else document
-
-
-PACKAGES = (
-    'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'numpy', 'pandas', 'pyarrow', 'pycocotools',
-    'opencv-python', 'pillow',
-)  # fmt: skip
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, load, Python, versions of packages, and mmcv's operators.
-
-    Load is the mean number of processes that ran or waited in the last minute. Packages that are not installed are left
-    out, and nothing tells one machine from another of its kind.
-    """
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        'processor': _processor(),
-        'cores': len(os.sched_getaffinity(0)),
-        'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30),
-        'load': round(os.getloadavg()[0], 1),
-        'python': platform.python_version(),
-        'versions': versions,
-        'operators': backend(),
-    }
-
-
-def _processor() -> str:
-    """The processor's name as Linux knows it, else its architecture."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.machine()

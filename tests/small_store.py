@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hierseg.store import ImageRow, Instances, StoreWriter
+from hierseg.store.checksums import measure_parts, seal
+from hierseg.store.tables import measure_table
 from hierseg.taxonomy import Taxonomy
 
 # Labels: 0 toy, 1 animal, 2 teddy (a toy and an animal), 3 dog (an animal).
@@ -19,6 +22,18 @@ PETS = Taxonomy.from_edges(
     [('/m/teddy', '/m/toy'), ('/m/teddy', '/m/animal'), ('/m/dog', '/m/animal')],
     names=['Toy', 'Animal', 'Teddy bear', 'Dog'],
 )
+
+
+def reseal(store: Path, **changes: Any) -> None:
+    """Gives a store that was changed on purpose the checksums that fit, and its ``store.json`` other values."""
+    header = json.loads((store / 'store.json').read_text())
+    members = {}
+    for name in header['members']:
+        content = (store / name).read_bytes()
+        is_table = name.endswith('.arrow')
+        members[name] = measure_table(store / name) if is_table else measure_parts(content, [('head', len(content))])
+    header = {key: value for key, value in header.items() if key != 'crc32c'}
+    (store / 'store.json').write_bytes(seal({**header, 'members': members, **changes}))
 
 
 class Prepared(NamedTuple):

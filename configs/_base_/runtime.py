@@ -9,6 +9,7 @@ default_hooks = dict(
     class_count=dict(type='hierseg.ClassCountHook'),
     load_from=dict(type='hierseg.LoadFromHook'),
     exact_resume=dict(type='hierseg.ExactResumeHook'),
+    finite_loss=dict(type='hierseg.FiniteLossHook'),
     loss_curves=dict(type='hierseg.LossCurvesHook'))
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='hierseg.HierLocalVisualizer', vis_backends=vis_backends, name='visualizer')

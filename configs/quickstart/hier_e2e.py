@@ -2,57 +2,13 @@
 #   bash tools/quickstart.sh        does everything; or, on its data,
 #   python tools/train.py configs/quickstart/hier_e2e.py
 #   python tools/test.py configs/quickstart/hier_e2e.py work_dirs/hier_e2e/epoch_4.pth
-_base_ = [
-    '../_base_/models/hier_mask_rcnn_r50_fpn.py',
-    '../_base_/datasets/openimages_instance.py',
-    '../_base_/runtime.py',
-    '../_base_/quickstart.py',
-]
+_base_ = ['../_base_/models/hier_mask_rcnn_r50_fpn.py', '../_base_/quickstart_whole.py']
 
-data_root = _base_.quickstart_root
-taxonomy = data_root + 'store/train/taxonomy.json'
 num_classes = 22
 num_root_classes = 8
 
 model = _base_.slim_detector
-model.roi_head.bbox_head.update(num_classes=num_classes, loss_cls=dict(taxonomy=taxonomy))
+model.roi_head.bbox_head.update(num_classes=num_classes, loss_cls=dict(taxonomy=_base_.taxonomy))
 model.roi_head.mask_head.update(num_classes=num_root_classes)
 # About as many of 22 as 50 are of 300.
-model.roi_head.verified = dict(class_counts=data_root + 'store/train', num_negatives=4, power=0.5)
-
-train_pipeline = _base_.train_pipeline
-test_pipeline = _base_.test_pipeline
-for step in [*train_pipeline, *test_pipeline]:
-    if step.type == 'Resize':
-        step.scale = _base_.quickstart_scale
-dataset = dict(data_root=data_root, taxonomy=taxonomy)
-train_dataloader = dict(
-    **_base_.slim_loading,
-    sampler=dict(type='hierseg.ClassAwareStreamSampler'),
-    # 4 epochs of 140 steps, as many as both layers of the ensemble have together.
-    batch_sampler=dict(_delete_=True, type='hierseg.StreamBatchSampler', iterations=140),
-    dataset=dict(store=data_root + 'store/train', pipeline=train_pipeline, **dataset))
-val_dataloader = dict(
-    **_base_.slim_loading,
-    dataset=dict(store=data_root + 'store/validation', pipeline=test_pipeline, **dataset))
-test_dataloader = val_dataloader
-val_evaluator = dict(store=data_root + 'store/validation')
-test_evaluator = val_evaluator
-
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = _base_.slim_optim_wrapper
-param_scheduler = _base_.slim_param_scheduler
-
-validation_loss = _base_.validation_loss
-validation_loss.update(num_batches=5)
-validation_loss.dataloader.update(_base_.slim_loading)
-validation_loss.dataloader.dataset.update(
-    store=data_root + 'store/validation',
-    pipeline=[step for step in train_pipeline if step.type != 'RandomFlip'],
-    **dataset)
-default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=1), validation_loss=validation_loss)
-randomness = dict(seed=0)
-del step, dataset
+model.roi_head.verified = dict(class_counts=_base_.data_root + 'store/train', num_negatives=4, power=0.5)

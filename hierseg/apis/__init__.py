@@ -8,7 +8,8 @@ explains the two-layer ensemble.
 import hierseg.screen  # noqa: F401  before mmdet, whose notes it keeps back
 from hierseg.apis.calibrate import calibrate
 from hierseg.apis.compare import compare
+from hierseg.apis.configs import read_config
 from hierseg.apis.ensemble import explain_ensemble, join_layers
-from hierseg.apis.runner import end_process, evaluate, read_config, train
+from hierseg.apis.runner import end_process, evaluate, train
 
 __all__ = ['calibrate', 'compare', 'end_process', 'evaluate', 'explain_ensemble', 'join_layers', 'read_config', 'train']

@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from terminaltables import AsciiTable
 
-from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
+from hierseg.apis.configs import load_config
+from hierseg.apis.runner import build_runner, stores_in
+from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
 from hierseg.files import finite
 from hierseg.functional import Relations
-from hierseg.metrics.bootstrap import Resampling, interval
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
 from hierseg.models.detections import Decision
@@ -48,8 +49,8 @@ class Calibration:
         curve: Names by threshold, ascending.
         other_rules: Names by the rules without a threshold on the same pairs.
         threshold: The smallest one whose correctness reaches the wanted one; None if none does.
-        interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, by bootstrap
-            over images.
+        interval: Of the correctness at that threshold, or at :attr:`shown` if there is none; 95 %, over
+            images.
     """
 
     store: str
@@ -216,7 +217,7 @@ def calibrate(
     settled.load_from = check_checkpoint(checkpoint)
     store = _use_validation_data(settled, where=str(config))
     settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
-    with safe_loading(checkpoint):
+    with safe_loading():
         runner = build_runner(settled)
         decision = next((module for module in runner.model.modules() if isinstance(module, Decision)), None)
         if decision is None:
@@ -281,7 +282,7 @@ def calibrate_pairs(
             for rule in ('leaf', 'distance')
         },
         threshold=THRESHOLDS[enough[0]] if enough else None,
-        interval=interval(Resampling.draw(pairs.image_ids).ratios(correct)),
+        interval=correct.effects.interval(bounds=(0.0, 1.0)),
     )
 
 

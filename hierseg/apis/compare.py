@@ -2,7 +2,7 @@
 
 The systems are trained models, or submissions that any program wrote.
 
-Shape letters: B resamples, S systems, N images, C classes.
+Shape letters: S systems, N images, C classes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from mmengine.config import Config
 
 import hierseg
 from hierseg.apis.calibrate import curve_by_threshold
+from hierseg.apis.configs import load_config
 from hierseg.apis.costs import measure_costs
-from hierseg.apis.runner import build_runner, check_checkpoint, load_config, safe_loading, stores_in
+from hierseg.apis.runner import build_runner, stores_in
+from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
-from hierseg.files import describe_machine
+from hierseg.machine import describe_machine
 from hierseg.metrics import ImagePrediction
 from hierseg.metrics.average_precision import class_groups
-from hierseg.metrics.bootstrap import Resampling, interval, resampled_mean_average_precision
-from hierseg.metrics.declarations import Estimate, declared
+from hierseg.metrics.declarations import Estimate, Metric, declared
 from hierseg.metrics.error_kinds import COUNTED_KINDS, ErrorKind, ImageErrors, count_kinds
+from hierseg.metrics.intervals import ImageEffects, mean_average_precision_effects
 from hierseg.metrics.names import Confusion, OperatingCurve
 from hierseg.metrics.records import OPEN_IMAGES
 from hierseg.metrics.system import Costs, System
@@ -109,7 +111,7 @@ def evaluate_source(
     if 'visualizer' in config:
         # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
         config.visualizer.name = str(work_dir)
-    with safe_loading(source.checkpoint):
+    with safe_loading():
         costs = measure_costs(config, source.checkpoint, images=timed_images)
         runner = build_runner(config)
         runner.test()
@@ -235,7 +237,7 @@ def _kinds(errors: ImageErrors) -> list[str]:
 CURVES = {'all': 'all classes', 'layer0': 'root classes', 'layer1': 'deeper classes'}
 """Groups of classes with a precision-recall curve."""
 
-Resampled = Mapping[str, npt.NDArray[np.float64]]
+Effects = Mapping[str, ImageEffects]
 
 
 def compare(
@@ -248,7 +250,6 @@ def compare(
     title: str = 'Which system is better?',
     score_threshold: float = 0.3,
     num_pictures: int = 24,
-    resamples: int = 1000,
     timed_images: int = 20,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
@@ -265,9 +266,8 @@ def compare(
         title: Of the page.
         score_threshold: Of pictures and kinds of errors.
         num_pictures: Images that are shown.
-        resamples: Of the bootstrap.
         timed_images: Images that latency and arithmetic are measured on.
-        seed: Of bootstrap and choice of pictures.
+        seed: Of the choice of pictures.
         options: Values by dotted key that override those of all configs.
         command: Written on the page as its origin.
 
@@ -299,7 +299,7 @@ def compare(
     shown = compared_images(
         systems, truth, count=num_pictures, score_threshold=score_threshold, seed=seed, folder=folder
     )
-    document = comparison_of(systems, truth, head=head, train_images=train_images, resamples=resamples, images=shown)
+    document = comparison_of(systems, truth, head=head, train_images=train_images, images=shown)
     return write_comparison(document, out)
 
 
@@ -309,31 +309,27 @@ def comparison_of(
     *,
     head: Head,
     train_images: npt.NDArray[np.int64] | None,
-    resamples: int,
     images: Sequence[ComparedImage] = (),
 ) -> Comparison:
     """The document that page, table and JSON are made of, of systems evaluated on the same images.
 
-    The seed of the head is that of the B draws; ``train_images`` are (C,) int64, those of each class.
+    ``train_images`` are (C,) int64, those of each class.
 
     Raises:
         EvaluationError: A score is not declared, or none has a value.
     """
-    ids = [prediction.image_id for prediction in systems[0].predictions]
-    resampling = Resampling.draw(ids, resamples=resamples, seed=head.seed)
-    resampled = [resampled_scores(system, resampling) for system in systems]
+    effects = [effects_of(system) for system in systems]
     # Names by the threshold on a class's own probability.
     arrays = truth.taxonomy.arrays
     curves = [curve_by_threshold(system.evaluation.pairs, arrays, relative=False)[0] for system in systems]
     scores = [{**system.evaluation.scores, **curve.recalls} for system, curve in zip(systems, curves, strict=True)]
     metrics = [
         metric
-        for metric in declared(declared_metrics(systems[0].evaluation.groups), scores[0], resampled[0])
+        for metric in declared(declared_metrics(systems[0].evaluation.groups), scores[0], effects[0])
         if any(np.isfinite(found[metric.key]) for found in scores)
     ]
     if not metrics:
         raise EvaluationError('no score has a value', where=str(truth.path), fix='Test on images with objects.')
-    keys = [metric.key for metric in metrics]
     return Comparison(
         head=head,
         taxonomy=truth.taxonomy,
@@ -341,12 +337,12 @@ def comparison_of(
         train_images=train_images,
         metrics=metrics,
         systems=[
-            _in_numbers(system, truth, _estimates(values, drawn, keys), curve)
-            for system, values, drawn, curve in zip(systems, scores, resampled, curves, strict=True)
+            _in_numbers(system, truth, _estimates(values, found, metrics, bounds=(0.0, 1.0)), curve)
+            for system, values, found, curve in zip(systems, scores, effects, curves, strict=True)
         ],
         differences={
-            system.name: _estimates(_less(values, scores[0]), _less(drawn, resampled[0]), keys)
-            for system, values, drawn in zip(systems[1:], scores[1:], resampled[1:], strict=True)
+            system.name: _estimates(_less(values, scores[0]), _less(found, effects[0]), metrics, bounds=(-1.0, 1.0))
+            for system, values, found in zip(systems[1:], scores[1:], effects[1:], strict=True)
         },
         error_kinds=COUNTED_KINDS,
         images=images,
@@ -354,15 +350,15 @@ def comparison_of(
     )
 
 
-def resampled_scores(system: EvaluatedSystem, resampling: Resampling) -> Resampled:
-    """(B,) float64 of each score that is resampled: mean AP of the groups of classes, and all about names."""
+def effects_of(system: EvaluatedSystem) -> Effects:
+    """What each image changes, for each score with an interval: mean AP of the groups of classes, all about names."""
     evaluation = system.evaluation
     at = evaluation.images[0].matches.criteria.index(OPEN_IMAGES)
     matches = [image.matches.at(at) for image in evaluation.images]
-    means = resampled_mean_average_precision(matches, resampling, groups=evaluation.groups)
+    means = mean_average_precision_effects(matches, groups=evaluation.groups)
     return {
-        **{group_score(name): values for name, values in means.items()},
-        **{name: resampling.ratios(of_images) for name, of_images in evaluation.names.items()},
+        **{group_score(name): effects for name, effects in means.items()},
+        **{name: of_images.effects for name, of_images in evaluation.names.items()},
     }
 
 
@@ -388,12 +384,21 @@ def _in_numbers(system: EvaluatedSystem, truth: Store, scores: Mapping[str, Esti
     )
 
 
-def _estimates(scores: Mapping[str, float], resampled: Resampled, keys: Sequence[str]) -> dict[str, Estimate]:
-    return {key: Estimate(scores[key], *(interval(resampled[key]) if key in resampled else ())) for key in keys}
+def _estimates(
+    scores: Mapping[str, float], effects: Effects, metrics: Sequence[Metric], *, bounds: tuple[float, float]
+) -> dict[str, Estimate]:
+    """Scores with their intervals; ``bounds`` are those of scores that are parts of 1, which have no unit."""
+    estimates = {}
+    for metric in metrics:
+        within = {} if metric.unit else {'bounds': bounds}
+        found = effects.get(metric.key)
+        rest = () if found is None else (*found.interval(**within), found.num_counted)
+        estimates[metric.key] = Estimate(scores[metric.key], *rest)
+    return estimates
 
 
 def _less(minuend: Mapping[str, Any], subtrahend: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences by key: of resamples too, for both systems were resampled by the same draws."""
+    """Differences by key; those of effects are paired, image by image."""
     return {key: value - subtrahend[key] for key, value in minuend.items()}
 
 

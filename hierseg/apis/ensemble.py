@@ -11,7 +11,9 @@ import torch
 from mmengine.structures import InstanceData
 
 from hierseg import __version__
-from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline, read_checkpoint
+from hierseg.apis.configs import load_config
+from hierseg.apis.runner import image_batch, load_detector, picture_pipeline, read_checkpoint
+from hierseg.engine.checkpoints import meta_of, require_finite, weights_of
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
 from hierseg.models import TwoLayerEnsemble
@@ -48,8 +50,9 @@ def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
     for number, (name, source) in enumerate(sources.items()):
         checkpoint = read_checkpoint(source)
         metas[name] = _meta_of_layer(checkpoint, number, source)
-        state = checkpoint['state_dict']
-        weights |= {f'{name}.{tensor.removeprefix("module.")}': value for tensor, value in state.items()}
+        state = weights_of(checkpoint, where=source)
+        require_finite(state, where=source)
+        weights |= {f'{name}.{tensor}': value for tensor, value in state.items()}
     taxonomy, other = (
         Taxonomy.from_json(metas[name]['dataset_meta']['whole_taxonomy'], where=source)
         for name, source in sources.items()
@@ -65,9 +68,9 @@ def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
 
 def _meta_of_layer(checkpoint: Mapping[str, Any], number: int, source: str) -> Mapping[str, Any]:
     """The checkpoint's meta, once it is known to be of this layer."""
-    meta: Mapping[str, Any] = checkpoint.get('meta') or {}
-    data = meta.get('dataset_meta') or {}
-    if any(name.startswith(('layer0.', 'layer1.')) for name in checkpoint['state_dict']):
+    meta = meta_of(checkpoint, where=source)
+    data = meta['dataset_meta']
+    if any(name.startswith(('layer0.', 'layer1.')) for name in weights_of(checkpoint, where=source)):
         raise ConfigError('the checkpoint is of a whole ensemble', where=source, fix='Nothing is left to join.')
     if 'layer' not in data or 'whole_taxonomy' not in data:
         raise ConfigError(

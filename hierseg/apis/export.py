@@ -25,11 +25,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import nn
 
 from hierseg import __version__
+from hierseg.apis.configs import load_config
 from hierseg.apis.onnx_graph import OPERATOR, OnnxGraph, suppress_in_onnx
-from hierseg.apis.runner import load_config
 from hierseg.apis.trained import TrainedModel
 from hierseg.deploy import load_model as open_exported
-from hierseg.deploy.model import OUTPUTS, PREFIX, VERSION
+from hierseg.deploy.identity import PREFIX, VERSION, sealed
+from hierseg.deploy.model import OUTPUTS
 from hierseg.deploy.pictures import fitted_size
 from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
@@ -145,7 +146,7 @@ def export(
             written[beside] = compare_found(expected, open_exported(small)(pictures))
             contents[beside] = small.read_bytes()
     for path, content in contents.items():
-        write_atomically(content, path)
+        write_atomically(sealed(content), path)
     return written
 
 

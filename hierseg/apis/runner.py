@@ -8,13 +8,10 @@ from __future__ import annotations
 import atexit
 import copy
 import os
-import pickle
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +22,17 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
-from mmengine.runner.checkpoint import get_torch_safe_globals
+from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from hierseg.engine.checkpoints import fit_tensors, fitted, require_all, weights_of
+from hierseg.apis.configs import load_config
+from hierseg.engine.checkpoint_files import (
+    check_checkpoint,
+    latest_checkpoint,
+    read_checkpoint_file,
+    safe_loading,
+)
+from hierseg.engine.checkpoints import fit_tensors, fitted, meta_of, require_all, require_finite, weights_of
 from hierseg.errors import ConfigError
 from hierseg.files import finite, write_json
 from hierseg.models.hierarchical_loss import require_box_heads
@@ -39,50 +42,6 @@ from hierseg.taxonomy import Taxonomy
 
 OWN_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 """Default hooks that a Runner has whatever the config says, unless it says None."""
-
-
-def read_config(path: str | Path) -> Config:
-    """Reads a config file with everything that it builds on.
-
-    Raises:
-        ConfigError: The file, or one that it builds on, does not exist or cannot be read.
-    """
-    if not Path(path).is_file():
-        raise ConfigError('the config file does not exist', where=str(path), fix='Check the path.')
-    try:
-        return Config.fromfile(str(path))
-    except (FileNotFoundError, SyntaxError, KeyError) as error:
-        raise ConfigError(f'the config cannot be read: {error}', where=str(path)) from error
-
-
-def load_config(
-    path: str | Path,
-    *,
-    options: Mapping[str, Any] | None = None,
-    work_dir: str | Path | None = None,
-    launcher: str = 'none',
-) -> Config:
-    """Reads a config (:func:`read_config`) and settles the command line's arguments, which :func:`train` explains."""
-    config = read_config(path)
-    config.launcher = launcher
-    if options:
-        config.merge_from_dict(dict(options))
-    if work_dir is not None:
-        config.work_dir = str(work_dir)
-    elif config.get('work_dir') is None:
-        config.work_dir = os.path.join('./work_dirs', Path(path).stem)
-    return config
-
-
-def check_checkpoint(checkpoint: str) -> str:
-    """Gives the checkpoint back, if it is a file or an address.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise ConfigError('the checkpoint does not exist', where=checkpoint, fix='Check the path.')
-    return checkpoint
 
 
 def prepare_distributed(config: Config) -> None:
@@ -141,69 +100,6 @@ def end_process(launcher: str) -> None:
     os._exit(0)
 
 
-@contextmanager
-def safe_loading(checkpoint: str | None = None) -> Iterator[None]:
-    """Loads checkpoints in safe mode within, and ends the process group afterwards.
-
-    onedl-mmengine falls back to unpickling arbitrary objects, which can run code, where torch's safe loader
-    refuses a checkpoint. Here the safe loader has the last word, unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD says
-    that the file is trusted.
-
-    Raises:
-        ConfigError: The checkpoint holds more than tensors and plain values.
-    """
-    before = os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')
-    if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
-        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    # MMEngine allows the harmless types of its own checkpoints for files; checkpoints by address need them, too.
-    torch.serialization.add_safe_globals(get_torch_safe_globals())
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f'the checkpoint cannot be loaded safely: {str(error).splitlines()[0]}',
-            where=checkpoint or '',
-            fix='If you trust whoever made it, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.',
-        ) from error
-    finally:
-        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = before
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def explained_downloads(config: Config) -> Iterator[None]:
-    """Says which weights that a config names by address cannot be fetched, and what to do without a network.
-
-    Raises:
-        ConfigError: The server of such weights cannot be reached, or does not have them.
-    """
-    try:
-        yield
-    except URLError as error:
-        kept = Path(torch.hub.get_dir()) / 'checkpoints'
-        named = _addresses({name: config.get(name) for name in ('load_from', 'model')})
-        missing = [url for url in dict.fromkeys(named) if not (kept / Path(url).name).is_file()]
-        raise ConfigError(
-            f'the weights cannot be fetched: {error.reason}',
-            where=' or '.join(missing),
-            fix=f'Copy the file into {kept}, name a file in its place, or train without: '
-            'init_cfg=None, frozen_stages=-1 and norm_eval=False of the backbone.',
-        ) from error
-
-
-def _addresses(settings: Any) -> Iterator[str]:
-    """The addresses of all weights in a config, whatever they are for."""
-    if isinstance(settings, Mapping):
-        for name in ('checkpoint', 'load_from'):
-            if isinstance(settings.get(name), str) and '://' in settings[name]:
-                yield settings[name]
-        settings = list(settings.values())
-    if isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _addresses(value)
-
-
 def train(
     config: str | Path,
     *,
@@ -244,11 +140,11 @@ def train(
         settled.auto_scale_lr.enable = True
     if resume == 'auto':
         # Without a checkpoint the run begins, from `load_from` if the config has it.
-        settled.resume = find_latest_checkpoint(settled.work_dir) is not None
-        settled.load_from = None if settled.resume else settled.get('load_from')
+        latest = latest_checkpoint(settled.work_dir)
+        settled.resume, settled.load_from = latest is not None, latest or settled.get('load_from')
     elif resume is not None:
         settled.resume, settled.load_from = True, check_checkpoint(resume)
-    with safe_loading(settled.get('load_from')), explained_downloads(settled):
+    with safe_loading():
         runner = build_runner(settled)
         runner.train()
     return runner
@@ -311,7 +207,7 @@ def evaluate(
         written.append(dict(type='hierseg.CocoResults', store=_tested_store(settled), out_file=coco_results))
     evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]
     settled.test_evaluator = [*evaluators, *written] if written else settled.test_evaluator
-    with safe_loading(checkpoint):
+    with safe_loading():
         runner = build_runner(settled)
         metrics = runner.test()
         if is_main_process():
@@ -348,12 +244,11 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     Raises:
         ConfigError: It does not exist, cannot be read, or has no ``state_dict``.
     """
-    with safe_loading(check_checkpoint(checkpoint)):
-        try:
+    if '://' in checkpoint:
+        with safe_loading():
             found = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-        except (RuntimeError, EOFError, OSError) as error:
-            reason = str(error).partition('\n')[0]
-            raise ConfigError(f'the checkpoint cannot be read: {reason}', where=checkpoint) from error
+    else:
+        found = read_checkpoint_file(check_checkpoint(checkpoint), 'cpu')
     if not isinstance(found, dict) or not isinstance(found.get('state_dict'), dict):
         raise ConfigError('the file is no checkpoint of a training: it has no state_dict', where=checkpoint)
     return found
@@ -372,7 +267,7 @@ def load_detector(config: Config, checkpoint: str, *, device: str | None = None)
     init_default_scope(config.get('default_scope', 'mmdet'))
     found = read_checkpoint(checkpoint)
     weights = weights_of(found, where=checkpoint)
-    meta = (found.get('meta') or {}).get('dataset_meta') or {}
+    meta = meta_of(found, where=checkpoint)['dataset_meta']
     require_box_heads(config.model)
     settings = copy.deepcopy(config.model)
     if meta.get('taxonomy'):
@@ -381,6 +276,7 @@ def load_detector(config: Config, checkpoint: str, *, device: str | None = None)
     own = model.state_dict()
     fits = fit_tensors(own, weights)
     require_all(fits, where=checkpoint)
+    require_finite({name: weights[name] for name in own.keys() & weights.keys()}, where=checkpoint)
     model.load_state_dict(fitted(own, weights, fits))
     model.dataset_meta = meta
     return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu')).eval()

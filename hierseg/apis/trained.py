@@ -15,7 +15,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from hierseg.apis.runner import image_batch, load_config, load_detector, picture_pipeline
+from hierseg.apis.configs import load_config
+from hierseg.apis.runner import image_batch, load_detector, picture_pipeline
 from hierseg.errors import ConfigError
 from hierseg.found import Found, run_lengths_of
 from hierseg.functional.decisions import RULES

@@ -33,8 +33,9 @@ from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.json_files import numbers_of
+from hierseg.store.folders import check_target, real_path
 from hierseg.store.store import ImageRow, Store
-from hierseg.store.writer import StoreWriter, check_target
+from hierseg.store.writer import StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 DOCUMENT = 'coco.json'
@@ -95,7 +96,8 @@ def convert_coco(
         TaxonomyError: If the categories make no taxonomy.
         StoreError: If ``out`` cannot be written.
     """
-    check_target(Path(out), overwrite=overwrite)
+    out = real_path(out)
+    check_target(out, overwrite=overwrite)
     if not Path(images).is_dir():
         raise AnnotationError('is no folder', where=str(images), fix='Give the folder that holds the images.')
     summary = ConversionSummary()

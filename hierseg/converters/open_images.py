@@ -24,13 +24,15 @@ import numpy as np
 from tqdm import tqdm
 
 from hierseg.converters.open_images_masks import Folder, ImageConverter, MaskZips, Problem, Trouble, ZipIndex, find_zips
-from hierseg.converters.open_images_progress import WorkFolder, describe_task, part_path
+from hierseg.converters.open_images_progress import WorkFolder, describe_task, fingerprint, finished_task
 from hierseg.converters.open_images_tables import TableReader, batches_of, masks_are_files, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
-from hierseg.errors import AnnotationError
+from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats.csv_tables import place_of
-from hierseg.store.writer import StorePart, StoreWriter, check_target, read_part, write_part
+from hierseg.store.folders import check_target, real_path, store_errors
+from hierseg.store.store import Store
+from hierseg.store.writer import StorePart, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 IMAGES_PER_BATCH = 8192
@@ -203,8 +205,10 @@ def convert_open_images(
         AnnotationError: On bad input, with file and line or image.
         StoreError: If ``out`` cannot be written, or an unfinished conversion was begun with something else.
     """
-    out, options = Path(out), options or ConversionOptions()
-    check_target(out, overwrite=overwrite)
+    out, options = real_path(out), options or ConversionOptions()
+    finished = finished_task(out)
+    if finished is None:
+        check_target(out, overwrite=overwrite)
     if scheduler is not None:
         _check_absolute(files)
     images = Folder.scan(files.images)
@@ -215,23 +219,30 @@ def convert_open_images(
             zips = ZipIndex.build(archives, pool)
     sizes = {'images_per_batch': IMAGES_PER_BATCH, 'images_per_piece': IMAGES_PER_TASK}
     begun = describe_task(files, taxonomy, options, sizes=sizes, zip_digests=zips.digests if zips else ())
+    if finished == fingerprint(begun):
+        # The process was killed between giving the store its name and removing its folder of work.
+        with WorkFolder(out, begun, overwrite=True) as work:
+            work.discard()
+        return ConversionSummary.from_json(Store.open(out).summary)
+    check_target(out, overwrite=overwrite)
     with WorkFolder(out, begun, overwrite=overwrite) as work:
         found = work.sorted_tables()
         if found is None:
             reader = TableReader(taxonomy, options, ConversionSummary())
-            num_images = write_tables(work.tables, reader, files.tables, **sizes, progress=progress)
+            with store_errors(work.tables):
+                num_images = write_tables(work.tables, reader, files.tables, **sizes, progress=progress)
             work.keep_tables(num_images, reader.summary)
             found = num_images, reader.summary
         num_images, summary = found
         index = work.path / 'zips.npy'
         if zips is not None:
-            with whole_file(index) as file:
+            with whole_file(index, error=StoreError) as file:
                 np.save(file, zips.members)
         zips = None  # from here on it is mapped
         source = MaskZips(archives, index) if archives else masks
         convert = PieceConverter(work.tables, Path(files.masks), ImageConverter(images, source), options)
         batches = batches_of(num_images, IMAGES_PER_BATCH)
-        spans = [span for span in batches if not part_path(work.path, *span).exists()]
+        spans = [span for span in batches if not work.part_path(*span).exists()]
         left = sum(last - first for first, last in spans)
         done = num_images - left
         with (
@@ -240,21 +251,22 @@ def convert_open_images(
         ):
             for first, last in spans:
                 part, counts = convert_batch(convert, pool, first, last, tell=bar.update)
-                write_part(part, counts.to_json(), part_path(work.path, first, last))
+                work.keep_part(part, counts, first, last)
         with (
             StoreWriter(out, taxonomy=taxonomy, overwrite=overwrite) as writer,
             tqdm(desc='writing the store', total=num_images, unit='image', disable=not progress) as bar,
         ):
             for span in batches:
-                part, notes = read_part(part_path(work.path, *span))
+                part, counts = work.part(*span)
                 writer.extend(part)
-                summary.add(ConversionSummary.from_json(notes))
+                summary.add(counts)
                 bar.update(part.images.num_rows)
             if summary.images == 0:
                 work.discard()  # nothing in the batches is worth going on with
                 what = 'none of the images can be read'
                 raise AnnotationError(what, where=str(files.images), fix='Check the folder.')
             writer.summary = summary.to_json()
+            work.keep_result(writer.seal())
         work.discard()
     return summary
 

@@ -2,13 +2,16 @@
 
 It holds all that the conversion was told (``begun.json``), the tables by image, and a file for every finished
 batch. Each of these takes its name when it is whole, so that whoever comes after a killed process finds all or nothing
-of it.
+of it. Each has a checksum and names the task that it is of, so that damage and mixed folders are refused. A folder that
+has anything else in it is not taken for ours, and stays.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +20,26 @@ from typing import Any
 
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
-from hierseg.files import write_json
-from hierseg.store.store import read_object
-from hierseg.store.writer import lock_folder, remove_leftovers
+from hierseg.files import PARTIAL, whole_file
+from hierseg.store.checksums import crc32c, read_object, seal
+from hierseg.store.folders import (
+    STORE_FILE,
+    hidden_folders,
+    hidden_name,
+    lock_folder,
+    new_folder,
+    remove_leftovers,
+    remove_members,
+    store_errors,
+)
+from hierseg.store.writer import StorePart, read_part, write_part
 from hierseg.taxonomy import Taxonomy
 
-FORMAT, VERSION = 'hierseg-conversion', 1
+FORMAT, VERSION = 'hierseg-conversion', 2
 BLOCK_BYTES = 1 << 24
+DELETE = 'Delete it, and convert again.'
+_FILES = re.compile(r'begun\.json|result\.json|zips\.npy|[0-9]{8,}-[0-9]{8,}\.part|' + PARTIAL.pattern)
+_TABLES = re.compile(r'whole\.json|[0-9]{8,}-[a-z]+\.arrow|' + PARTIAL.pattern)
 
 
 def describe_task(
@@ -65,11 +81,35 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """In what two descriptions differ, in words."""
     found = []
     for name in one:
-        if name in ('options', 'sources', 'folders'):
-            found += [key for key in one[name] if one[name][key] != other.get(name, {}).get(key)]
+        if name in ('options', 'sources', 'folders') and isinstance(other.get(name), dict):
+            found += [key for key in one[name] if one[name][key] != other[name].get(key)]
         elif one[name] != other.get(name):
             found.append(name)
     return found
+
+
+def fingerprint(begun: dict[str, Any]) -> str:
+    """A digest of a description of :func:`describe_task`."""
+    return hashlib.sha256(json.dumps(begun, sort_keys=True).encode()).hexdigest()
+
+
+def work_path(out: Path) -> Path:
+    """The folder of work for an output."""
+    return out.with_name(f'.{out.name}.work')
+
+
+def finished_task(out: Path) -> str | None:
+    """The :func:`fingerprint` of the task that ``out`` is the result of, if a kill left its folder of work."""
+    for folder in (work_path(out), *hidden_folders(out, 'partial')):
+        try:
+            content = (folder / 'result.json').read_bytes()
+            generation = hashlib.sha256((out / STORE_FILE).read_bytes()).hexdigest()
+            result = read_object(content, where=folder, sealed=True, fix=DELETE)
+        except (OSError, StoreError):
+            continue
+        if result.get('generation') == generation:
+            return str(result.get('task'))
+    return None
 
 
 class WorkFolder:
@@ -78,84 +118,173 @@ class WorkFolder:
     After an exception the folder stays for the next run if it has a finished batch, and goes away if it has none.
 
     Args:
-        out: The output.
+        out: The output, of :func:`hierseg.store.folders.real_path`.
         begun: What :func:`describe_task` says.
         overwrite: Start anew, if what is there was begun with something else; otherwise that is a StoreError.
+
+    Raises:
+        StoreError: If another conversion is at work, or if what has the folder's name is not ours.
     """
 
     def __init__(self, out: Path, begun: dict[str, Any], *, overwrite: bool) -> None:
-        self.out = out.absolute()
-        self.path = self.out.with_name(f'.{out.name}.work')
+        self.out = out
+        self.path = work_path(out)
         self.tables = self.path / 'tables'
         self.begun, self.overwrite = begun, overwrite
+        self.task = fingerprint(begun)
         self._lock: int | None = None
 
     def __enter__(self) -> WorkFolder:
-        self.path.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.out)
-        try:
+        with store_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.out)
+            if not os.path.lexists(self.path):
+                self._make()
+                return self
+            self._check_is_folder(self.path)
             self._lock = lock_folder(self.path)
             if self._lock is None:
                 raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.')
-            self._begin()
-        except BaseException:
-            # Python calls no __exit__ for what goes wrong before the block begins.
-            self._leave(keep=self._lock is None or self._is_worth_keeping())
-            raise
+            try:
+                self._go_on()
+            except BaseException:
+                # Python calls no __exit__ for what goes wrong before the block begins.
+                self._unlock()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave(keep=kind is None or self._is_worth_keeping())
+        try:
+            if kind is not None and not self._is_worth_keeping():
+                self.discard()
+        finally:
+            self._unlock()
 
-    def _is_worth_keeping(self) -> bool:
-        return any(self.path.glob('*.part'))
-
-    def _leave(self, *, keep: bool) -> None:
-        if not keep:
-            self.discard()
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _begin(self) -> None:
-        """Goes on with what is there, or begins; what is there without ``begun.json`` is taken for nothing."""
+    def _is_worth_keeping(self) -> bool:
+        return any(self.path.glob('*.part'))
+
+    def _make(self) -> None:
+        """Makes the folder, which takes its name when it says what it is."""
+        hidden, self._lock = new_folder(self.out)
+        try:
+            content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
+            with store_errors(hidden / 'begun.json', needed=len(content)):
+                (hidden / 'begun.json').write_bytes(content)
+            hidden.rename(self.path)
+        except BaseException:
+            remove_members(hidden)
+            self._unlock()
+            raise
+
+    def _go_on(self) -> None:
+        """Goes on with what is there, or begins anew."""
         file = self.path / 'begun.json'
-        if file.exists():
-            found = differences(self.begun, read_object(file))
-            if not found:
-                return
-            if not self.overwrite and self._is_worth_keeping():
-                raise StoreError(
-                    f'holds an unfinished conversion that was begun with other {", ".join(found)}',
-                    where=str(self.path),
-                    fix='Go on with the same input and options, or start anew with --overwrite.',
-                )
-        file.unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        write_json(self.begun, file, error=StoreError)
+        self._check_is_ours()
+        begun = read_object(file.read_bytes(), where=file, sealed=False, fix=f'Delete {self.path}, and convert again.')
+        if begun.get('format') != FORMAT:
+            raise StoreError('is no unfinished conversion', where=str(self.path), fix='Move it away.')
+        found = differences(self.begun, begun)
+        if not found:
+            return
+        if not self.overwrite and self._is_worth_keeping():
+            raise StoreError(
+                f'holds an unfinished conversion that was begun with other {", ".join(found)}',
+                where=str(self.path),
+                fix='Go on with the same input and options, or start anew with --overwrite.',
+            )
+        self.discard()
+        self._unlock()
+        self._make()
+
+    def _check_is_folder(self, path: Path) -> None:
+        if path.is_symlink() or not path.is_dir():
+            raise StoreError('is no folder of an unfinished conversion', where=str(path), fix='Move it away.')
+
+    def _check_is_ours(self) -> None:
+        """Refuses a folder with anything in it that no conversion has put there."""
+        if not (self.path / 'begun.json').is_file():
+            raise StoreError('is no folder of an unfinished conversion', where=str(self.path), fix='Move it away.')
+        folders = [(self.path, _FILES, 'tables')]
+        if os.path.lexists(self.tables):
+            folders.append((self.tables, _TABLES, 'scratch'))
+        for folder, files, inner in folders:
+            self._check_is_folder(folder)
+            for entry in os.scandir(folder):
+                known = entry.is_file(follow_symlinks=False) and files.fullmatch(entry.name)
+                if not known and not (entry.name == inner and entry.is_dir(follow_symlinks=False)):
+                    what = 'is in the folder of an unfinished conversion, but no part of it'
+                    raise StoreError(what, where=entry.path, fix='Move it away.')
 
     def discard(self) -> None:
-        """Removes the folder."""
-        (self.path / 'begun.json').unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Removes the folder; what tells that it is ours goes last."""
+        if not os.path.lexists(self.path):
+            return
+        with store_errors(self.path):
+            self._check_is_ours()
+            (self.tables / 'whole.json').unlink(missing_ok=True)
+            if self.tables.exists():
+                shutil.rmtree(self.tables)
+            for entry in self.path.iterdir():
+                if entry.name not in ('begun.json', 'result.json'):
+                    entry.unlink()
+            hidden = hidden_name(self.out)
+            self.path.rename(hidden)
+            remove_members(hidden)
 
     def sorted_tables(self) -> tuple[int, ConversionSummary] | None:
-        """The number of images and the summary that :meth:`keep_tables` kept, or None."""
+        """The number of images and the summary that :meth:`keep_tables` kept, or None.
+
+        Raises:
+            StoreError: If any of the tables is not as it was then.
+        """
         file = self.tables / 'whole.json'
         if not file.exists():
             return None
-        document = read_object(file)
+        fix = f'Delete {self.tables}, and convert again.'
+        with store_errors(file):
+            document = read_object(file.read_bytes(), where=file, sealed=True, fix=fix)
+            if document.get('task') != self.task or document['files'] != self._measured():
+                raise StoreError('is damaged, or of another conversion', where=str(self.tables), fix=fix)
         return document['images'], ConversionSummary.from_json(document['summary'])
+
+    def _measured(self) -> dict[str, str]:
+        files = sorted(self.tables.glob('*.arrow'))
+        return {file.name: f'{file.stat().st_size} {crc32c(file.read_bytes())}' for file in files}
 
     def keep_tables(self, num_images: int, summary: ConversionSummary) -> None:
         """Says that the tables by image are whole."""
-        document = {'images': num_images, 'summary': summary.to_json()}
-        write_json(document, self.tables / 'whole.json', error=StoreError)
+        document = {'task': self.task, 'images': num_images, 'summary': summary.to_json(), 'files': self._measured()}
+        self._keep(document, self.tables / 'whole.json')
 
+    def keep_result(self, generation: str) -> None:
+        """Says which store is the result, before it takes its name, so that a kill after that is known for one."""
+        self._keep({'task': self.task, 'generation': generation}, self.path / 'result.json')
 
-def part_path(folder: Path, first: int, last: int) -> Path:
-    """The file of a batch of images ``first`` to ``last - 1``."""
-    return folder / f'{first:08}-{last:08}.part'
+    def _keep(self, document: dict[str, Any], path: Path) -> None:
+        content = seal(document)
+        with whole_file(path, needed=len(content), error=StoreError) as file:
+            file.write(content)
+
+    def part_path(self, first: int, last: int) -> Path:
+        """The file of a batch of images ``first`` to ``last - 1``."""
+        return self.path / f'{first:08}-{last:08}.part'
+
+    def keep_part(self, part: StorePart, summary: ConversionSummary, first: int, last: int) -> None:
+        """Keeps a finished batch."""
+        notes = {'task': self.task, 'images': [first, last], 'summary': summary.to_json()}
+        write_part(part, notes, self.part_path(first, last))
+
+    def part(self, first: int, last: int) -> tuple[StorePart, ConversionSummary]:
+        """A batch that :meth:`keep_part` kept; StoreError if it is damaged, or of other images or another task."""
+        path = self.part_path(first, last)
+        part, notes = read_part(path)
+        if (notes.get('task'), notes.get('images')) != (self.task, [first, last]):
+            raise StoreError('is of other images, or of another conversion', where=str(path), fix=DELETE)
+        return part, ConversionSummary.from_json(notes['summary'])

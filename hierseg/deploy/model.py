@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any, overload
@@ -10,14 +10,14 @@ from typing import Any, overload
 import numpy as np
 import onnxruntime
 
+from hierseg.deploy.identity import FIX, check_seal, read_settings
 from hierseg.deploy.masks import run_lengths_in_boxes
 from hierseg.deploy.naming import Classes
 from hierseg.deploy.pictures import Picture, batched, fitted_size, resize
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.found import Found
 
-VERSION = 1
-PREFIX = 'hierseg.'  # of the names of what an export says about itself, each a document of JSON
+INPUTS = ('images', 'sizes')
 OUTPUTS = ('image', 'boxes', 'class_scores', 'mask_logits')
 PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')
 
@@ -35,6 +35,9 @@ def load_model(
     Raises:
         ConfigError: The file does not exist, or is no such export.
     """
+    if not os.path.isfile(path):
+        raise ConfigError('the model does not exist', where=str(path), fix='Name a file of hierseg export.')
+    check_seal(str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     chosen = list(providers or [name for name in PROVIDERS if name in onnxruntime.get_available_providers()])
@@ -58,13 +61,12 @@ class ExportedModel:
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, *, where: str) -> None:
-        found = session.get_modelmeta().custom_metadata_map
-        named = {name.removeprefix(PREFIX): text for name, text in found.items() if name.startswith(PREFIX)}
-        self.settings: dict[str, Any] = {name: json.loads(text) for name, text in named.items()}
-        if self.settings.get('version') != VERSION:
-            what = f'expected an export of version {VERSION}, found {self.settings.get("version", "none")}'
-            raise ConfigError(what, where=where, fix='Make it with the hierseg that is installed here.')
-        self.session = session
+        self.settings = read_settings(session.get_modelmeta().custom_metadata_map, where)
+        given = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
+        if set(given[0]) != set(INPUTS) or not set(given[1]) >= set(OUTPUTS):
+            what = f'the graph has the inputs {given[0]} and outputs {given[1]}'
+            raise ConfigError(what, where=where, fix=FIX)
+        self.session, self._where = session, where
         classes = self.settings['taxonomy']['classes']
         label_of = {entry['id']: label for label, entry in enumerate(classes)}
         self.names = tuple(entry['name'] for entry in classes)
@@ -86,6 +88,7 @@ class ExportedModel:
 
         Raises:
             AnnotationError: An array is no such picture.
+            ConfigError: The graph fails, or gives what no detections are.
         """
         pictures = [images] if isinstance(images, np.ndarray) else list(images)
         for number, array in enumerate(map(np.asarray, pictures)):
@@ -103,9 +106,25 @@ class ExportedModel:
         images = batched(small, self.settings['padding'], self.settings['size_divisor'])
         return {'images': images, 'sizes': np.array(sizes, dtype=np.float32)}, sizes
 
+    def _run(self, inputs: dict[str, Any]) -> list[Any]:
+        try:
+            outputs: list[Any] = self.session.run(OUTPUTS, inputs)
+        except Exception as error:  # of ONNX Runtime's own classes, which it does not export
+            reason = str(error).partition('\n')[0]
+            raise ConfigError(f'the model cannot be run: {reason}', where=self._where, fix=FIX) from error
+        image_of, boxes, claimed, logits = outputs
+        count = image_of.size
+        shapes = image_of.shape, boxes.shape, claimed.shape, (*logits.shape[:1], logits.ndim)
+        if shapes != ((count,), (count, 4), (count, len(self.names)), (count, 3)):
+            what = (
+                f'the model gives arrays of shapes {[output.shape for output in outputs]} for {len(self.names)} classes'
+            )
+            raise ConfigError(what, where=self._where, fix=FIX)
+        return outputs
+
     def _find(self, pictures: Sequence[Picture]) -> list[Found]:
         inputs, sizes = self.inputs(pictures)
-        image_of, *outputs = self.session.run(OUTPUTS, inputs)
+        image_of, *outputs = self._run(inputs)
         found, stride, threshold = [], self.settings['mask_stride'], self.settings['mask_threshold']
         for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
             height, width = picture.shape[:2]

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPolicy, disk_faults
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
-from hierseg.files import csv_text, write_atomically
+from hierseg.files import csv_text, in_words, write_atomically
 from hierseg.formats.csv_tables import read_chunks
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.formats import AnyPath, parse_class_list, read_text
@@ -117,14 +117,6 @@ def sample(ids: Sequence[str], count: int, *, seed: int) -> list[str]:
     """Draws some of the ids, ascending; a smaller sample with the same seed is part of a larger one."""
     order = np.random.default_rng(seed).permutation(len(ids))
     return sorted(ids[position] for position in order[:count])
-
-
-def in_words(num_bytes: int) -> str:
-    """Writes bytes in decimal units, three digits: 12.3 MB."""
-    amount, units = float(num_bytes), ['B', 'kB', 'MB', 'GB', 'TB']
-    while amount >= 999.5 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f'{amount:.3g} {units[0]}'
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Hooks and loops are found by their registered names; what a run trains, :func:`t
 """
 
 from hierseg.engine.checkpoints import AtomicCheckpointHook, LoadFromHook
+from hierseg.engine.finite import FiniteLossHook
 from hierseg.engine.hooks import ClassCountHook, ValidationLossHook
 from hierseg.engine.layerwise import LayerwiseHook, LayerwiseOptimWrapperConstructor, LayerwiseTrainLoop, trained_parts
 from hierseg.engine.resuming import ExactResumeHook
@@ -12,6 +13,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'ClassCountHook',
     'ExactResumeHook',
+    'FiniteLossHook',
     'LayerwiseHook',
     'LayerwiseOptimWrapperConstructor',
     'LayerwiseTrainLoop',

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.fileio.backends import register_backend
@@ -20,6 +21,7 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import Tensor
 
 from hierseg.engine.layerwise import trained_parts, unwrapped
+from hierseg.engine.resuming import FROM_WEIGHTS, require_resumable
 from hierseg.errors import ConfigError
 from hierseg.files import csv_text, write_atomically
 from hierseg.models.two_layer_ensemble import LAYERS, TwoLayerEnsemble
@@ -37,6 +39,7 @@ class TensorStatus(str, Enum):
 
     TAKEN = 'taken'
     OTHER_SHAPE = 'skipped: other shape'
+    OTHER_TYPE = 'skipped: other type of numbers'
     MISSING = 'not in the checkpoint'
     UNUSED = 'skipped: not in the model'
 
@@ -59,18 +62,59 @@ class TensorFit(NamedTuple):
 def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
     """The tensors of a checkpoint by name, whether it has more than tensors or not, or was saved in a wrapper.
 
-    A checkpoint without any is a ConfigError.
+    Raises:
+        ConfigError: There are none, or some are of a kind that no weights are, such as sparse ones.
     """
     whole = checkpoint if isinstance(checkpoint, dict) else {}
     found = whole.get('state_dict', whole)
+    tensors = found.items() if isinstance(found, dict) else ()
     weights: OrderedDict[str, Any] = OrderedDict(
-        (name.removeprefix('module.'), value) for name, value in found.items() if hasattr(value, 'shape')
+        (name.removeprefix('module.'), value)
+        for name, value in tensors
+        if isinstance(name, str) and isinstance(value, Tensor)
     )
     if not weights:
         raise ConfigError('the checkpoint has no weights', where=where, fix='It needs a state_dict.')
-    versions = getattr(found, '_metadata', {})
-    weights._metadata = {name.removeprefix('module.'): value for name, value in versions.items()}  # type: ignore[attr-defined]
+    for name, value in weights.items():
+        # A stride of 0 claims values that are not in the file.
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized or 0 in value.stride():
+            what = f'{name} is no plain tensor of numbers'
+            raise ConfigError(what, where=where, fix='Name a checkpoint of a training.')
+    versions = getattr(found, '_metadata', None)
+    weights._metadata = {  # type: ignore[attr-defined]
+        name.removeprefix('module.'): value
+        for name, value in (versions if isinstance(versions, dict) else {}).items()
+        if isinstance(name, str) and isinstance(value, dict)
+    }
     return weights
+
+
+def meta_of(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """What a checkpoint says about itself, and about its data under ``dataset_meta``, with empty dicts for nothing.
+
+    Raises:
+        ConfigError: One of both is no dict.
+    """
+    meta = checkpoint.get('meta') or {}
+    data = (meta.get('dataset_meta') or {}) if isinstance(meta, dict) else None
+    if not isinstance(data, dict):
+        what = "what the checkpoint says about itself, its 'meta', is damaged"
+        raise ConfigError(what, where=where, fix='Use an earlier one.')
+    return {**meta, 'dataset_meta': data}
+
+
+def require_finite(tensors: Mapping[str, Any], *, where: str) -> None:
+    """Raises a ConfigError that names the first tensors with values that are NaN or infinite, if there are any.
+
+    All are looked at before the first answer is waited for, as answers of a GPU take time.
+    """
+    floats = {name: value for name, value in tensors.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    finite = {name: torch.isfinite(value).all() for name, value in floats.items()}
+    bad = [name for name, is_finite in finite.items() if not is_finite]
+    if bad:
+        some = ', '.join(bad[:SHOWN]) + (', …' if len(bad) > SHOWN else '')
+        what = f'{len(bad)} of {len(floats)} tensors have values that are NaN or infinite ({some})'
+        raise ConfigError(what, where=where, fix='Use an earlier checkpoint, and train with a lower learning rate.')
 
 
 def fit_tensors(
@@ -89,12 +133,19 @@ def fit_tensors(
         if source in checkpoint:
             source_shape = tuple(checkpoint[source].shape)
             status = TensorStatus.TAKEN if source_shape == shape else TensorStatus.OTHER_SHAPE
+            if status is TensorStatus.TAKEN and _kind(checkpoint[source]) != _kind(tensor):
+                status = TensorStatus.OTHER_TYPE
             fits.append(TensorFit(name, source, shape, source_shape, status))
         else:
             fits.append(TensorFit(name, '', shape, (), TensorStatus.MISSING))
     used = {fit.source for fit in fits}
     unused = [name for name in checkpoint if name not in used]
     return fits + [TensorFit('', name, (), tuple(checkpoint[name].shape), TensorStatus.UNUSED) for name in unused]
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """Real, complex or whole numbers; how many bits they have does not matter."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def fitted(
@@ -228,7 +279,9 @@ class LoadFromHook(Hook):
       other classes. The log tells how many of each module and lists every tensor that was not, with the
       reason; ``load_from.csv`` beside the log has them all. From a checkpoint of one detector, both layers of a
       ``TwoLayerEnsemble`` take theirs.
-    - **Resuming and testing**: every tensor of the model must be in the checkpoint, in its shape.
+    - **Resuming and testing**: every tensor of the model must be in the checkpoint, in its shape. To resume, the
+      checkpoint must also have the state of optimisers and schedulers, of those that this run has.
+    - Values that are taken must be finite.
 
     Raises:
         ConfigError: A checkpoint that must fit does not, nothing at all fits, or the file is no checkpoint.
@@ -241,14 +294,16 @@ class LoadFromHook(Hook):
         """Puts what the model takes into the place of the checkpoint's weights."""
         where = str(runner._load_from or runner.work_dir)
         weights = weights_of(checkpoint, where=where)
-        if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
-            fix = 'To start from its weights, use --cfg-options load_from=... without --resume.'
-            raise ConfigError('the checkpoint has weights and no state of a training to resume', where=where, fix=fix)
+        if runner._resume and 'epoch' not in meta_of(checkpoint, where=where):
+            what = 'the checkpoint has weights and no state of a training to resume'
+            raise ConfigError(what, where=where, fix=FROM_WEIGHTS)
         parts = LAYERS if isinstance(unwrapped(runner.model), TwoLayerEnsemble) else ()
         own = get_state_dict(runner.model)
         fits = fit_tensors(own, weights, parts=parts)
         if runner._resume or not trained_parts(runner):
             require_all(fits, where=where)
+            if runner._resume:
+                require_resumable(checkpoint, runner, where=where)
         elif not any(fit.status is TensorStatus.TAKEN for fit in fits):
             names = f'the checkpoint has {_some(weights)}, the model {_some(own)}'
             raise ConfigError(f'no tensor of the checkpoint fits the model: {names}', where=where)
@@ -257,6 +312,12 @@ class LoadFromHook(Hook):
             if is_main_process():
                 write_atomically(as_csv(fits).encode(), table)
             runner.logger.info(f'load_from {runner._load_from}: {fit_summary(fits, parts=parts)}\nall of them: {table}')
+        # Some models have infinite values of their own, such as masks of attention.
+        taken = {fit.name: weights[fit.source] for fit in fits if fit.status is TensorStatus.TAKEN}
+        taken = {name: value for name, value in taken.items() if own[name].isfinite().all()}
+        if runner._resume:
+            taken |= {f'averaged {name}': value for name, value in checkpoint.get('ema_state_dict', {}).items()}
+        require_finite(taken, where=where)
         checkpoint['state_dict'] = fitted(own, weights, fits)
 
 

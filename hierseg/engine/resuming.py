@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from mmengine.dist import all_reduce, get_rank, is_distributed
 from mmengine.hooks import EMAHook, Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hierseg.datasets.samplers import can_seek, seek
 from hierseg.engine.layerwise import part_in_training, trained_parts
+from hierseg.errors import ConfigError
 from hierseg.registry import HOOKS
 from hierseg.seeding import Purpose, seed_all, seeded
 
 BATCHES_DONE = 'batches_of_epoch'  # key in the message hub, and so in checkpoints: of the epoch in training
+FROM_WEIGHTS = 'To start from its weights, use --cfg-options load_from=... without --resume.'
+HUB = ('log_scalars', 'runtime_info', 'resumed_keys')  # parts of the message hub
 
 
 @HOOKS.register_module()
@@ -94,6 +99,94 @@ class ExactResumeHook(Hook):
             loop = runner.train_loop
             seek(loop.dataloader, epoch=loop.epoch, batch=batch, where='ExactResumeHook')
             self._first_batch = batch
+
+
+def require_resumable(checkpoint: Mapping[str, Any], runner: Runner, *, where: str) -> None:
+    """Refuses a checkpoint that lacks a part of what a run goes on from, or has it in another form.
+
+    MMEngine leaves out what is not there, and ends with other weights.
+
+    Args:
+        checkpoint: All of it.
+        runner: The run, with its optimisers, schedulers and hooks.
+        where: For the message.
+
+    Raises:
+        ConfigError: Progress, messages, or the state of an optimiser, a scheduler or an averaged model is missing,
+            damaged or of another training.
+    """
+    meta, hub = checkpoint.get('meta'), checkpoint.get('message_hub')
+    meta = meta if isinstance(meta, dict) else {}
+    parts = {
+        'its epoch and iteration': all(_is_count(meta.get(name)) for name in ('epoch', 'iter')),
+        'its seed': meta.get('seed') is None or _is_count(meta['seed']),
+        'its messages': isinstance(hub, dict) and all(isinstance(hub.get(name), dict) for name in HUB),
+        'its optimiser': _same(_states(checkpoint, 'optimizer'), _named(runner.optim_wrapper), _fits_optimiser),
+        'its schedulers': _same(
+            _states(checkpoint, 'param_schedulers'), _named(runner.param_schedulers or []), _fits_schedulers
+        ),
+    }
+    averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    if averages:
+        found = checkpoint.get('ema_state_dict')
+        parts['its averaged weights'] = isinstance(found, dict) and all(
+            isinstance(found.get(name), Tensor) and found[name].shape == own.shape
+            for name, own in averages[0].state_dict().items()
+        )
+    missing = [name for name, is_there in parts.items() if not is_there]
+    if missing:
+        what = f'the checkpoint cannot be resumed: {", ".join(missing)} is missing or of another training'
+        raise ConfigError(what, where=where, fix=FROM_WEIGHTS)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _named(parts: Any) -> dict[str, Any]:
+    """What a run has for each layer by its name, or for the whole model under an empty one."""
+    return dict(parts.items()) if isinstance(parts, (dict, OptimWrapperDict)) else {'': parts}
+
+
+def _states(checkpoint: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The states under a key of a checkpoint, as :func:`_named` has what they are for."""
+    found = checkpoint.get(key)
+    is_of_parts = isinstance(found, dict) and 'param_groups' not in found
+    return found if is_of_parts else {'': found}  # type: ignore[return-value]
+
+
+def _same(states: dict[str, Any], own: dict[str, Any], fits: Callable[[Any, Any], bool]) -> bool:
+    return states.keys() == own.keys() and all(fits(states[name], own[name]) for name in own)
+
+
+def _fits_schedulers(states: Any, own: Any) -> bool:
+    states = [] if states is None else states
+    return isinstance(states, list) and len(states) == len(own) and all(isinstance(state, dict) for state in states)
+
+
+def _fits_optimiser(state: Any, wrapper: OptimWrapper) -> bool:
+    groups = wrapper.optimizer.param_groups
+    if not (
+        isinstance(state, dict)
+        and isinstance(state.get('state'), dict)
+        and isinstance(state.get('param_groups'), list)
+        and [len(group['params']) for group in groups]
+        == [len(group.get('params', ())) for group in state['param_groups'] if isinstance(group, dict)]
+    ):
+        return False
+    numbers = chain.from_iterable(group['params'] for group in state['param_groups'])
+    parameters = chain.from_iterable(group['params'] for group in groups)
+    of = dict(zip(numbers, parameters, strict=True))
+    return all(
+        number in of
+        and isinstance(values, dict)
+        and all(
+            value.dim() == 0 or value.shape == of[number].shape
+            for value in values.values()
+            if isinstance(value, Tensor)
+        )
+        for number, values in state['state'].items()
+    )
 
 
 class EndlessBatches:

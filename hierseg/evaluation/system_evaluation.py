@@ -15,7 +15,6 @@ from hierseg.errors import EvaluationError
 from hierseg.evaluation.predictions import ImageTruth
 from hierseg.formats import IntArray
 from hierseg.metrics.average_precision import summarise_by
-from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.coco_average_precision import (
     COCO_METRICS,
     ImageCocoMatches,
@@ -24,6 +23,7 @@ from hierseg.metrics.coco_average_precision import (
 )
 from hierseg.metrics.declarations import Metric
 from hierseg.metrics.error_kinds import ImageErrors, error_kinds
+from hierseg.metrics.intervals import ImageSums
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs, pair_image
 from hierseg.metrics.matching import match_image
 from hierseg.metrics.names import NAME_METRICS, hierarchical_sums
@@ -46,6 +46,8 @@ SIZES = {name: Criterion(area_range=area_range) for name, area_range in AREA_RAN
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
 CRITERIA = (*OVERLAPS, *SIZES.values())
 HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
+LEARNT = 0.05
+"""A mAP below this is that of a model which has hardly learnt; by chance it would be about 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,8 @@ def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
     depths = sorted((name for name in groups if name.startswith('depth')), key=lambda name: int(name[len('depth') :]))
     return (
         *(
-            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES)
+            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES,
+                   learnt_from=LEARNT if key == 'mAP' else None)
             for key, label, text in _GROUPS
         ),
         Metric('mAP50_95', 'mAP@0.5:0.95', 'Open Images, masks',

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hierseg.formats import BoolArray, IntArray
-from hierseg.metrics.bootstrap import ImageSums
+from hierseg.metrics.intervals import ImageSums
 from hierseg.metrics.matching import overlaps_of_masks
 from hierseg.metrics.records import OVERLAP_THRESHOLD, ImageGroundTruth, ImagePrediction
 from hierseg.taxonomy import TaxonomyArrays

@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.metrics.bootstrap import ImageSums
 from hierseg.metrics.declarations import Metric
+from hierseg.metrics.intervals import ImageSums
 from hierseg.metrics.localised_pairs import LocalisedPairs, ScoreArray
 from hierseg.taxonomy import TaxonomyArrays
 

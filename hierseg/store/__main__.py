@@ -1,6 +1,7 @@
 """``python -m hierseg.store STORE``: tells what is in a store and checks that it is whole.
 
-Tables are checked in whole columns without reading a mask; of masks, some or all are decoded.
+All bytes are compared with their checksums, where the store has them. If they fit, tables are checked in whole columns
+without reading a mask; of masks, some or all are decoded.
 
 Shape letters: N images, M rows of the table that images point into, K masks.
 """
@@ -23,7 +24,9 @@ from tqdm import tqdm
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.run_lengths import MalformedMaskError, check_counts
-from hierseg.store.store import NOT_EXHAUSTIVE, SIDES, Store
+from hierseg.store.checksums import Part
+from hierseg.store.store import Store
+from hierseg.store.tables import NOT_EXHAUSTIVE, SIDES
 
 ALLOWED_PIXELS = 2.0
 """A tight box may always be so far from the annotated one, since both were rounded."""
@@ -128,23 +131,27 @@ def check_store(
     """
     if tolerance < 0 or (masks is not None and masks < 0):
         raise ConfigError(f'masks={masks}, tolerance={tolerance}', where='check_store', fix='Give at least 0.')
-    tables = store.tables()
-    damage = list(_broken_columns(tables))
+    damage = [
+        Damage(file, 'stretches that are not as they were written', len(parts), tuple(map(_place, parts[:NAMED_ROWS])))
+        for file, parts in store.damaged_parts().items()
+    ]
+    tables = {} if damage else store.tables()
+    damage += _broken_columns(tables)
     counts: dict[str, int] = {'images': len(store)}
     checked = 0
     if not damage:
-        has_mask = store.instance_column('has_mask')
-        positive = store.verified_column('positive')
+        has_mask = np.asarray(tables['instances']['has_mask'])
+        positive = np.asarray(tables['verified']['positive'])
         counts |= {
             'instances': len(has_mask),
             'with mask': int(has_mask.sum()),
-            'group-of': int(store.instance_column('group_of').sum()),
+            'group-of': int(np.asarray(tables['instances']['group_of']).sum()),
             'verified present': int(positive.sum()),
             'verified absent': int((~positive).sum()),
         }
         if store.has_not_exhaustive:
             counts['not exhaustive'] = len(tables[NOT_EXHAUSTIVE])
-        damage = [*_damaged_images(store, tables), *_damaged_rows(store, tables, has_mask)]
+        damage = [*_damaged_images(tables), *_damaged_rows(store, tables, has_mask)]
         if not damage:
             chosen = np.flatnonzero(has_mask)
             if masks is not None and masks < len(chosen):
@@ -152,6 +159,10 @@ def check_store(
             checked = len(chosen)
             damage = _damaged_masks(store, chosen, tolerance=tolerance, progress=progress)
     return IntegrityReport(str(store.path), counts, checked, tuple(damage))
+
+
+def _place(part: Part) -> str:
+    return f'{part.kind} at bytes {part.first} to {part.last}'
 
 
 def _found(file: str, what: str, bad: BoolArray, name: Callable[[int], str] = 'row {}'.format) -> Iterator[Damage]:
@@ -174,14 +185,14 @@ def _broken_columns(tables: dict[str, pa.Table]) -> Iterator[Damage]:
                 yield from _found(file, f'rows without {name}', np.asarray(pc.is_null(column)))
 
 
-def _damaged_images(store: Store, tables: dict[str, pa.Table]) -> Iterator[Damage]:
+def _damaged_images(tables: dict[str, pa.Table]) -> Iterator[Damage]:
     """Images without size, name or an id of their own, and images that point where they should not."""
+    images = tables['images']
 
     def name(row: int) -> str:
-        return f'row {row}, image {store.image(row).id}'
+        return f'row {row}, image {images["id"][row].as_py()}'
 
-    images = tables['images']
-    no_size = (store.image_column('width') < 1) | (store.image_column('height') < 1)
+    no_size = (np.asarray(images['width']) < 1) | (np.asarray(images['height']) < 1)
     yield from _found('images', 'images without a size', no_size, name)
     yield from _found('images', 'images without a file name', np.asarray(pc.equal(images['file_name'], '')), name)
     codes = np.asarray(pc.dictionary_encode(images['id']).combine_chunks().indices)
@@ -189,7 +200,7 @@ def _damaged_images(store: Store, tables: dict[str, pa.Table]) -> Iterator[Damag
     repeated[np.unique(codes, return_index=True)[1]] = False
     yield from _found('images', 'images whose id came before', repeated, name)
     for file, kind in (('instances', 'instance'), ('verified', 'verified')):
-        first, last = store.image_column(f'first_{kind}'), store.image_column(f'last_{kind}')
+        first, last = (np.asarray(images[f'{end}_{kind}']) for end in ('first', 'last'))
         yield from _damaged_ranges(file, first, last, tables[file], name)
 
 
@@ -227,11 +238,11 @@ def _damaged_rows(store: Store, tables: dict[str, pa.Table], has_mask: BoolArray
         images = np.asarray(tables[NOT_EXHAUSTIVE]['image'])
         wrong = (images < 0) | (images >= len(store)) | (np.diff(images, prepend=images[0]) < 0)
         yield from _found(NOT_EXHAUSTIVE, 'rows of no image, or not in the order of images', wrong)
-    x1, y1, x2, y2 = (store.instance_column(side) for side in SIDES)
+    x1, y1, x2, y2 = (np.asarray(tables['instances'][side]) for side in SIDES)
     # Written so that NaN is bad, too.
     bad_box = ~((x1 <= x2) & (y1 <= y2) & (np.abs([x1, y1, x2, y2]) < np.inf).all(axis=0))
     yield from _found('instances', 'boxes that end before they begin or are not finite', bad_box)
-    area = store.instance_column('area')
+    area = np.asarray(tables['instances']['area'])
     yield from _found('instances', 'areas that are negative or not finite', ~((area >= 0) & (area < np.inf)))
     lengths = np.asarray(pc.binary_length(tables['instances']['mask']))
     yield from _found('instances', 'rows where has_mask contradicts the mask', has_mask != (lengths > 0))

@@ -1,5 +1,7 @@
 """Reading a store: memory-mapped Arrow files, so that ranks and their workers share one page cache.
 
+What is read is of one store, and what was written, or an error: see :mod:`hierseg.store.folders` and ``tables``.
+
 Shape letters: I instances of one image, N images, M instances in all. A mask is the ``counts`` bytes of a COCO
 *compressed* run-length encoding of size (height, width) of its image; pycocotools reads
 ``{'size': [height, width], 'counts': mask}``.
@@ -7,13 +9,13 @@ Shape letters: I instances of one image, N images, M instances in all. A mask is
 
 from __future__ import annotations
 
-import json
-import mmap
-from bisect import bisect_left, bisect_right
+import hashlib
+import os
+import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,32 +27,35 @@ import pyarrow.compute as pc
 
 from hierseg.errors import StoreError
 from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.store.checksums import Part, read_object, read_parts
+from hierseg.store.folders import (
+    CONVERT_AGAIN,
+    DOCUMENTS,
+    STORE_FILE,
+    TAXONOMY_FILE,
+    check_version,
+    hidden_folders,
+    open_folder,
+    open_member,
+)
+from hierseg.store.tables import (
+    NOT_EXHAUSTIVE,
+    NOT_EXHAUSTIVE_SCHEMA,
+    SCHEMAS,
+    SIDES,
+    MappedFile,
+    MappedTable,
+    Views,
+    image_fault,
+    label_fault,
+    slices,
+)
 from hierseg.taxonomy.graph import Taxonomy
 
-FORMAT = 'hierseg-store'
-VERSION = 1
-
-SIDES = ('x1', 'y1', 'x2', 'y2')
-IMAGE_FIELDS = [('id', pa.string()), ('file_name', pa.string()), ('width', pa.int32()), ('height', pa.int32())]
-SPANS = ('first_instance', 'last_instance', 'first_verified', 'last_verified')
-"""Rows of the other tables that belong to an image, as half-open ranges."""
-IMAGES_SCHEMA = pa.schema([*IMAGE_FIELDS, *((name, pa.int64()) for name in SPANS)])
-INSTANCES_SCHEMA = pa.schema(
-    [
-        ('label', pa.int32()),
-        *((side, pa.float64()) for side in SIDES),
-        ('mask', pa.large_binary()),
-        ('has_mask', pa.bool_()),
-        ('group_of', pa.bool_()),
-        ('area', pa.float64()),
-        ('annotation_id', pa.string()),
-    ]
-)
-VERIFIED_SCHEMA = pa.schema([('label', pa.int32()), ('positive', pa.bool_())])
-SCHEMAS = {'images': IMAGES_SCHEMA, 'instances': INSTANCES_SCHEMA, 'verified': VERIFIED_SCHEMA}
-NOT_EXHAUSTIVE = 'not_exhaustive'
-NOT_EXHAUSTIVE_SCHEMA = pa.schema([('image', pa.int64()), ('label', pa.int32())])
-"""A further table, of the stores alone that have such labels: rows ascend by image, then by label."""
+ATTEMPTS = 1000
+"""So often a store is opened anew because another one took its name meanwhile."""
+SECONDS_TO_WAIT = 1.0
+"""For a store that steps aside for another one, where the file system cannot exchange them in one step."""
 
 
 @dataclass(frozen=True)
@@ -102,86 +107,18 @@ class Instances:
         return cls(np.zeros(0, dtype=np.int64), np.zeros((0, 4)), [], none, none, np.zeros(0), [])
 
 
-Views = dict[str, npt.NDArray[Any]]
-
-
-class _Table:
-    """One memory-mapped Arrow file of several record batches, addressed by row.
-
-    An image's rows never straddle two batches (the writer sees to it), so that they are a slice of one batch.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        try:
-            with path.open('rb') as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # pa.memory_map would ask the system for whole batches, masks and all, and so does its reading ahead.
-            mapped.madvise(mmap.MADV_RANDOM)
-            reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
-            self.batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-            mapped.madvise(mmap.MADV_NORMAL)
-            found = reader.schema
-        except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-            raise StoreError(f'cannot be read ({error})', where=str(path), fix='Convert the data set again.') from None
-        if not found.equals(schema):
-            what = f'holds the columns {found.names}, expected {schema.names}'
-            raise StoreError(what, where=str(path), fix='Convert it again.')
-        self.schema = schema
-        starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
-        self.starts: list[int] = starts.tolist()
-        self._views: dict[int, Views] = {}
-
-    def __len__(self) -> int:
-        return self.starts[-1]
-
-    def batch_with(self, row: int) -> tuple[int, Views]:
-        """First row and :meth:`views` of the batch that holds a row."""
-        index = bisect_right(self.starts, row) - 1
-        return self.starts[index], self.views(index)
-
-    def views(self, index: int) -> Views:
-        """Numpy views of a batch's fixed-width columns, and of offsets and bytes of the others."""
-        if index not in self._views:
-            views: Views = {}
-            # From the buffers themselves: pyarrow's conversions to numpy import pandas, 25 MB in every process.
-            for field, column in zip(self.schema, self.batches[index].columns, strict=True):
-                *_, data = column.buffers()
-                content = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
-                if pa.types.is_boolean(field.type):
-                    bits = np.unpackbits(content, count=len(column), bitorder='little')
-                    views[field.name] = bits.view(bool)
-                elif pa.types.is_primitive(field.type):
-                    views[field.name] = content.view(str(field.type))[: len(column)]
-                else:
-                    width = np.int64 if pa.types.is_large_binary(field.type) else np.int32
-                    offsets = column.buffers()[1]
-                    views[f'{field.name}.offsets'] = np.frombuffer(offsets, dtype=width, count=len(column) + 1)
-                    views[field.name] = content
-            self._views[index] = views
-        return self._views[index]
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A whole fixed-width column, copied out of its batches."""
-        empty: npt.NDArray[Any] = np.zeros(0, dtype=str(self.schema.field(name).type))
-        return np.concatenate([empty, *(self.views(index)[name] for index in range(len(self.batches)))])
-
-
-def _slices(views: Views, name: str, first: int, last: int) -> list[bytes]:
-    """Texts or masks of the rows [first, last) of a batch."""
-    offsets = views[f'{name}.offsets'][first : last + 1].tolist()
-    if not offsets:
-        return []
-    data = views[name][offsets[0] : offsets[-1]].tobytes()
-    return [data[a - offsets[0] : b - offsets[0]] for a, b in pairwise(offsets)]
-
-
 class Store:
     """A prepared split. Open it with :meth:`open`; write it with ``StoreWriter``.
 
-    It can be pickled (it travels as its path) and used after fork as well as spawn.
+    It can be pickled (it travels as its path and generation) and used after fork as well as spawn.
+
+    Args:
+        path: The folder.
+        generation: Of the store that it must be; StoreError if another one has its name by now.
 
     Attributes:
         path: The folder.
+        generation: A digest that tells this store from others.
         taxonomy: The classes that labels index.
         summary: What the converter read and skipped, and why.
         num_masks: Instances with a mask, as ``store.json`` says.
@@ -189,46 +126,123 @@ class Store:
             or as a viewer shows them ``'turned'``.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, generation: str | None = None) -> None:
         self.path = Path(path)
-        header = read_object(self.path / 'store.json')
-        if header.get('format') != FORMAT or header.get('version') != VERSION:
-            found = f'{header.get("format")!r} version {header.get("version")!r}'
-            raise StoreError(
-                f'expected {FORMAT!r} version {VERSION}, found {found}',
-                where=str(self.path / 'store.json'),
-                fix='Convert the data set again with this version of hierseg.',
-            )
-        self.summary: dict[str, Any] = header.get('summary', {})
-        self.num_masks: int = header.get('masks', 0)
-        self.orientation: str = header.get('orientation', 'stored')
-        self.taxonomy = Taxonomy.from_json(
-            read_object(self.path / 'taxonomy.json'), where=str(self.path / 'taxonomy.json')
+        for _ in range(ATTEMPTS):
+            folder = self._open_folder()
+            try:
+                self._read(folder)
+                break
+            except StoreError:
+                if not self._is_replaced(folder):
+                    raise
+            finally:
+                os.close(folder)
+        if generation not in (None, self.generation):
+            what = 'is another store than the one that was opened before: it was replaced meanwhile'
+            raise StoreError(what, where=str(self.path), fix='Start again.')
+
+    def _open_folder(self) -> int:
+        """A descriptor of the folder, so that all members are of one store even while another one takes its name."""
+        until = time.monotonic() + SECONDS_TO_WAIT
+        while True:
+            try:
+                return open_folder(self.path)
+            except OSError as error:
+                gone = isinstance(error, FileNotFoundError)
+                if gone and time.monotonic() < until and hidden_folders(self.path, 'replaced'):
+                    time.sleep(0.01)
+                    continue
+                raise _no_store(self.path, STORE_FILE) from None
+
+    def _is_replaced(self, folder: int) -> bool:
+        try:
+            return not os.path.samestat(os.fstat(folder), os.stat(self.path))
+        except OSError:
+            return bool(hidden_folders(self.path, 'replaced'))
+
+    def _read(self, folder: int) -> None:
+        """Opens all members; none of them is read but for the frames of its tables."""
+        header_file = self.path / STORE_FILE
+        content = _content(folder, header_file)
+        self.generation = hashlib.sha256(content).hexdigest()
+        header = read_object(content, where=header_file, sealed=False, fix=CONVERT_AGAIN)
+        check_version(header, header_file, fix=f'{CONVERT_AGAIN[:-1]} with this version of hierseg.')
+        self._parts: dict[str, list[Part]] | None = None
+        if header['version'] != 1 or 'members' in header:
+            # Another time, now that it must have its checksum.
+            header = read_object(content, where=header_file, sealed=True, fix=CONVERT_AGAIN)
+            members = header.get('members')
+            found = members if isinstance(members, dict) else {}
+            self._parts = {name: read_parts(parts, where=str(header_file)) for name, parts in found.items()}
+        summary, masks, self.orientation = (
+            header.get(name, default) for name, default in (('summary', {}), ('masks', 0), ('orientation', 'stored'))
         )
-        self._tables = {name: _Table(self.path / f'{name}.arrow', schema) for name, schema in SCHEMAS.items()}
-        self._images, self._instances, self._verified = self._tables.values()
+        if not (isinstance(summary, dict) and isinstance(masks, int) and self.orientation in ('stored', 'turned')):
+            what = 'has a summary, a count of masks or an orientation that is none'
+            raise StoreError(what, where=str(header_file), fix=CONVERT_AGAIN)
+        self.summary: dict[str, Any] = summary
+        self.num_masks: int = masks
+        self._documents = {name: self._map(folder, name) for name in self._document_names(folder)}
+        where = self.path / TAXONOMY_FILE
+        self.taxonomy = Taxonomy.from_json(self._document(self._map(folder, TAXONOMY_FILE)), where=str(where))
+        self._tables = self._open_tables(folder, header)
+        self._images, self._instances, self._verified = (self._tables[name] for name in SCHEMAS)
+
+    def _open_tables(self, folder: int, header: dict[str, Any]) -> dict[str, MappedTable]:
+        labels = partial(label_fault, num_classes=self.taxonomy.num_classes)
+        rows: dict[str, Any] = {
+            kind: header.get(name) for kind, name in (('instance', 'instances'), ('verified', 'verified'))
+        }
+        faults: dict[str, Any] = {'images': partial(image_fault, num_rows=rows)}
+        schemas = dict(SCHEMAS)
         if NOT_EXHAUSTIVE in header:
-            path = self.path / f'{NOT_EXHAUSTIVE}.arrow'
-            self._tables[NOT_EXHAUSTIVE] = _Table(path, NOT_EXHAUSTIVE_SCHEMA)
-        for name, table in self._tables.items():
-            if header.get(name) != len(table):
-                raise StoreError(
-                    f'holds {len(table)} rows, store.json says {header.get(name)}',
-                    where=str(self.path / f'{name}.arrow'),
-                    fix='The store is damaged; convert the data set again.',
-                )
+            schemas[NOT_EXHAUSTIVE] = NOT_EXHAUSTIVE_SCHEMA
+        tables = {}
+        for name, schema in schemas.items():
+            file = self._map(folder, f'{name}.arrow')
+            tables[name] = MappedTable(file, schema, faults.get(name, labels))
+            if header.get(name) != len(tables[name]):
+                raise file.error(f'holds {len(tables[name])} rows, store.json says {header.get(name)!r:.80}')
+        return tables
+
+    def _map(self, folder: int, name: str) -> MappedFile:
+        if self._parts is not None and name not in self._parts:
+            what = f'says nothing of {name}'
+            raise StoreError(what, where=str(self.path / STORE_FILE), fix=CONVERT_AGAIN)
+        return MappedFile(folder, self.path / name, None if self._parts is None else self._parts[name])
+
+    def _document_names(self, folder: int) -> list[str]:
+        known = self._parts if self._parts is not None else os.listdir(folder)
+        return [name for name in DOCUMENTS if name in known]
+
+    def _document(self, file: MappedFile) -> dict[str, Any]:
+        file.check(file.parts)
+        return read_object(file.content[:], where=file.path, sealed=False, fix=CONVERT_AGAIN)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Store:
-        """Opens a store in milliseconds, whatever its size; StoreError if it is damaged or of another version."""
+        """Opens a store in milliseconds, whatever its size.
+
+        All that is read later is of this store, even if another one takes its name.
+
+        Raises:
+            StoreError: If it is damaged, or of another version. Damage to rows is told when they are first read, damage
+                to masks by ``python -m hierseg.store``.
+        """
         return cls(path)
 
     def document(self, name: str) -> dict[str, Any]:
         """The JSON document of a file name that the converter kept beside the tables; empty where it kept none."""
-        return read_object(self.path / name) if (self.path / name).is_file() else {}
+        return self._document(self._documents[name]) if name in self._documents else {}
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return type(self), (self.path,)
+    def damaged_parts(self) -> dict[str, list[Part]]:
+        """Stretches of files, by file name, that are not as they were written; all bytes are read, masks too."""
+        files = [*self._documents.values(), *(table.file for table in self._tables.values())]
+        return {file.path.name: damaged for file in files if (damaged := file.damaged())}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self.path, self.generation)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -245,7 +259,7 @@ class Store:
     def image(self, row: int) -> ImageRow:
         """The image in a row, 0 <= row < len(store)."""
         at, views = self._image_views(row)
-        (id_,), (file_name,) = (_slices(views, name, at, at + 1) for name in ('id', 'file_name'))
+        (id_,), (file_name,) = (slices(views, name, at, at + 1) for name in ('id', 'file_name'))
         return ImageRow(id_.decode(), file_name.decode(), int(views['width'][at]), int(views['height'][at]))
 
     def instances(self, row: int) -> Instances:
@@ -255,16 +269,16 @@ class Store:
         if first == last:
             return Instances.empty()
         start, views = self._instances.batch_with(first)
-        first, last = first - start, last - start
+        first, last = self._within(self._instances, views, first - start, last - start)
         rows = slice(first, last)
         return Instances(
             labels=views['label'][rows].astype(np.int64),
             boxes=np.stack([views[name][rows] for name in SIDES], axis=1),
-            masks=_slices(views, 'mask', first, last),
+            masks=slices(views, 'mask', first, last),
             has_mask=views['has_mask'][rows].copy(),
             group_of=views['group_of'][rows].copy(),
             areas=views['area'][rows].copy(),
-            annotation_ids=[text.decode() for text in _slices(views, 'annotation_id', first, last)],
+            annotation_ids=[text.decode() for text in slices(views, 'annotation_id', first, last)],
         )
 
     def verified(self, row: int) -> tuple[IntArray, IntArray]:
@@ -274,9 +288,16 @@ class Store:
         if first == last:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         start, views = self._verified.batch_with(first)
-        labels = views['label'][first - start : last - start].astype(np.int64)
-        positive = views['positive'][first - start : last - start]
+        first, last = self._within(self._verified, views, first - start, last - start)
+        labels, positive = views['label'][first:last].astype(np.int64), views['positive'][first:last]
         return labels[positive], labels[~positive]
+
+    @staticmethod
+    def _within(table: MappedTable, views: Views, first: int, last: int) -> tuple[int, int]:
+        """Rows of one image, which lie within one batch."""
+        if last > len(views['label']):
+            raise table.file.error('holds rows of one image in several record batches')
+        return first, last
 
     @property
     def has_not_exhaustive(self) -> bool:
@@ -298,18 +319,25 @@ class Store:
     def _not_exhaustive_columns(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         # Few images have such labels, and few of them: whole columns are small beside the others.
         table = self._tables[NOT_EXHAUSTIVE]
-        return table.column('image'), table.column('label')
+        images, labels = table.column('image'), table.column('label')
+        if len(images) and (images[0] < 0 or images[-1] >= len(self) or (np.diff(images) < 0).any()):
+            raise table.file.error('holds rows of no image, or not in the order of images')
+        return images, labels
 
     def tables(self) -> dict[str, pa.Table]:
         """``images``, ``instances``, ``verified`` and, where there is one, ``not_exhaustive`` as they lie on disk.
 
-        One chunk for each record batch; no copy.
+        One chunk for each record batch; no copy. The bytes are those that were written, masks apart; stores without
+        checksums may hold any.
         """
-        return {name: pa.Table.from_batches(table.batches, schema=table.schema) for name, table in self._tables.items()}
+        return {
+            name: pa.Table.from_batches(table.batches(), schema=table.schema) for name, table in self._tables.items()
+        }
 
     @cached_property
     def _ids(self) -> pa.ChunkedArray:
-        return pa.chunked_array([batch.column(0) for batch in self._images.batches], type=pa.string())
+        self._images.column('width')  # checks all rows, before Arrow follows their offsets
+        return pa.chunked_array([batch.column(0) for batch in self._images.batches()], type=pa.string())
 
     @cached_property
     def _rows_by_id(self) -> npt.NDArray[np.uint64]:
@@ -363,18 +391,19 @@ class Store:
         return self._verified.column(name)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a file of a store or of an unfinished one; StoreError if there is none."""
+def _reopen(kind: type[Store], path: Path, generation: str) -> Store:
+    return kind(path, generation=generation)
+
+
+def _content(folder: int, path: Path) -> bytes:
+    """What a file in an open folder holds."""
     try:
-        document = json.loads(path.read_text(encoding='utf-8'))
+        with os.fdopen(open_member(folder, path.name), 'rb') as file:
+            return file.read()
     except OSError:
-        raise StoreError(
-            f'no {path.name} here, so this is no store',
-            where=str(path.parent),
-            fix='Write one with tools/dataset_converters, or correct the path.',
-        ) from None
-    except ValueError as error:
-        raise StoreError(f'is not JSON ({error})', where=str(path), fix='Convert the data set again.') from None
-    if not isinstance(document, dict):
-        raise StoreError('is no JSON object', where=str(path), fix='Convert the data set again.')
-    return document
+        raise _no_store(path.parent, path.name) from None
+
+
+def _no_store(path: Path, name: str) -> StoreError:
+    fix = 'Write one with tools/dataset_converters, or correct the path.'
+    return StoreError(f'no {name} here, so this is no store', where=str(path), fix=fix)

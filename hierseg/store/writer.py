@@ -6,13 +6,9 @@ from the parts that are finished.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,8 +25,22 @@ import pyarrow.compute as pc
 from hierseg.errors import StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
-from hierseg.store.store import (
+from hierseg.store.checksums import measure_parts, seal
+from hierseg.store.folders import (
+    DOCUMENTS,
     FORMAT,
+    STORE_FILE,
+    TAXONOMY_FILE,
+    VERSION,
+    check_target,
+    new_folder,
+    real_path,
+    remove_members,
+    replace_folder,
+    store_errors,
+)
+from hierseg.store.store import ImageRow, Instances
+from hierseg.store.tables import (
     IMAGE_FIELDS,
     INSTANCES_SCHEMA,
     NOT_EXHAUSTIVE,
@@ -38,13 +48,10 @@ from hierseg.store.store import (
     SCHEMAS,
     SPANS,
     VERIFIED_SCHEMA,
-    VERSION,
-    ImageRow,
-    Instances,
+    measure_table,
 )
 from hierseg.taxonomy.graph import Taxonomy
 
-STORE_FILE = 'store.json'
 ROWS_PER_BATCH = 1 << 16
 BYTES_PER_BATCH = 1 << 26
 IMAGES_AT_ONCE = 256
@@ -121,7 +128,8 @@ def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
         with pa.ipc.new_stream(sink, schema.with_metadata(metadata)) as stream:
             stream.write_table(getattr(part, name).combine_chunks())
     content = sink.getvalue()
-    with whole_file(path) as file:
+    needed = content.size + _DIGEST_BYTES
+    with whole_file(path, needed=needed, error=StoreError) as file:
         file.write(content)
         file.write(hashlib.sha256(content).digest())
 
@@ -146,15 +154,17 @@ def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
 
 
 class _TableWriter:
-    """Collects groups of rows and writes a record batch when there are enough.
+    """Collects groups of rows and writes a record batch when there are enough; errors name the ``final`` file.
 
     A batch ends with the group that fills it, so that the file does not depend on how many groups come at once.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema = schema
+    def __init__(self, path: Path, schema: pa.Schema, *, final: Path) -> None:
+        self.path, self.schema, self.final = path, schema, final
         self.rows = 0
-        self._file = pa.ipc.new_file(str(path), schema)
+        with store_errors(final):
+            self._sink = pa.OSFile(str(path), 'wb')
+            self._file = pa.ipc.new_file(self._sink, schema)
         self._tables: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
 
@@ -190,7 +200,9 @@ class _TableWriter:
                 pa.array(column.to_numpy()) if pa.types.is_boolean(column.type) else column.combine_chunks()
                 for column in pa.concat_tables(self._tables).columns
             ]
-            self._file.write_batch(pa.record_batch(columns, schema=self.schema))
+            batch = pa.record_batch(columns, schema=self.schema)
+            with store_errors(self.final, needed=batch.nbytes):
+                self._file.write_batch(batch)
         self._tables = []
         self._pending_rows = self._pending_bytes = 0
 
@@ -198,31 +210,36 @@ class _TableWriter:
         """Ends the file; an aborted one is left as it is, to be deleted."""
         if whole:
             self._flush()
-        self._file.close()
+            with store_errors(self.final):
+                self._file.close()
+        self._sink.close()
 
 
 class StoreWriter:
     """Writes a store image by image in bounded memory; a context manager.
 
     The folder appears under its name only when the block ends without an error. Until then everything lies in a hidden
-    folder beside it, which goes away on any exception; what a killed run left there, the next run removes.
+    folder beside it, which goes away on any exception; what a killed run left there, the next run removes. Whoever
+    reads a store that is replaced goes on reading the old one.
 
     Args:
-        path: The folder to make.
+        path: The folder to make. A link to a folder stays, and that folder is meant.
         taxonomy: The classes that labels index.
         overwrite: Replace an existing store. Anything that is not a store is never replaced.
 
     Attributes:
         summary: What was read and skipped, for ``store.json``; set it before the block ends.
         orientation: ``'turned'`` where annotations lie on images as EXIF data turns them; likewise.
-        documents: File name → JSON document to keep beside the tables, for :meth:`Store.document`; likewise.
+        documents: File name, one of ``DOCUMENTS`` → JSON document to keep beside the tables, for
+            :meth:`Store.document`; likewise.
 
     Raises:
-        StoreError: If ``path`` exists and is not to be replaced, or if the store would have no images.
+        StoreError: If ``path`` exists and is not to be replaced, if the store would have no images, or if the disk is
+            full.
     """
 
     def __init__(self, path: str | PathLike[str], *, taxonomy: Taxonomy, overwrite: bool = False) -> None:
-        self.path = Path(path).absolute()
+        self.path = real_path(path)
         self.taxonomy = taxonomy
         self.overwrite = overwrite
         self.summary: dict[str, Any] = {}
@@ -237,39 +254,55 @@ class StoreWriter:
         # Row of the image → labels; of the few images that have such.
         self._not_exhaustive: dict[int, IntArray] = {}
         self._lock: int | None = None
+        self._sealed = False
         check_target(self.path, overwrite=overwrite)
 
     def __enter__(self) -> StoreWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path)
-        self._partial = new_partial(self.path)
+        with store_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial, self._lock = new_folder(self.path)
         try:
-            self._partial.mkdir()
-            self._lock = lock_folder(self._partial)
-            self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
+            self._tables = {name: self._table_writer(name, schema) for name, schema in SCHEMAS.items()}
             return self
         except BaseException:
             # Python calls no __exit__ for an interruption that comes before the block begins.
             self._discard()
             raise
 
+    def _table_writer(self, name: str, schema: pa.Schema) -> _TableWriter:
+        return _TableWriter(self._partial / f'{name}.arrow', schema, final=self.path / f'{name}.arrow')
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                self._write_waiting()
-                self._write_not_exhaustive()
-            for table in self._tables.values():
-                table.close(whole=kind is None)
-            if kind is None:
-                self._finish()
+                self.seal()
+                replace_folder(self._partial, self.path, overwrite=self.overwrite)
+            else:
+                for table in self._tables.values():
+                    table.close(whole=False)
         finally:
             self._discard()
 
+    def seal(self) -> str:
+        """Ends the store, which takes its name when the block ends, and returns its ``generation``.
+
+        Raises:
+            StoreError: If the store would have no images, or if the disk is full.
+        """
+        if not self._sealed:
+            self._write_waiting()
+            self._write_not_exhaustive()
+            for table in self._tables.values():
+                table.close(whole=True)
+            self._generation = self._write_documents()
+            self._sealed = True
+        return self._generation
+
     def _discard(self) -> None:
         """Removes the hidden folder, unless it took its name, and lets the lock go."""
-        shutil.rmtree(self._partial, ignore_errors=True)
+        remove_members(self._partial)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -357,7 +390,7 @@ class StoreWriter:
             return
         counts = np.array([len(labels) for labels in self._not_exhaustive.values()], dtype=np.int64)
         columns = [np.repeat(list(self._not_exhaustive), counts), np.concatenate([*self._not_exhaustive.values()])]
-        table = _TableWriter(self._partial / f'{NOT_EXHAUSTIVE}.arrow', NOT_EXHAUSTIVE_SCHEMA)
+        table = self._table_writer(NOT_EXHAUSTIVE, NOT_EXHAUSTIVE_SCHEMA)
         table.extend(_table(columns, NOT_EXHAUSTIVE_SCHEMA), counts, np.zeros_like(counts))
         self._tables[NOT_EXHAUSTIVE] = table
 
@@ -387,79 +420,28 @@ class StoreWriter:
         if [bool(mask) for mask in instances.masks] != np.asarray(instances.has_mask, dtype=bool).tolist():
             raise refuse('has_mask contradicts the masks', "A mask is b'' exactly where has_mask is False.")
 
-    def _finish(self) -> None:
+    def _write_documents(self) -> str:
         if not self._num_images:
             what = 'the split is empty: no images were added'
             raise StoreError(what, where=str(self.path), fix='Check the annotation files.')
+        for name in {*self.documents} - {*DOCUMENTS}:
+            raise StoreError(f'{name} is no document of a store', where=str(self.path), fix=f'It may have {DOCUMENTS}.')
         counts = {name: table.rows for name, table in self._tables.items()}
+        members = {}
+        for table in self._tables.values():
+            with store_errors(table.final):
+                members[table.path.name] = measure_table(table.path)
+        for name, document in {**self.documents, TAXONOMY_FILE: self.taxonomy.to_json()}.items():
+            content = (json.dumps(document, ensure_ascii=False, indent=1) + '\n').encode()
+            self._write_file(name, content)
+            members[name] = measure_parts(content, [('head', len(content))])
         header = {'format': FORMAT, 'version': VERSION, **counts, 'masks': self._num_masks, 'summary': self.summary}
         if self.orientation != 'stored':
             header['orientation'] = self.orientation
-        documents = {**self.documents, 'taxonomy.json': self.taxonomy.to_json(), 'store.json': header}
-        for name, document in documents.items():
-            text = json.dumps(document, ensure_ascii=False, indent=1)
-            (self._partial / name).write_text(text + '\n', encoding='utf-8')
-        replace_folder(self._partial, self.path, overwrite=self.overwrite)
+        content = seal({**header, 'members': members})
+        self._write_file(STORE_FILE, content)
+        return hashlib.sha256(content).hexdigest()
 
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, an output that must not be replaced.
-
-    Raises:
-        StoreError: If ``path`` is a file, a folder with something else than a store, or a store without ``overwrite``.
-    """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not (path / STORE_FILE).is_file():
-        raise StoreError('exists and is no store', where=str(path), fix='Name a new folder; it will not be replaced.')
-    if not overwrite:
-        raise StoreError(
-            'exists already',
-            where=str(path),
-            fix='Name another folder, or replace it with --overwrite (overwrite=True).',
-        )
-
-
-def new_partial(path: Path) -> Path:
-    """A name for a hidden folder beside ``path``, which :func:`remove_leftovers` finds when its process is gone."""
-    return path.with_name(f'.{path.name}.partial-{uuid.uuid4().hex}')
-
-
-def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:
-    """Gives a finished folder its name; what had the name goes away after that. Errors are of :func:`check_target`."""
-    check_target(path, overwrite=overwrite)
-    if not (path / STORE_FILE).is_file():
-        new.rename(path)
-        return
-    old = new_partial(path)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Deletes temporary folders for this path whose process is gone."""
-    for leftover in [p for p in path.parent.iterdir() if p.name.startswith(f'.{path.name}.partial-')]:
-        with contextlib.suppress(FileNotFoundError):
-            lock = lock_folder(leftover)
-            if lock is None:
-                continue
-            try:
-                shutil.rmtree(leftover, ignore_errors=True)
-            finally:
-                os.close(lock)
-
-
-def lock_folder(path: Path) -> int | None:
-    """Locks a folder until the descriptor is closed or the process is gone; None if another has the lock."""
-    lock = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    def _write_file(self, name: str, content: bytes) -> None:
+        with store_errors(self.path / name, needed=len(content)):
+            (self._partial / name).write_bytes(content)

@@ -13,6 +13,7 @@ import pytest
 from open_images_samples import instances, sample, write_store
 from taxonomies import BEAR, CAR, TEDDY, TOY
 from tiny_runs import ROOT, tiny, train_here
+from warm_python import copies_for_fresh
 
 from hierseg.apis import evaluate
 from hierseg.apis.compare import (
@@ -98,7 +99,7 @@ def system(name, store, *, right_on):
 
 class TestDocument:
     def of(self, store, *systems):
-        return comparison_of(systems, Store.open(store), head=HEAD, train_images=None, resamples=200)
+        return comparison_of(systems, Store.open(store), head=HEAD, train_images=None)
 
     def test_differences_are_paired(self, store):
         first, second = system('first', store, right_on=range(4)), system('second', store, right_on=range(4, 8))
@@ -107,7 +108,7 @@ class TestDocument:
         assert all(
             (entry.value, entry.low, entry.high) == (0, 0, 0) for entry in same.values() if entry.low is not None
         )
-        # Each is right on half of the images: the resamples decide nothing.
+        # Each is right on half of the images: the interval decides nothing.
         exact = document.differences['second']['exact']
         assert exact.value == 0
         assert exact.low < 0 < exact.high
@@ -139,7 +140,7 @@ class TestDocument:
         assert scores.keys() == {metric.key for metric in document.metrics}
         hidden = {metric.key for metric in document.metrics if not metric.on_page}
         assert {'information', 'unknown', 'distance_at_1', 'distance_at_20', 'coco_AR1', 'coco_ARs'} <= hidden
-        # All that are resampled have an interval, hidden or not.
+        # All that have an interval say so, hidden or not.
         assert all((scores[metric.key]['low'] is not None) == metric.has_interval for metric in document.metrics)
 
     def test_an_undeclared_score_is_refused(self, store, monkeypatch):
@@ -185,6 +186,7 @@ class TestTool:
     def compare(self, monkeypatch, *arguments):
         monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
         monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+        copies_for_fresh(monkeypatch)
         runpy.run_path(str(TOOL), run_name='__main__')
 
     def test_a_run_and_its_submission_are_no_different(
@@ -201,7 +203,7 @@ class TestTool:
         )  # fmt: skip
         self.compare(
             monkeypatch, '--run', f'model=end_to_end.py,{checkpoint}', '--predictions', 'file=submission.csv',
-            '--out', 'page', '--pictures', 2, '--resamples', 20, '--timed-images', 1, '--score-thr', 0.02,
+            '--out', 'page', '--pictures', 2, '--timed-images', 1, '--score-thr', 0.02,
             '--cfg-options', *(f'{key}={value}' for key, value in easy.items()),
         )  # fmt: skip
         printed = capsys.readouterr().out

@@ -13,6 +13,7 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler, ClassAwareSampler
 from mmengine.dataset import ClassBalancedDataset, DefaultSampler, RepeatDataset, pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import ExifTags, Image
+from small_store import reseal
 from torch.utils.data import DataLoader
 
 from hierseg.datasets import StoreDataset
@@ -284,8 +285,7 @@ class TestErrors:
         Image.open(path).save(path, exif=exif)
         pipeline = [dict(type='LoadImageFromFile', color_type=color_type), *TRAIN_PIPELINE[1:]]
         assert build(pipeline=pipeline)[0]['inputs'].shape == (3, 60, 80)
-        header = json.loads((pets.store / 'store.json').read_text())
-        (pets.store / 'store.json').write_text(json.dumps({**header, 'orientation': 'turned'}))
+        reseal(pets.store, orientation='turned')
         # The store's size is still that of the stored pixels, which tells that now the turned ones were read.
         with pytest.raises(AnnotationError, match='read with 30 x 40 pixels, the store says 40 x 30'):
             build(pipeline=pipeline)[0]

@@ -132,7 +132,7 @@ RULES = {
             'STORE': 'data/openimages/store/validation',
             'IMAGES': 'data/openimages/validation',
         },
-        more=('--resamples', '5', '--pictures', '1', '--timed-images', '1'),
+        more=('--pictures', '1', '--timed-images', '1'),
     ),
     'python tools/dataset_converters/download_openimages.py': Rule(
         parse_only='needs a network; runs against a local server in tests/tools/test_download_openimages.py'
@@ -141,6 +141,7 @@ RULES = {
     'python tools/export.py': Rule(
         parse_only='wants a model that has learnt something; runs in tests/apis/test_export.py'
     ),
+    'python tools/chaos.py': Rule(parse_only='takes minutes; runs in tests/tools/test_chaos.py'),
     'python tools/benchmarks/exported.py': Rule(parse_only='wants the exports of a model that has learnt something'),
     'python tools/misc/browser_page.py': Rule(
         parse_only='wants onnxruntime-web; runs in tests/deploy/test_browser_page.py'
@@ -148,6 +149,9 @@ RULES = {
     'npm install': Rule(skip='needs a network'),
     'ovc model.onnx': Rule(skip='is a program of another project'),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64', '--num-classes', '300')),
+    'python tools/benchmarks/coverage.py': Rule(
+        more=('--images', '10', '--samples', '2', '--population', '300', '--pairs', 'close')
+    ),
     'python tools/benchmarks/conversion.py': Rule(
         more=(
             *('--size', '64', '48', '--masks', '2', '--images', '10', '--table-images', '10'),
@@ -166,6 +170,7 @@ RULES = {
     'python tools/benchmarks/operators.py': Rule(
         parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
     ),
+    'python tools/benchmarks/soak.py': Rule(parse_only='trains for half an hour; tests/tools/test_soak.py'),
     'python tools/benchmarks/threads.py': Rule(parse_only='keeps all cores busy for minutes'),
     'python tools/benchmarks/latency.py': Rule(
         parse_only='times large models; runs in tests/tools/test_latency_benchmark.py'

@@ -13,7 +13,7 @@ from mirror import HURRIED, Mirror, serving
 from open_images_mirror import ARCHIVES, CLASSES, IMAGE_IDS, IMAGES, TABLES, archive, open_images_mirror
 
 from hierseg.downloads import OpenImagesDownload, Outcome
-from hierseg.downloads.open_images import class_ids, image_ids, in_words, official_files, sample
+from hierseg.downloads.open_images import class_ids, image_ids, official_files, sample
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
 
 
@@ -377,10 +377,3 @@ def test_the_real_hierarchy(test_data):
     # Person › Man, Woman, Boy, Girl.
     assert len(class_ids(['Person'], hierarchy=hierarchy, classes=classes)) == 5
     assert '/m/0kmg4' in class_ids(['Carnivore'], hierarchy=hierarchy, classes=classes)
-
-
-@pytest.mark.parametrize(
-    ('num_bytes', 'words'), [(0, '0 B'), (999, '999 B'), (1_234_567, '1.23 MB'), (561 * 10**9, '561 GB')]
-)
-def test_bytes_in_words(num_bytes, words):
-    assert in_words(num_bytes) == words

@@ -39,17 +39,17 @@ def test_the_order_is_that_of_the_declarations() -> None:
 
 
 @pytest.mark.parametrize(
-    ('metrics', 'scores', 'resampled', 'message'),
+    ('metrics', 'scores', 'intervals', 'message'),
     [
         ([A], ['a', 'luck'], [], 'the scores luck are not declared once. Declare each by one Metric'),
         ([A, A], ['a'], [], 'the scores a are not declared once'),
-        ([A, B], ['a', 'b'], [], 'the score b is not resampled. Say has_interval=False'),
-        ([A], ['a'], ['a'], 'the score a is resampled. Say has_interval=True'),
+        ([A, B], ['a', 'b'], [], 'the score b has no interval. Say has_interval=False'),
+        ([A], ['a'], ['a'], 'the score a has an interval. Say has_interval=True'),
     ],
 )
-def test_a_score_that_is_declared_wrongly(metrics, scores, resampled, message) -> None:
+def test_a_score_that_is_declared_wrongly(metrics, scores, intervals, message) -> None:
     with pytest.raises(EvaluationError, match=message):
-        declared(metrics, scores, resampled)
+        declared(metrics, scores, intervals)
 
 
 @pytest.mark.parametrize('metric', ALL, ids=lambda metric: metric.key)

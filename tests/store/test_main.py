@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_store import rectangle_mask
+from small_store import rectangle_mask, reseal
 
 from hierseg.errors import ConfigError
 from hierseg.store import (
@@ -72,6 +72,7 @@ def change(store: Path, table: str, column: str, row: int, value: Any) -> None:
             start += batch.num_rows
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
+    reseal(store)
 
 
 def test_a_whole_store(store, capsys):
@@ -158,8 +159,7 @@ def test_damage_is_found(store, capsys, case):
 
 
 def test_masks_missing_from_the_count(store, capsys):
-    header = json.loads((store / 'store.json').read_text())
-    (store / 'store.json').write_text(json.dumps({**header, 'masks': 4}))
+    reseal(store, masks=4)
     assert main([str(store)]) == 1
     assert 'store.json: wrong counts of masks: 1 (4, not 3)' in capsys.readouterr().out
 
@@ -169,6 +169,7 @@ def test_bytes_that_are_no_text(store, capsys):
     content = path.read_bytes()
     assert content.count(b'c.jpg') == 1
     path.write_bytes(content.replace(b'c.jpg', b'\xff.jpg'))
+    reseal(store)
     assert main([str(store)]) == 1
     assert 'images.arrow: columns that cannot be read (' in capsys.readouterr().out
 
@@ -218,9 +219,8 @@ def test_bad_options(store):
 
 
 def test_what_cannot_be_opened_ends_with_one_line(store, capsys):
-    header = json.loads((store / 'store.json').read_text())
-    (store / 'store.json').write_text(json.dumps({**header, 'version': 2}))
-    for path, message in ((store, "found 'hierseg-store' version 2"), (store / 'nowhere', 'no store.json here')):
+    reseal(store, version=3)
+    for path, message in ((store, "found 'hierseg-store' version 3"), (store / 'nowhere', 'no store.json here')):
         with pytest.raises(SystemExit) as caught:
             main([str(path)])
         assert caught.value.code == 2

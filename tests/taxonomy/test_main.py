@@ -93,7 +93,7 @@ def test_part_edges(tmp_path, capsys):
     [
         (['none.json'], 'error: none.json: cannot read the file'),
         (['{teddy}', '--preferred-parent', 'Teddy'], "error: --preferred-parent: 'Teddy' is no preferred parent"),
-        (['{teddy}', '--json', 'none/out.json'], 'error: none/out.json: cannot write the file'),
+        (['{teddy}', '--json', 'none/out.json'], 'error: none/out.json: cannot be written (No such file or directory)'),
         (['{teddy}', '--classes', 'none.csv'], 'names its classes itself'),
     ],
 )

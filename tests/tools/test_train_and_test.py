@@ -17,9 +17,12 @@ import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from pycocotools.mask import area
+from warm_python import launched_warm
 
 from hierseg.apis import evaluate
-from hierseg.apis.runner import load_config, prepare_distributed, safe_loading
+from hierseg.apis.configs import load_config
+from hierseg.apis.runner import prepare_distributed
+from hierseg.engine.checkpoint_files import safe_loading
 from hierseg.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +32,8 @@ VAL_IMAGES = 8
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Runs a script as a user would and gives back what it printed."""
-    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': sys.executable}
+    """Runs a script as a user would and gives back what it printed; Python, too, where the command names it."""
+    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'HIERSEG_SKIP_SETUP': '1', **launched_warm()}
     variables |= {'CUDA_VISIBLE_DEVICES': '-1', **environment}
     variables.pop('LOCAL_RANK', None)
     answer = subprocess.run(
@@ -224,7 +227,9 @@ class TestPreparation:
 
     def test_a_config_that_builds_on_a_missing_one_is_named(self, tmp_path: Path) -> None:
         (tmp_path / 'child.py').write_text("_base_ = 'nowhere.py'\n")
-        with pytest.raises(ConfigError, match=r'child\.py: the config cannot be read'):
+        with pytest.raises(
+            ConfigError, match=r'child\.py, line 1: the config builds on .*nowhere\.py, which does not exist'
+        ):
             load_config(tmp_path / 'child.py')
 
 
@@ -263,16 +268,33 @@ class TestCheckpointsOfStrangers:
     def test_cannot_run_code(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr('hierseg.apis.runner.build_runner', lambda config: _Loading(config.load_from))
         monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
-        with pytest.raises(ConfigError, match=r'hostile\.pth: the checkpoint cannot be loaded safely'):
-            evaluate(CONFIG, str(hostile))
+        # Only what says yes switches the safe mode off.
+        for value in ('', '0', 'no', 'off', '2'):
+            monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', value)
+            with pytest.raises(ConfigError) as caught:
+                evaluate(CONFIG, str(hostile))
+            message = str(caught.value)
+            assert message.startswith(f'{hostile}: the checkpoint cannot be loaded safely: it holds posix.mkdir, ')
+            assert 'weights_only=False' in message
+            assert '\x1b' not in message
+            assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == value
         assert not (hostile.parent / 'made').exists()
 
-    def test_load_when_they_are_trusted(self, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-        monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    @pytest.mark.parametrize('value', ['1', 'YES', 'true', ' on '])
+    def test_load_when_they_are_trusted(
+        self, hostile: Path, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr('hierseg.engine.checkpoint_files._said', set())
+        monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', value)
+        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
         with safe_loading():
             _Loading(str(hostile)).test()
         assert (hostile.parent / 'made').exists()
+        (hostile.parent / 'made').rmdir()
+        with safe_loading():
+            _Loading(str(hostile)).test()
+        said = capsys.readouterr()
+        assert (said.out + said.err).count('can run code') == 1
 
 
 class _Hostile:

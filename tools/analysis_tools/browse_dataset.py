@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
 
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 
 
@@ -20,9 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--not-show', action='store_true', help='open no windows')
     parser.add_argument('--show-interval', type=float, default=2, help='seconds that a window stays')
     parser.add_argument('--max-images', type=int, help='as many images, evenly spaced over the data set')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config: key=value ...'
-    )
+    add_config_options(parser)
     args = parser.parse_args()
     if (args.config is None) == (args.store is None):
         parser.error('name a config or --store')
@@ -40,6 +38,7 @@ def main() -> None:
     args = parse_arguments()
     from mmengine.registry import init_default_scope
 
+    from hierseg.apis import read_config
     from hierseg.report import HierLocalVisualizer
     from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 
@@ -47,8 +46,7 @@ def main() -> None:
     if args.store is not None:
         dataset = store_dataset(args.store, args.images)
     else:
-        config = Config.fromfile(args.config)
-        config.merge_from_dict(args.cfg_options or {})
+        config = read_config(args.config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'mmdet'))
         dataset = configured_dataset(config, args.split)
     written = browse_dataset(

@@ -32,8 +32,9 @@ from tqdm import tqdm
 
 from hierseg.apis import read_config
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
 from hierseg.functional import SCHEMES
+from hierseg.machine import describe_machine
 from hierseg.metrics.average_precision import FREQUENCY_BANDS, frequency_bands
 from hierseg.metrics.records import mean_over_classes
 from hierseg.report.class_reports import plot_score_dots

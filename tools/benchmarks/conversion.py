@@ -30,8 +30,9 @@ from hierseg.converters.open_images_tables import TableReader, batches_of, read_
 from hierseg.converters.open_images_tables import write_tables as sort_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
 from hierseg.formats import run_lengths
+from hierseg.machine import describe_machine
 from hierseg.taxonomy import Taxonomy
 
 DEPTHS = {'1-bit': '1', '8-bit': 'L'}

@@ -35,8 +35,9 @@ from pycocotools import mask as coco_mask
 from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
 from hierseg.formats.run_lengths import text_of_counts
+from hierseg.machine import describe_machine
 from hierseg.metrics import evaluate_files
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy

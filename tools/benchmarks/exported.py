@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,9 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('models', nargs='+', type=Path, metavar='MODEL.onnx', help='its exports')
     parser.add_argument('--images', type=int, help='how many, from the first; all if not given')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -44,8 +42,8 @@ def main() -> None:
     from mmengine.evaluator import Evaluator
     from mmengine.runner import Runner
 
+    from hierseg.apis.configs import load_config
     from hierseg.apis.export import compare_found, load_picture
-    from hierseg.apis.runner import load_config
     from hierseg.apis.trained import TrainedModel
     from hierseg.deploy import load_model
 

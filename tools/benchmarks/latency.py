@@ -41,7 +41,8 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.models import HierarchicalLoss, detections, rtmdet_head
 from hierseg.models.two_layer_ensemble import TwoLayerEnsemble
 from hierseg.registry import MODELS

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.synthetic import default_taxonomy
 
 sys.path.insert(0, str(Path(__file__).parent))  # where the tool is not run as a script

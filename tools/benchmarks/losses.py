@@ -16,8 +16,8 @@ from mmdet.models.losses import SeesawLoss
 from torch import Tensor
 
 from hierseg.errors import exits_cleanly
-from hierseg.files import describe_machine
 from hierseg.functional import SCHEMES
+from hierseg.machine import describe_machine
 from hierseg.models import HierarchicalLoss
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 

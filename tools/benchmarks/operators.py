@@ -26,7 +26,8 @@ from torch import Tensor
 
 from hierseg import operators
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 BACKENDS = ('compiled', 'torchvision', 'torch')
 CONFIG = Path(__file__).parents[2] / 'configs' / 'quickstart' / 'hier_e2e.py'

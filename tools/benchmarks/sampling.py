@@ -16,7 +16,8 @@ from tqdm import trange
 
 from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.store import ImageRow, Instances, StoreWriter
 from hierseg.taxonomy import Taxonomy
 

@@ -24,7 +24,8 @@ import numpy as np
 from tqdm import trange
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 
 # OpenCV, matplotlib and pycocotools are imported where they are needed: memory is to be that of a store alone.
 from hierseg.store import (

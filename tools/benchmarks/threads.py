@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import median
 
 from hierseg.errors import exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.threads import free_cores
 
 VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')

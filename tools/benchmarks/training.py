@@ -38,7 +38,8 @@ from tqdm import tqdm
 
 from hierseg.datasets import StoreDataset
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
+from hierseg.machine import describe_machine
 from hierseg.models.rtmdet_head import HierarchicalRTMDetInsHead
 from hierseg.models.verified import KnownClasses
 from hierseg.registry import MODELS

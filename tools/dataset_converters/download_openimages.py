@@ -27,9 +27,9 @@ from hierseg.downloads.open_images import (
     SPLITS,
     Plan,
     Selection,
-    in_words,
 )
 from hierseg.errors import exits_cleanly
+from hierseg.files import in_words
 
 
 def parse_arguments() -> argparse.Namespace:

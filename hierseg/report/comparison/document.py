@@ -25,7 +25,7 @@ class Head:
     """Origin of a comparison: what was compared, where and how.
 
     Images and their objects are those of the evaluated store, the command is that which made the comparison. The seed
-    is of the bootstrap and of the choice of pictures, the confidence of all intervals. Versions are by package, hierseg
+    is of the choice of pictures, the confidence of all intervals. Versions are by package, hierseg
     first; training images are None where unknown.
     """
 
@@ -115,7 +115,7 @@ class Comparison:
         metrics: In their order. The first one gives the answer.
         systems: At least one. The others are compared with the first.
         differences: By the name of each further system and key of the metric, its score minus the first one's,
-            with the interval of a paired bootstrap.
+            with the interval of the paired difference.
         error_kinds: In the order in which they are shown.
         images: Pictures.
         panel_score: What the score of a panel is, such as "part of the objects named rightly"; '' to show none.
@@ -136,6 +136,17 @@ class Comparison:
     def shown_metrics(self) -> list[Metric]:
         """Those of the page."""
         return [metric for metric in self.metrics if metric.on_page]
+
+    @property
+    def untrained(self) -> Metric | None:
+        """The score that says of every system that it has not learnt; None if one has, or no score tells."""
+        for metric in self.metrics:
+            values = [system.scores.get(metric.key, Estimate()).value for system in self.systems]
+            if metric.learnt_from is not None and all(
+                value is not None and value < metric.learnt_from for value in values
+            ):
+                return metric
+        return None
 
     def difference(self, system: System, metric: Metric) -> Estimate:
         """The score of a further system minus that of the first; without numbers where it was not computed."""
