@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import copy
 import fcntl
 import hashlib
 import json
@@ -20,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -128,7 +130,7 @@ class Run:
 
     def _found(self) -> dict[str, Any]:
         """The results so far; a ConfigError if they are of other settings."""
-        texts = [self.configured(part, CONSTANT).pretty_text for part in self.system.parts]
+        texts = [text_of(self.configured(part, CONSTANT)) for part in self.system.parts]
         digest = hashlib.sha256('\n'.join([*texts, self.data.name]).encode()).hexdigest()[:12]
         origin = {'system': self.name, 'title': self.system.title, 'seed': self.seed, 'settings': digest}
         if not self.result_file.exists():
@@ -209,7 +211,7 @@ class Run:
 
     def whole(self) -> Config:
         """The config of the system, with its options and seed."""
-        config = read_config(ROOT / f'configs/quickstart/{self.system.config}.py')
+        config = copy.deepcopy(_read(ROOT / f'configs/quickstart/{self.system.config}.py'))
         parser = argparse.ArgumentParser()
         parser.add_argument('options', nargs='*', action=DictAction)
         config.merge_from_dict(parser.parse_args(self.system.options).options or {})
@@ -259,10 +261,18 @@ def epochs_of(folder: Path) -> int:
     return int(last_checkpoint(folder).stem.removeprefix('epoch_'))
 
 
+_read = cache(read_config)
+
+
+def text_of(config: Config) -> str:
+    """A config with all that it inherits as a file; MMEngine's own text takes a second of formatting."""
+    return ''.join(f'{name} = {value!r}\n' for name, value in config.to_dict().items())
+
+
 def dump(config: Config, path: Path) -> None:
-    """Writes a config with all that it inherits."""
+    """Writes a config, whole or not at all."""
     with whole_file(path) as file:
-        file.write(config.pretty_text.encode())
+        file.write(text_of(config).encode())
 
 
 @contextmanager
