@@ -227,7 +227,8 @@ def rates(curves: ModuleType, folder: Path, *, epochs: int, decay: int = 0, resu
                                    collate_fn=pseudo_collate, num_workers=0),
         train_cfg=dict(by_epoch=True, max_epochs=epochs), optim_wrapper=dict(optimizer=dict(type='AdamW', lr=2.0)),
         param_scheduler=curves.schedulers(decay), load_from=resume, resume=resume is not None,
-        default_scope='mmengine', experiment_name=folder.name, default_hooks=dict(logger=dict(interval=1)),
+        default_scope='mmengine', experiment_name=folder.name,
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
     )  # fmt: skip
     runner.train()
     lines = (folder / runner.timestamp / 'vis_data/scalars.json').read_text().splitlines()

@@ -407,6 +407,8 @@ def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> No
         for at, of_seeds in zip(x, values, strict=True):
             axes.scatter([at] * len(of_seeds), of_seeds, color=colors[name], s=7, alpha=0.5)
     axes.set_xscale('log')
+    everywhere = [place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds]
+    axes.set_xlim(min(everywhere) / 1.3, max(everywhere) * 1.3)  # a score without values would have no limits
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter('')
     axes.set_ylim(bottom=0)
