@@ -21,6 +21,7 @@ LONGEST = (
     'engine/test_killed_runs.py',
     'tools/test_train_and_test.py',
     'docs/test_commands.py',
+    'tools/test_chaos.py',
     'datasets/test_balanced_samplers.py',
     'operators/test_detectors.py',
     'test_configs.py',

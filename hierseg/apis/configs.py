@@ -20,6 +20,30 @@ DEEPEST = 100
 """Lists and mappings within each other in YAML, whose C library takes minutes, and then the stack, for thousands."""
 
 
+class FormattedOnce(Config):
+    """A config that is formatted anew only when it has changed.
+
+    MMEngine asks for the text four times at the start of a run and again for every checkpoint, and formatting the
+    ensemble's takes seconds.
+    """
+
+    @classmethod
+    def of(cls, config: Config) -> FormattedOnce:
+        """The same config; both share their values."""
+        other = cls.__new__(cls)
+        vars(other).update(vars(config))
+        return other
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as formatted Python."""
+        content = repr(self.to_dict())
+        if vars(self).get('_formatted', ('', ''))[0] != content:
+            vars(self)['_formatted'] = content, super().pretty_text
+        text: str = vars(self)['_formatted'][1]
+        return text
+
+
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Reads a config file with everything that it builds on, which runs it as a program.
 
@@ -59,7 +83,7 @@ def load_config(
 
     Errors are those of :func:`read_config`.
     """
-    config = read_config(path, options)
+    config = FormattedOnce.of(read_config(path, options))
     config.launcher = launcher
     if work_dir is not None:
         config.work_dir = str(work_dir)

@@ -109,7 +109,7 @@ class OnnxGraph(nn.Module):
         logits, distances, kernels, mask_features = self.head(self.model.extract_feat(pixels))
         points = self.points(logits)
         scores, edges, kernels = (_by_point(maps) for maps in (logits, distances, kernels))
-        count = _smaller(torch._shape_as_tensor(scores)[1], self.num_candidates)
+        count = at_most(torch._shape_as_tensor(scores)[1], self.num_candidates)
         best = self.root_probabilities(scores).amax(dim=2).topk(count, dim=1).indices
         scores, edges, kernels = (_rows(values, best) for values in (scores, edges, kernels))
         points = points[best]
@@ -118,7 +118,7 @@ class OnnxGraph(nn.Module):
         boxes = torch.cat([centres - edges[..., :2], centres + edges[..., 2:]], dim=2).clamp(min=0)
         boxes = torch.minimum(boxes, sizes.flip(1).repeat(1, 2)[:, None])
         class_scores = self.claimed(boxes, self.probabilities(scores))
-        score, order = class_scores.amax(dim=2).topk(_smaller(count, self.num_detections), dim=1)
+        score, order = class_scores.amax(dim=2).topk(at_most(count, self.num_detections), dim=1)
         image, rank = (score > 0).nonzero(as_tuple=True)
         row = order[image, rank]
         masks = self.mask_logits(mask_features, image, kernels[image, row], points[image, row])
@@ -234,6 +234,6 @@ def _rows(values: Tensor, rows: Tensor) -> Tensor:
     return values.gather(1, rows[:, :, None].expand(-1, -1, values.shape[2]))
 
 
-def _smaller(count: Tensor, most: int) -> Any:
-    """The smaller of two numbers, the first of which a traced graph computes."""
-    return torch.where(count < most, count, torch.full_like(count, most))
+def at_most(count: Tensor, most: int) -> Any:
+    """A number that a traced graph computes, or a smaller most; below zero is none, as in the head."""
+    return count if most < 0 else torch.where(count < most, count, torch.full_like(count, most))

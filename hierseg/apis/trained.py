@@ -53,9 +53,9 @@ class TrainedModel:
         if (rule is not None and rule not in RULES) or (threshold is not None and not 0 < threshold <= 1):
             what = f'rule={rule!r}, threshold={threshold!r}'
             raise ConfigError(what, fix=f'Use one of the rules {", ".join(RULES)}, and a threshold in (0, 1].')
-        settled = load_config(config, options=options)
-        self.detector = load_detector(settled, checkpoint, device=device)
-        self.pipeline = picture_pipeline(settled)
+        self.config = load_config(config, options=options)
+        self.detector = load_detector(self.config, checkpoint, device=device)
+        self.pipeline = picture_pipeline(self.config)
         self.taxonomy = taxonomy_of(self.detector, where=checkpoint)
         if rule is not None or threshold is not None:
             decide_by(self.detector, rule=rule, threshold=threshold)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taxonomies import random_taxonomies
 from torch import nn
 
-from hierseg.apis.onnx_graph import ClassProbabilities, fold_scores
+from hierseg.apis.onnx_graph import ClassProbabilities, at_most, fold_scores
 from hierseg.functional import SCHEMES, Relations
 from hierseg.taxonomy import Taxonomy
 
@@ -38,3 +38,8 @@ def test_convolution_and_tables_give_the_probabilities_of_the_scheme(name: str, 
         roots = ClassProbabilities(scheme.probabilities, relations, columns=relations.root_classes)(scores)
     torch.testing.assert_close(found.flatten(0, 1), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(roots.flatten(0, 1), expected[:, relations.root_classes], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(('most', 'expected'), [(3, 3), (7, 5), (0, 0), (-1, 5)])
+def test_below_zero_is_no_limit(most: int, expected: int) -> None:
+    assert int(at_most(torch.tensor(5), most)) == expected

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from layer_stores import BEAR, CAR, MAN, Picture, Row, write_store
+from warm_python import warm_python
 
 from hierseg.errors import ConfigError
 
@@ -121,7 +122,8 @@ def test_the_table_compares_with_the_first(ablation, calls, tmp_path):
     assert (rows[1]['top-1'], rows[1]['rare'], rows[1]['parameters']) == ('nan', '0.100', '15')
 
 
-def test_a_failing_run_says_what_it_printed(ablation, tmp_path):
+def test_a_failing_run_says_what_it_printed(ablation, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'executable', str(warm_python()))
     with pytest.raises(ConfigError, match=r'(?s)train\.py failed: .*nowhere\.py: the config file does not exist'):
         ablation.run_tool('train.py', 'nowhere.py', cwd=tmp_path, threads=1)
 

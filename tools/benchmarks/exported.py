@@ -42,14 +42,12 @@ def main() -> None:
     from mmengine.evaluator import Evaluator
     from mmengine.runner import Runner
 
-    from hierseg.apis.configs import load_config
     from hierseg.apis.export import compare_found, load_picture
     from hierseg.apis.trained import TrainedModel
     from hierseg.deploy import load_model
 
-    config = load_config(arguments.config, options=arguments.cfg_options)
-    # First, since it tells the registries where the config's names are from.
     trained = TrainedModel(arguments.config, arguments.checkpoint, device='cpu', options=arguments.cfg_options)
+    config = trained.config
     alone = {'num_workers': 0, 'persistent_workers': False}
     dataset = Runner.build_dataloader({**config.test_dataloader, **alone}).dataset
     systems: dict[str, Any] = {

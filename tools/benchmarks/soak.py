@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from mmengine.config import DictAction
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.machine import describe_machine
@@ -38,9 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=10, help='default: %(default)s')
     parser.add_argument('--iterations', type=int, default=4, help='of an epoch (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
