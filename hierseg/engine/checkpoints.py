@@ -315,8 +315,9 @@ class LoadFromHook(Hook):
         # Some models have infinite values of their own, such as masks of attention.
         taken = {fit.name: weights[fit.source] for fit in fits if fit.status is TensorStatus.TAKEN}
         taken = {name: value for name, value in taken.items() if own[name].isfinite().all()}
-        if runner._resume:
-            taken |= {f'averaged {name}': value for name, value in checkpoint.get('ema_state_dict', {}).items()}
+        averaged = checkpoint.get('ema_state_dict')
+        if runner._resume and isinstance(averaged, dict):
+            taken |= {f'averaged {name}': value for name, value in averaged.items()}
         require_finite(taken, where=where)
         checkpoint['state_dict'] = fitted(own, weights, fits)
 
