@@ -155,8 +155,8 @@ def _line(error: BaseException) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """The error in one line; of an import that failed within MMEngine's, the first that did."""
-    while isinstance(error, ImportError) and error.__cause__:
-        error = error.__cause__
+    while isinstance(error, ImportError) and (before := error.__cause__ or error.__context__):
+        error = before
     said = getattr(error, 'msg', None) or getattr(error, 'problem', None) or str(error)
     if isinstance(error, (RecursionError, MemoryError)):
         said = 'it is nested too deeply'
