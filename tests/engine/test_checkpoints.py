@@ -144,8 +144,9 @@ def epoch_of(path: str) -> int:
     return epoch
 
 
-# Each of the five checkpoints: write and rename it, write and rename its name; from the third on, remove the oldest.
-@pytest.mark.parametrize('moment', range(23))
+# Each of the five checkpoints: write it, rename it, write the folder; the same for its name; from the third on, remove
+# the oldest.
+@pytest.mark.parametrize('moment', range(33))
 def test_a_kill_at_any_moment_leaves_a_checkpoint(
     finished: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
@@ -153,10 +154,10 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(
         KilledAt(patch, moment)
         with pytest.raises(Killed):
             make_runner(layerwise_settings(), tmp_path).train()
-    if moment >= 4:  # the first is there, with its name
+    if moment >= 5:  # the first is there, with its name
         named = find_latest_checkpoint(str(tmp_path))
         assert epoch_of(named) == int(Path(named).stem.removeprefix('epoch_'))
-    model = make_runner(layerwise_settings(), tmp_path, resume=moment >= 4).train()
+    model = make_runner(layerwise_settings(), tmp_path, resume=moment >= 5).train()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, finished.model.state_dict()[name]), name
     assert {path.name for path in tmp_path.glob('*.pth*')} == {'epoch_4.pth', 'epoch_5.pth'}
@@ -165,7 +166,7 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(
 def test_there_are_no_more_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = KilledAt(monkeypatch, 1000)
     make_runner(layerwise_settings(), tmp_path).train()
-    assert counter.count == 23
+    assert counter.count == 33
 
 
 def test_the_newest_are_kept(finished: Runner) -> None:
