@@ -130,6 +130,26 @@ def test_the_end_to_end_model_builds(file: Path, tmp_path: Path) -> None:
     assert model.roi_head.known_classes.class_counts == config.train_dataloader.dataset.store
 
 
+@pytest.mark.parametrize(('opponent', 'channels'), [('flat_propagated', 23), ('flat_multilabel', 22)])
+def test_flat_opponents_differ_in_their_loss_alone(opponent: str, channels: int, tmp_path: Path) -> None:
+    config, known = (read(ROOT / f'configs/quickstart/{stem}.py') for stem in (opponent, 'hier_e2e'))
+    known.model.roi_head.bbox_head.loss_cls = config.model.roi_head.bbox_head.loss_cls
+    assert config.pretty_text == known.pretty_text
+    use(default_taxonomy(), config.model.roi_head.bbox_head.loss_cls, tmp_path)
+    assert MODELS.build(config.model).roi_head.bbox_head.fc_cls.out_features == channels
+
+
+def test_the_strong_ensemble_has_the_sampler_and_the_steps_of_the_end_to_end_model() -> None:
+    strong, single = (read(ROOT / f'configs/quickstart/{stem}.py') for stem in ('strong_ensemble', 'hier_e2e'))
+    loader = strong.train_dataloader
+    assert loader.sampler == single.train_dataloader.sampler
+    for layer in (loader.layer0, loader.layer1):
+        assert layer.batch_sampler == single.train_dataloader.batch_sampler
+        assert layer.dataset.images_per_class is None
+    assert {*strong.train_cfg.max_epochs.values()} == {single.train_cfg.max_epochs}
+    assert strong.model == read(ROOT / 'configs/quickstart/two_layer_ensemble.py').model
+
+
 @pytest.mark.parametrize('file', REAL_TIME, ids=name)
 def test_the_real_time_model_builds(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmdet.models.detectors.rtmdet.get_world_size', lambda: 2)

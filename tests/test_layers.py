@@ -39,6 +39,7 @@ LAYERS = {
     'engine': 2,
     'evaluation': 2,
     '__main__': 3,
+    'arguments': 3,
     'doctor': 3,
     'prediction': 3,
     'apis': 3,

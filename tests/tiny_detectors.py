@@ -110,7 +110,8 @@ def settings(name: str) -> ConfigDict:
     """The config of a slim model."""
     init_default_scope('mmdet')
     path, slim = DETECTORS[name]
-    config = Config(dict(model=get_config(f'mmdet::{path}').model))
+    # Formatting the text below would take longer than building the model.
+    config = Config(dict(model=get_config(f'mmdet::{path}').model), format_python_code=False)
     if config.model.backbone.type == 'ResNet':
         config.merge_from_dict(below('model.backbone', BACKBONE))
     config.merge_from_dict(below('model', slim))

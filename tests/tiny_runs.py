@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from warm_python import launched_warm, warm_python
 
 from hierseg.apis import train as train_model
 from hierseg.report import HierLocalVisualizer
@@ -145,7 +145,7 @@ def alone(layer: str) -> str:
 
 def run(*command: str | Path, cwd: Path, expected: int = 0, **environment: str) -> str:
     """Runs a command as a user would and gives back what it printed."""
-    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHON': sys.executable}
+    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1', **launched_warm()}
     variables |= {
         'KILL_AFTER': '0',
         'PYTHONPATH': os.pathsep.join([str(ROOT), str(cwd)]),
@@ -166,15 +166,19 @@ def free_port() -> str:
         return str(held.getsockname()[1])
 
 
-def train(config: str, work_dir: str, *, cwd: Path, processes: int = 1, kill_after: int = 0) -> str:
+def train(
+    config: str, work_dir: str, *, cwd: Path, processes: int = 1, kill_after: int = 0, python: Path | None = None
+) -> str:
     """Trains by the command line, resuming if there is a checkpoint, and kills the process after an iteration."""
+    python = python or warm_python()
     arguments = [config, '--work-dir', work_dir, '--resume']
-    command = [sys.executable, TOOLS / 'train.py', *arguments]
+    command = [python, TOOLS / 'train.py', *arguments]
     expected = -signal.SIGKILL if kill_after else 0
     if processes > 1:
         command = ['bash', TOOLS / 'dist_train.sh', config, str(processes), *arguments[1:]]
         expected = 1 if kill_after else 0  # PyTorch's launcher ends the others
-    return run(*command, cwd=cwd, expected=expected, KILL_AFTER=str(kill_after))
+    programs = {name: str(python) for name in launched_warm()}
+    return run(*command, cwd=cwd, expected=expected, KILL_AFTER=str(kill_after), **programs)
 
 
 def train_here(config: str, work_dir: str, *, cwd: Path) -> Path:
@@ -217,13 +221,13 @@ def last_checkpoint(work_dir: Path) -> dict[str, object]:
 def make_folder(folder: Path) -> Path:
     """A folder with data and configs, as the quickstart's commands write them."""
     data = folder / 'data/quickstart'
-    script = [sys.executable, TOOLS / 'synthesize.py', data, '--images', '16', '--val-images', '6', '--size', '96']
+    script = [warm_python(), TOOLS / 'synthesize.py', data, '--images', '16', '--val-images', '6', '--size', '96']
     run(*script, cwd=folder)
     official = f'{data}/challenge-2019'
     for split in ('train', 'validation'):
         tables = [f'--{table}={official}-{split}-segmentation-{file}.csv' for table, file in TABLES.items()]
         run(
-            sys.executable, TOOLS / 'dataset_converters/openimages.py', f'--out={data}/store/{split}', '--workers=1',
+            warm_python(), TOOLS / 'dataset_converters/openimages.py', f'--out={data}/store/{split}', '--workers=1',
             f'--hierarchy={official}-label-hierarchy.json', f'--classes={official}-classes-description.csv', *tables,
             f'--mask-dir={data}/{split}-masks', f'--images={data}/{split}', cwd=folder,
         )  # fmt: skip

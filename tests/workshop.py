@@ -22,6 +22,7 @@ import pytest
 from documented import ROOT, blocks, written_files
 from mmengine.config import Config
 from tiny_runs import SMALL
+from warm_python import copies_for_fresh
 
 from hierseg.__main__ import main
 from hierseg.report import HierLocalVisualizer
@@ -220,6 +221,7 @@ class Workshop:
         patch.setenv('LOCAL_RANK', '0')
         # MMEngine would give the visualizer of the run before, which draws into that one's folder.
         patch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+        copies_for_fresh(patch)
         # MMEngine formats the config for log and checkpoints, which takes longer than a training here.
         patch.setattr(Config, 'pretty_text', property(lambda config: repr(config.to_dict())))
 

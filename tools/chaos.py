@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ from hierseg.files import write_json
 if TYPE_CHECKING:
     from chaos.entries import Entry
 
-MODEL_ENTRIES = ('configs', 'checkpoints', 'exports', 'logs')
+MODEL_ENTRIES = ('configs', 'checkpoints', 'exports', 'logs', 'resumed')
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,18 +74,16 @@ def known_entries(names: Sequence[str] | None) -> list[Entry]:
     return [entry for entry in entries if entry.name in names]
 
 
-def tasks(entries: Sequence[Entry], *, mutations: int | None, at_once: int) -> Iterator[tuple[Entry, range]]:
-    """Numbers of all entries in turn, so many for a process, until there are enough."""
-    given = 0
+def tasks(entries: Sequence[Entry], *, mutations: int | None) -> Iterator[tuple[Entry, range]]:
+    """Numbers of all entries in turn, some for a process, until there are enough."""
+    given, share = 0, max(1, (mutations or sys.maxsize) // len(entries))
     for turn in itertools.count():
         for entry in entries:
-            if turn % entry.every:
-                continue
-            count = at_once if mutations is None else min(at_once, mutations - given)
-            if count <= 0:
+            size = min(entry.at_once, share)
+            count = size if mutations is None else min(size, mutations - given)
+            if not count:
                 return
-            start = turn // entry.every * at_once
-            yield entry, range(start, start + count)
+            yield entry, range(turn * size, turn * size + count)
             given += count
 
 
@@ -108,18 +107,18 @@ def fuzz(args: argparse.Namespace, corpus: Path, scratch: Path) -> int:
     """Damages files until time or numbers end it; returns the exit status."""
     from chaos.entries import make_corpus
     from chaos.report import Report
-    from chaos.workers import AT_ONCE, Pool, prepare
+    from chaos.workers import Pool, prepare
 
     entries = known_entries(args.only)
     digests = make_corpus(corpus, entries)
     mutations = args.mutations or (None if args.minutes else 1000)
-    at_once = min(AT_ONCE, max(1, (mutations or 10**9) // len(entries)))
     damaged = partial(prepare, seed=args.seed)
     pool = Pool(corpus, digests, scratch=scratch, workers=args.workers, damaged=damaged)
     report = Report([entry.name for entry in entries], seed=args.seed, crashers=args.crashers)
     end = time.monotonic() + 60 * args.minutes if args.minutes else float('inf')
-    with report.bar(mutations) as bar:
-        for outcome in pool.run(tasks(entries, mutations=mutations, at_once=at_once)):
+    # Ctrl-C ends it as time does.
+    with report.bar(mutations) as bar, suppress(KeyboardInterrupt):
+        for outcome in pool.run(tasks(entries, mutations=mutations)):
             report.add(outcome, next(entry for entry in entries if entry.name == outcome.entry), corpus, scratch)
             bar.update()
             if time.monotonic() > end:

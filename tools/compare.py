@@ -13,8 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.threads import choose_threads
 
@@ -53,9 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--pictures', type=int, default=24, help='images shown; default: 24')
     parser.add_argument('--timed-images', type=int, default=20, help='that latency is measured on; default: 20')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of pictures; default: 0')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of all configs'
-    )
+    add_config_options(parser, of='all configs')
     arguments = parser.parse_args()
     if not arguments.sources:
         parser.error('name at least one system with --run or --predictions')

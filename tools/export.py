@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
 
 
@@ -32,9 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--samples', type=int, default=8, metavar='N', help='how many of the test data; default: %(default)s'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -11,8 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.threads import choose_threads
 
@@ -47,9 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         '--orientation', choices=['turned', 'stored'], default='turned',
         help='images as EXIF data turn them, or as they are stored; default: turned',
     )  # fmt: skip
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     arguments = parser.parse_args()
     arguments.checkpoint = None if arguments.config.endswith('.onnx') else arguments.files.pop(0)
     if not arguments.files:

@@ -24,7 +24,8 @@ check format "$PYTHON" -m ruff format --check .
 check types "$PYTHON" -m mypy
 # All pages anew each time: a page that is not read again gives no warning.
 check documentation "$PYTHON" -m sphinx --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
-check tests "$PYTHON" -m pytest -n "$cores" --dist loadfile --durations 10 "$@"
+# In the order of tests/conftest.py; xdist's own puts files of few tests last, and those are the longest.
+check tests "$PYTHON" -m pytest -n "$cores" --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}" >&2

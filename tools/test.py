@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.threads import choose_threads
 
@@ -27,13 +26,7 @@ def parse_arguments() -> argparse.Namespace:
         '--show-dir', help='write pictures here; a relative folder lies in the work directory, under the timestamp'
     )
     parser.add_argument('--wait-time', type=float, default=2, help='how long a window stays, in seconds')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override values of the config: model.backbone.depth=18, key="[a,b]", key="[(a,b),(c,d)]" (no blanks)',
-    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # Given by torch.distributed.launch; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.threads import choose_threads
 
@@ -24,13 +23,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or, without a value, from the latest one in the work directory',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override values of the config: model.backbone.depth=18, key="[a,b]", key="[(a,b),(c,d)]" (no blanks)',
-    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # Given by torch.distributed.launch; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

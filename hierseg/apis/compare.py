@@ -391,8 +391,9 @@ def _estimates(
     estimates = {}
     for metric in metrics:
         within = {} if metric.unit else {'bounds': bounds}
-        ends = effects[metric.key].interval(**within) if metric.key in effects else ()
-        estimates[metric.key] = Estimate(scores[metric.key], *ends)
+        found = effects.get(metric.key)
+        rest = () if found is None else (*found.interval(**within), found.num_counted)
+        estimates[metric.key] = Estimate(scores[metric.key], *rest)
     return estimates
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -51,7 +53,13 @@ def costs_here(config: Config, checkpoint: str, *, images: int, threads: int) ->
         model = load_detector(config, checkpoint)
         loader = Runner.build_dataloader({**config.test_dataloader, 'batch_size': 1})
         costs = measure_steps(model, loader, images=images)
-    return replace(costs, peak_memory_mb=memory.megabytes, training_seconds=training_seconds(Path(checkpoint).parent))
+    work_dir = Path(checkpoint).parent
+    return replace(
+        costs,
+        peak_memory_mb=memory.megabytes,
+        training_seconds=training_seconds(work_dir),
+        unevenness=training_unevenness(work_dir),
+    )
 
 
 def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images: int) -> Costs:
@@ -75,12 +83,13 @@ def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images
     wait = torch.cuda.synchronize if next(model.parameters()).is_cuda else lambda: None
     seconds, flops = [], []
     with torch.no_grad():
-        for batch in found:
-            wait()
-            start = time.perf_counter()
-            model.test_step(batch)
-            wait()
-            seconds.append(time.perf_counter() - start)
+        with SharedCores() as cores:
+            for batch in found:
+                wait()
+                start = time.perf_counter()
+                model.test_step(batch)
+                wait()
+                seconds.append(time.perf_counter() - start)
         for batch in found[-images:]:
             with FlopCounterMode(display=False) as counter:
                 model.test_step(batch)
@@ -90,7 +99,42 @@ def measure_steps(model: nn.Module, batches: Iterable[dict[str, Any]], *, images
         flops=statistics.fmean(flops),
         # Fewer images than asked for, or a single one: what there is.
         latency_ms=1000 * statistics.median(seconds[WARM_UP:] or seconds),
+        timed_images=len(seconds[WARM_UP:] or seconds),
+        load=cores.load,
     )
+
+
+class SharedCores:
+    """Watches whether other programs keep the machine's cores busy during a piece of work, in a with statement.
+
+    Attributes:
+        load: After the work: torch's threads and the cores that others used, as a part of all cores; None where the
+            system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.load: float | None = None
+
+    def __enter__(self) -> SharedCores:
+        self._start, self._before = time.perf_counter(), _seconds_of_others()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        after, elapsed = _seconds_of_others(), time.perf_counter() - self._start
+        if self._before is not None and after is not None:
+            others = max(after - self._before, 0.0) / elapsed
+            self.load = (others + torch.get_num_threads()) / (os.cpu_count() or 1)
+
+
+def _seconds_of_others() -> float | None:
+    """Processor time of all other processes since the machine started, on Linux."""
+    try:
+        fields = Path('/proc/stat').read_text(encoding='utf-8').split('\n', 1)[0].split()
+    except OSError:
+        return None
+    # user, nice, system, idle, waiting for disks, interrupts (2), stolen by other guests of the host.
+    user, nice, system, _, _, *rest = (int(field) for field in fields[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf('SC_CLK_TCK') - time.process_time()
 
 
 class PeakMemory:
@@ -133,10 +177,7 @@ def training_seconds(work_dir: Path) -> float | None:
     Each logged line has the mean time of the last steps, which stands for all since the line before. The first line of
     a start stands for as many as the second. Steps that a resumed run did again count twice: they were paid for.
     """
-    starts = [
-        [(entry['iter'], entry['time']) for entry in start if 'loss' in entry and 'time' in entry]
-        for start in logged_starts(work_dir)
-    ]
+    starts = _logged_steps(work_dir)
     if not any(starts):
         return None
     total = 0.0
@@ -146,3 +187,21 @@ def training_seconds(work_dir: Path) -> float | None:
         first = min(gaps[0], places[0]) if gaps else places[0] if places else 0
         total += sum(gap * seconds for gap, (_, seconds) in zip([first, *gaps], steps, strict=False))
     return total
+
+
+def training_unevenness(work_dir: Path) -> float | None:
+    """Mean time of the logged steps of a run, as a multiple of that of its fastest tenth; None with fewer than ten.
+
+    A machine that the training shares with other programs for a part of its time makes it large. The first line of each
+    start is left out: its steps pay for allocations.
+    """
+    seconds = [each for start in _logged_steps(work_dir) for _, each in start[1:]]
+    return float(np.mean(seconds) / np.quantile(seconds, 0.1)) if len(seconds) >= 10 else None
+
+
+def _logged_steps(work_dir: Path) -> list[list[tuple[int, float]]]:
+    """Iteration and mean seconds of a step, of each logged line of each start."""
+    return [
+        [(entry['iter'], entry['time']) for entry in start if 'loss' in entry and 'time' in entry]
+        for start in logged_starts(work_dir)
+    ]

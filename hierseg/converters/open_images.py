@@ -27,10 +27,10 @@ from hierseg.converters.open_images_masks import Folder, ImageConverter, MaskZip
 from hierseg.converters.open_images_progress import WorkFolder, describe_task, fingerprint, finished_task
 from hierseg.converters.open_images_tables import TableReader, batches_of, masks_are_files, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
-from hierseg.errors import AnnotationError
+from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats.csv_tables import place_of
-from hierseg.store.folders import check_target, real_path, told_as_store_errors
+from hierseg.store.folders import check_target, real_path, store_errors
 from hierseg.store.store import Store
 from hierseg.store.writer import StorePart, StoreWriter
 from hierseg.taxonomy import Taxonomy
@@ -229,13 +229,14 @@ def convert_open_images(
         found = work.sorted_tables()
         if found is None:
             reader = TableReader(taxonomy, options, ConversionSummary())
-            num_images = write_tables(work.tables, reader, files.tables, **sizes, progress=progress)
+            with store_errors(work.tables):
+                num_images = write_tables(work.tables, reader, files.tables, **sizes, progress=progress)
             work.keep_tables(num_images, reader.summary)
             found = num_images, reader.summary
         num_images, summary = found
         index = work.path / 'zips.npy'
         if zips is not None:
-            with told_as_store_errors(index), whole_file(index) as file:
+            with whole_file(index, error=StoreError) as file:
                 np.save(file, zips.members)
         zips = None  # from here on it is mapped
         source = MaskZips(archives, index) if archives else masks

@@ -20,7 +20,7 @@ from typing import Any
 
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
-from hierseg.files import whole_file
+from hierseg.files import PARTIAL, whole_file
 from hierseg.store.checksums import crc32c, read_object, seal
 from hierseg.store.folders import (
     STORE_FILE,
@@ -30,7 +30,7 @@ from hierseg.store.folders import (
     new_folder,
     remove_leftovers,
     remove_members,
-    told_as_store_errors,
+    store_errors,
 )
 from hierseg.store.writer import StorePart, read_part, write_part
 from hierseg.taxonomy import Taxonomy
@@ -38,10 +38,8 @@ from hierseg.taxonomy import Taxonomy
 FORMAT, VERSION = 'hierseg-conversion', 2
 BLOCK_BYTES = 1 << 24
 DELETE = 'Delete it, and convert again.'
-_PARTIAL = r'|\..*partial.*'
-"""What :func:`hierseg.files.whole_file` leaves when it is killed."""
-_FILES = re.compile(r'begun\.json|result\.json|zips\.npy|[0-9]{8,}-[0-9]{8,}\.part' + _PARTIAL)
-_TABLES = re.compile(r'whole\.json|[0-9]{8,}-[a-z]+\.arrow' + _PARTIAL)
+_FILES = re.compile(r'begun\.json|result\.json|zips\.npy|[0-9]{8,}-[0-9]{8,}\.part|' + PARTIAL.pattern)
+_TABLES = re.compile(r'whole\.json|[0-9]{8,}-[a-z]+\.arrow|' + PARTIAL.pattern)
 
 
 def describe_task(
@@ -137,7 +135,7 @@ class WorkFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> WorkFolder:
-        with told_as_store_errors(self.path):
+        with store_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.out)
             if not os.path.lexists(self.path):
@@ -177,7 +175,7 @@ class WorkFolder:
         hidden, self._lock = new_folder(self.out)
         try:
             content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
-            with told_as_store_errors(hidden / 'begun.json', needed=len(content)):
+            with store_errors(hidden / 'begun.json', needed=len(content)):
                 (hidden / 'begun.json').write_bytes(content)
             hidden.rename(self.path)
         except BaseException:
@@ -228,7 +226,7 @@ class WorkFolder:
         """Removes the folder; what tells that it is ours goes last."""
         if not os.path.lexists(self.path):
             return
-        with told_as_store_errors(self.path):
+        with store_errors(self.path):
             self._check_is_ours()
             (self.tables / 'whole.json').unlink(missing_ok=True)
             if self.tables.exists():
@@ -250,7 +248,7 @@ class WorkFolder:
         if not file.exists():
             return None
         fix = f'Delete {self.tables}, and convert again.'
-        with told_as_store_errors(file):
+        with store_errors(file):
             document = read_object(file.read_bytes(), where=file, sealed=True, fix=fix)
             if document.get('task') != self.task or document['files'] != self._measured():
                 raise StoreError('is damaged, or of another conversion', where=str(self.tables), fix=fix)
@@ -271,7 +269,7 @@ class WorkFolder:
 
     def _keep(self, document: dict[str, Any], path: Path) -> None:
         content = seal(document)
-        with told_as_store_errors(path, needed=len(content)), whole_file(path) as file:
+        with whole_file(path, needed=len(content), error=StoreError) as file:
             file.write(content)
 
     def part_path(self, first: int, last: int) -> Path:

@@ -6,7 +6,7 @@ Shape letters: I items, L places of one pass, n images, C classes, K of them wit
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -116,15 +116,22 @@ class BalancedSampler(StreamSampler):
 
 @DATA_SAMPLERS.register_module()
 class RepeatFactorSampler(BalancedSampler):
-    """Repeats images of rare classes: RFS (Gupta et al., LVIS, 2019), or IRFS (Yaman et al., 2023).
+    """Repeats images of rare classes: RFS (Gupta et al., LVIS, 2019), or IRFS (Yaman et al., 2023), up to balance.
 
     An image comes r times in a pass on average, ⌊r⌋ or ⌈r⌉ times in each, where r is the greatest of its
-    classes' factors max(1, √(threshold / frequency)). Frequencies are those of the images that the data set's
+    classes' factors max(1, (threshold / frequency)^power). Frequencies are those of the images that the data set's
     filter leaves, over instances that train.
+
+    With ``threshold='max'``, a class is shown in proportion to its frequency^(1 − power), where no image has two. So
+    ``power=1`` shows classes equally often. :class:`ClassAwareStreamSampler` is the limit of this family: it does the
+    same, but takes the sum over the classes of an image where this one takes the greatest, and has no ``max_repeats``.
 
     Args:
         dataset: A ``hierseg.StoreDataset``.
-        threshold: Classes on a smaller share of images are repeated; above 0 and at most 1.
+        threshold: Classes on a smaller share of images are repeated; above 0 and at most 1, or ``max`` for the
+            frequency of the most frequent class.
+        power: From 0, nothing is repeated, over 0.5, as published, to 1.
+        max_repeats: How often an image comes in a pass at most, on average; at least 1. None: as often as it is.
         instance_aware: False for the frequency by images (RFS); True for the geometric mean of the frequencies by
             images and by instances (IRFS).
         expanded: An instance counts for its class and all ancestors. If False, for its class alone: then images
@@ -132,23 +139,26 @@ class RepeatFactorSampler(BalancedSampler):
         seed: As of :class:`StreamSampler`.
 
     Raises:
-        ConfigError: The threshold is out of range, or the data set is empty or not hierseg's.
+        ConfigError: A number is out of range, or the data set is empty or not hierseg's.
     """
 
     def __init__(
         self,
         dataset: StoreDataset,
-        threshold: float = 1e-3,
+        threshold: float | Literal['max'] = 1e-3,
         *,
+        power: float = 0.5,
+        max_repeats: float | None = None,
         instance_aware: bool = False,
         expanded: bool = True,
         seed: int | None = None,
     ) -> None:
         labels = training_labels(dataset, where='RepeatFactorSampler')
-        self.threshold, self.instance_aware, self.expanded = threshold, instance_aware, expanded
+        self.threshold, self.power, self.max_repeats = threshold, power, max_repeats
+        self.instance_aware, self.expanded = instance_aware, expanded
         # (C,), (C,) and (n,) float64; factors are at least 1.
         self.class_frequencies = labels.frequencies(instance_aware=instance_aware, expanded=expanded)
-        self.class_factors = repeat_factors(self.class_frequencies, threshold)
+        self.class_factors = repeat_factors(self.class_frequencies, threshold, power=power, max_repeats=max_repeats)
         self.image_factors = labels.image_factors(self.class_factors)
         super().__init__(dataset, seed, rates=self.image_factors, epoch_length=float(self.image_factors.sum()))
 

@@ -46,6 +46,8 @@ SIZES = {name: Criterion(area_range=area_range) for name, area_range in AREA_RAN
 OVERLAPS = tuple(Criterion(threshold) for threshold in IOU_THRESHOLDS)
 CRITERIA = (*OVERLAPS, *SIZES.values())
 HEADLINES = ('mAP', 'mAP_layer0', 'mAP_layer1')
+LEARNT = 0.05
+"""A mAP below this is that of a model which has hardly learnt; by chance it would be about 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,8 @@ def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
     depths = sorted((name for name in groups if name.startswith('depth')), key=lambda name: int(name[len('depth') :]))
     return (
         *(
-            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES)
+            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES,
+                   learnt_from=LEARNT if key == 'mAP' else None)
             for key, label, text in _GROUPS
         ),
         Metric('mAP50_95', 'mAP@0.5:0.95', 'Open Images, masks',

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from hierseg.errors import EvaluationError
 
+FEWEST_IMAGES = 30
+"""Differences on fewer images decide nothing: the simulation in ``docs/measures.md`` says how far intervals hold."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -27,6 +30,7 @@ class Metric:
         has_interval: Whether it has an interval over images.
         on_page: Whether the page shows it; ``results.json`` has every score.
         headline: Whether it is one of the large numbers on top of the page.
+        learnt_from: A system with less has not learnt its task; None for a score that does not tell.
     """
 
     key: str
@@ -39,15 +43,20 @@ class Metric:
     has_interval: bool = False
     on_page: bool = True
     headline: bool = False
+    learnt_from: float | None = None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score or a difference and the ends of its interval; a number that does not exist or is not finite is None."""
+    """A score or a difference and the ends of its interval; a number that does not exist or is not finite is None.
+
+    ``images`` are those that the interval rests on: with something that counts. None where that is not known.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    images: int | None = None
 
     def __post_init__(self) -> None:
         for name in ('value', 'low', 'high'):
@@ -56,9 +65,14 @@ class Estimate:
             object.__setattr__(self, name, float(number) if finite else None)
 
     @property
+    def rests_on_few(self) -> bool:
+        """Whether there are too few images to decide anything."""
+        return self.images is not None and self.images < FEWEST_IMAGES
+
+    @property
     def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below 0, else 0."""
-        if self.value is None or self.low is None or self.high is None:
+        """1 or -1 where the whole interval lies above or below 0, else 0; 0 on too few images."""
+        if self.value is None or self.low is None or self.high is None or self.rests_on_few:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 

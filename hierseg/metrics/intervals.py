@@ -35,12 +35,14 @@ class ImageEffects:
         excess: Estimate of how much higher the value of so few objects is than that of very many, on average.
         changes: (N,) float64; the value minus the value without the image. All nan where one image alone is no measure
             of how images differ.
+        num_counted: Images with something that counts, such as objects.
     """
 
     image_ids: tuple[str, ...]
     value: float
     excess: float
     changes: FloatArray
+    num_counted: int
 
     def __sub__(self, other: ImageEffects) -> ImageEffects:
         """The difference of two systems; an EvaluationError if they were not tested on the same images."""
@@ -50,7 +52,11 @@ class ImageEffects:
                 'one of two systems has no result', where=f'image {first}', fix='Compare systems on the same images.'
             )
         return ImageEffects(
-            self.image_ids, self.value - other.value, self.excess - other.excess, self.changes - other.changes
+            self.image_ids,
+            self.value - other.value,
+            self.excess - other.excess,
+            self.changes - other.changes,
+            min(self.num_counted, other.num_counted),
         )
 
     def interval(
@@ -114,22 +120,21 @@ class ImageSums:
         changes = np.full(len(ids), np.nan)
         if (rest > 0).all():
             changes = self.ratio - (above.sum() - above) / rest
-        return ImageEffects(ids, self.ratio, 0.0, changes)
+        return ImageEffects(ids, self.ratio, 0.0, changes, int((below > 0).sum()))
 
 
 @dataclass(frozen=True, eq=False)
 class _ClassEffects:
     """The average precision of one class; columns and changes are those of its entries and objects.
 
-    ``sole`` is the column of the only image with objects of the class, -1 if there are several.
+    ``with_objects`` are the columns of the images with objects of the class.
     """
 
     value: float
     excess: float
     columns: IntArray
     changes: FloatArray
-    num_images: int
-    sole: int
+    with_objects: IntArray
 
 
 def mean_average_precision_effects(
@@ -213,24 +218,25 @@ def _class_effects(weights: FloatArray, columns: IntArray, num_objects: FloatArr
         of_others[own] -= so_far[1:] - so_far[start]
     by_others = np.divide(others_true, others_scored, out=precision.copy(), where=others_scored > 1e-9)
     excess = value - float((weights * by_others).sum()) / total
-    sole = int(with_objects[0]) if len(with_objects) == 1 else -1
-    return _ClassEffects(value, excess, places, changes, len(with_objects), sole)
+    return _ClassEffects(value, excess, places, changes, with_objects)
 
 
 def _mean(classes: Sequence[_ClassEffects], ids: tuple[str, ...]) -> ImageEffects:
     """The mean over the classes that have a value."""
-    count = len(classes)
+    count, nothing = len(classes), np.full(len(ids), np.nan)
     if not count:
-        return ImageEffects(ids, float('nan'), float('nan'), np.full(len(ids), np.nan))
+        return ImageEffects(ids, float('nan'), float('nan'), nothing, 0)
     value = float(np.mean([of.value for of in classes]))
-    several, sole = ([of for of in classes if (of.sole < 0) == wanted] for wanted in (True, False))
+    num_counted = len(np.unique(np.concatenate([of.with_objects for of in classes])))
+    several = [of for of in classes if len(of.with_objects) > 1]
+    sole = [of for of in classes if len(of.with_objects) == 1]
     if count == 1 and sole:
-        return ImageEffects(ids, value, 0.0, np.full(len(ids), np.nan))
-    places = np.concatenate([np.zeros(0, dtype=np.int64), *(of.columns for of in several), [of.sole for of in sole]])
-    changes = np.concatenate([
-        *(of.changes / count for of in several), [(of.value - value) / (count - 1) for of in sole]
-    ])  # fmt: skip
-    like = [of.excess for of in several if of.num_images <= FEW_IMAGES] or [of.excess for of in several] or [0.0]
-    excess = (sum(of.excess for of in several) + len(sole) * float(np.mean(like))) / count
-    by_image = np.bincount(places.astype(np.int64), weights=changes, minlength=len(ids))
-    return ImageEffects(ids, value, excess, by_image)
+        return ImageEffects(ids, value, 0.0, nothing, num_counted)
+    places = np.concatenate([of.columns for of in several] + [of.with_objects for of in sole])
+    changes = np.concatenate(
+        [of.changes / count for of in several] + [np.array([(of.value - value) / (count - 1)]) for of in sole]
+    )
+    few = [of.excess for of in several if len(of.with_objects) <= FEW_IMAGES]
+    of_sole = float(np.mean(few or [of.excess for of in several] or [0.0]))
+    excess = (sum(of.excess for of in several) + len(sole) * of_sole) / count
+    return ImageEffects(ids, value, excess, np.bincount(places, changes, len(ids)), num_counted)

@@ -14,16 +14,49 @@ from hierseg.metrics.average_precision import RECALLS
 from hierseg.metrics.declarations import Estimate
 from hierseg.metrics.names import Confusion, OperatingCurve
 
+FEWEST_TIMED = 10
+"""A median of fewer images is marked."""
+HIGHEST_LOAD = 1.1
+"""Where more of the machine's cores are asked for, programs wait for each other."""
+MOST_UNEVEN = 1.3
+"""Steps of a training that has its machine for itself differ less: by 1.1 in the quickstart."""
+
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a system; None for what was not measured."""
+    """Costs of a system; None for what was not measured.
+
+    Attributes:
+        parameters: All of them.
+        flops: Floating-point operations of an image.
+        latency_ms: Milliseconds of an image.
+        peak_memory_mb: 10⁶ bytes.
+        training_seconds: Of the logged training steps.
+        timed_images: Images that the latency is the median of.
+        load: Cores that were asked for while it was timed, by this and by other programs, as a part of the machine's.
+        unevenness: Mean time of a logged training step, as a multiple of that of the fastest tenth.
+    """
 
     parameters: int | None = None
     flops: float | None = None
     latency_ms: float | None = None
     peak_memory_mb: float | None = None
     training_seconds: float | None = None
+    timed_images: int | None = None
+    load: float | None = None
+    unevenness: float | None = None
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Reasons why a time is not to be relied on, by the name of the time."""
+        doubts = {}
+        if self.load is not None and self.load > HIGHEST_LOAD:
+            doubts['latency_ms'] = 'under load'
+        elif self.timed_images is not None and self.timed_images < FEWEST_TIMED:
+            doubts['latency_ms'] = f'of {self.timed_images} image{"s" if self.timed_images > 1 else ""} only'
+        if self.unevenness is not None and self.unevenness > MOST_UNEVEN:
+            doubts['training_seconds'] = 'under load'
+        return doubts
 
 
 @dataclass(frozen=True, eq=False)

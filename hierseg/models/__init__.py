@@ -3,6 +3,7 @@
 from hierseg.models.assigner import HierarchicalSoftLabelAssigner
 from hierseg.models.dense_head import HierarchicalDenseHead
 from hierseg.models.hierarchical_loss import HierarchicalLoss
+from hierseg.models.propagated_loss import PropagatedCrossEntropy
 from hierseg.models.quality_loss import HierarchicalQualityLoss
 from hierseg.models.retina_head import HierarchicalRetinaHead
 from hierseg.models.roi_head import HierarchicalRoIHead
@@ -17,5 +18,6 @@ __all__ = [
     'HierarchicalRetinaHead',
     'HierarchicalRoIHead',
     'HierarchicalSoftLabelAssigner',
+    'PropagatedCrossEntropy',
     'TwoLayerEnsemble',
 ]

@@ -147,7 +147,7 @@ def sampling_report(sampler: Any, *, compare: bool = False, threshold: float = 1
             PLAIN: StreamSampler(dataset, seed=0),
             RFS: RepeatFactorSampler(dataset, given, seed=0),
             IRFS: RepeatFactorSampler(dataset, given, instance_aware=True, seed=0),
-            CLASS_AWARE: ClassAwareStreamSampler(dataset, power=getattr(sampler, 'power', 0.0), seed=0),
+            CLASS_AWARE: ClassAwareStreamSampler(dataset, seed=0),
         }
         samplings = [own if name == own.name else _sampling(other, labels) for name, other in alternatives.items()]
         samplings = [sampling.of_as_many_draws(labels.num_images) for sampling in samplings]
@@ -325,7 +325,9 @@ def _sampling(sampler: Any, labels: TrainingLabels) -> Sampling:
     if isinstance(sampler, RepeatFactorSampler):
         name = IRFS if sampler.instance_aware else RFS
         kind = 'geometric mean of image and instance frequency' if sampler.instance_aware else 'image frequency'
-        description = f'threshold {sampler.threshold:g} of the {kind}'
+        description = f'threshold {sampler.threshold} of the {kind}, power {sampler.power:g}'
+        if sampler.max_repeats is not None:
+            description += f', at most {sampler.max_repeats:g} times a pass'
         details = {'frequency': sampler.class_frequencies, 'factor': sampler.class_factors}
     elif isinstance(sampler, ClassAwareStreamSampler):
         name, description = CLASS_AWARE, f'power {sampler.power:g} of the images of a class'

@@ -19,10 +19,10 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from hierseg.errors import StoreError
+from hierseg.files import disk_faults, output_folder
 from hierseg.store.checksums import read_object
 
 STORE_FILE = 'store.json'
@@ -48,46 +48,14 @@ _AT_FDCWD = -100
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
-@contextlib.contextmanager
-def told_as_store_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
-    """Tells an error of the system as a StoreError.
-
-    Args:
-        path: The file or folder that the block is about.
-        needed: Bytes that the block writes, for what is told of a full disk.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = str(error.filename or path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            more = '' if needed is None else f'{needed:,} more bytes are needed, and '
-            what = f'cannot be written ({os.strerror(error.errno)}): {more}{_left(path)} are left'
-            raise StoreError(what, where=where, fix='Make room, or choose another disk.') from None
-        raise StoreError(f'cannot be used ({error.strerror or error})', where=where, fix='Check the path.') from None
-
-
-def _left(path: Path) -> str:
-    """Free bytes of the file system of the nearest folder above that there is."""
-    for folder in path.parents:
-        with contextlib.suppress(OSError):
-            found = os.statvfs(folder)
-            return f'{found.f_bavail * found.f_frsize:,}'
-    return 'unknown'
+def store_errors(path: Path, *, needed: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """Turns what the system says against writing ``path``, of ``needed`` bytes, into a StoreError."""
+    return disk_faults(path, needed=needed, error=StoreError)
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """The folder that a path means, absolute and without links, so that no later step follows one.
-
-    Raises:
-        StoreError: If it is a link to what is not there: a disk may be missing.
-    """
-    path = Path(path).absolute()
-    with told_as_store_errors(path):
-        if path.is_symlink() and not path.exists():
-            what = f'is a link to {os.readlink(path)}, which is not there'
-            raise StoreError(what, where=str(path), fix='Make that folder, or remove the link.')
-        return Path(os.path.realpath(path))
+    """The folder that a path means, so that no later step follows a link; StoreError if it is a link to nothing."""
+    return output_folder(path, error=StoreError).absolute()
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -101,7 +69,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         StoreError: If ``path`` is anything but a free name, an empty folder, or, with ``overwrite``, a store that has
             nothing else in it.
     """
-    with told_as_store_errors(path):
+    with store_errors(path):
         remove_leftovers(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
@@ -188,29 +156,34 @@ def lock_folder(path: Path) -> int | None:
     return None
 
 
+def has_only_members(folder: Path) -> bool:
+    """True for a hidden folder of ours: one with nothing in it but plain files of known names."""
+    return all(entry.name in LEFTOVERS and entry.is_file(follow_symlinks=False) for entry in os.scandir(folder))
+
+
 def remove_members(folder: Path) -> None:
     """Removes a hidden folder of ours; all of it stays if there is anything else in it."""
-    try:
-        entries = list(os.scandir(folder))
-        if all(entry.name in LEFTOVERS and entry.is_file(follow_symlinks=False) for entry in entries):
+    with contextlib.suppress(FileNotFoundError):  # another run was faster
+        if has_only_members(folder):
             # What tells that it is ours goes last.
-            for entry in sorted(entries, key=lambda entry: entry.name in (STORE_FILE, 'result.json')):
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name in (STORE_FILE, 'result.json')):
                 os.unlink(entry)
             folder.rmdir()
-    except FileNotFoundError:
-        pass  # another run was faster
 
 
 def remove_leftovers(path: Path) -> None:
     """Deletes hidden folders for this path whose process is gone; what is not known to be ours stays."""
-    with told_as_store_errors(path):
+    with store_errors(path):
         bring_back(path)
         for purpose in ('partial', 'replaced'):
             for leftover in hidden_folders(path, purpose):
                 lock = lock_folder(leftover)
                 if lock is not None:
                     try:
-                        remove_members(leftover) if purpose == 'partial' else _put_away(path, leftover)
+                        if purpose == 'partial':
+                            remove_members(leftover)
+                        elif has_only_members(leftover):
+                            _put_away(path, leftover)
                     finally:
                         os.close(lock)
 
@@ -218,7 +191,7 @@ def remove_leftovers(path: Path) -> None:
 def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:
     """Gives a finished folder its name; what had the name goes away after that. Errors are of :func:`check_target`."""
     check_target(path, overwrite=overwrite)
-    with told_as_store_errors(path):
+    with store_errors(path):
         if not (path / STORE_FILE).is_file():
             new.rename(path)
             return

@@ -10,6 +10,7 @@ Shape letters: C classes of a store or layer, N images, M instances that train, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -131,28 +132,45 @@ def count_classes(store: Store | LayerView, *, expanded: bool = True) -> ClassCo
     return TrainingLabels.of(store).counts(expanded=expanded)
 
 
-def repeat_factors(frequencies: FloatArray, threshold: float) -> FloatArray:
-    """Repeat factors of classes: images of a class are seen r(c) = max(1, √(t / f(c))) times in a pass.
+def repeat_factors(
+    frequencies: FloatArray, threshold: float | Literal['max'], *, power: float = 0.5, max_repeats: float | None = None
+) -> FloatArray:
+    """Repeat factors of classes: images of a class are seen r(c) = max(1, (t / f(c))^p) times in a pass.
+
+    p = ½ is LVIS's. With t = max f, images of class c make up a part of the pass in proportion to f(c)^(1 − p), where
+    no image has two classes: p = 1 balances classes as class-aware sampling does.
 
     Args:
         frequencies: (C,) float64; f. A class that does not occur has the factor 1.
-        threshold: t, above 0 and at most 1. Classes more frequent than that are not repeated.
+        threshold: t, above 0 and at most 1; ``max`` for the frequency of the most frequent class. Classes more frequent
+            than that are not repeated.
+        power: p, from 0 (nothing is repeated) to 1.
+        max_repeats: Greater factors are lowered to this one, at least 1. None: they stay.
 
     Raises:
-        ConfigError: If the threshold is out of range.
+        ConfigError: If a number is out of range.
 
     Example:
         >>> repeat_factors(np.array([0.5, 0.01, 0.0025, 0]), 0.01).tolist()
         [1.0, 1.0, 2.0, 1.0]
+        >>> repeat_factors(np.array([0.5, 0.25, 0.01, 0]), 'max', power=1, max_repeats=20).tolist()
+        [1.0, 2.0, 20.0, 1.0]
     """
-    if not 0 < threshold <= 1:
+    where = 'repeat factors'
+    highest = float(frequencies.max(initial=0))
+    top = highest or 1.0 if threshold == 'max' else threshold
+    if isinstance(top, str) or not 0 < top <= 1:
         raise ConfigError(
-            f'threshold={threshold} is no frequency',
-            where='repeat factors',
-            fix='Give a share of images, above 0 and at most 1, such as 0.001.',
+            f'threshold={threshold!r} is no frequency',
+            where=where,
+            fix="Give a share of images, above 0 and at most 1, such as 0.001, or 'max'.",
         )
-    ratios = np.divide(threshold, frequencies, out=np.ones(len(frequencies)), where=frequencies > 0)
-    factors: FloatArray = np.maximum(1.0, np.sqrt(ratios))
+    if not 0 <= power <= 1:
+        raise ConfigError(f'power={power}', where=where, fix='Give a number from 0 to 1.')
+    if max_repeats is not None and not max_repeats >= 1:
+        raise ConfigError(f'max_repeats={max_repeats}', where=where, fix='Give a number of at least 1, or None.')
+    ratios = np.divide(top, frequencies, out=np.ones(len(frequencies)), where=frequencies > 0)
+    factors: FloatArray = np.clip(ratios**power, 1.0, max_repeats)
     return factors
 
 

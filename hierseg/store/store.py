@@ -191,7 +191,9 @@ class Store:
 
     def _open_tables(self, folder: int, header: dict[str, Any]) -> dict[str, MappedTable]:
         labels = partial(label_fault, num_classes=self.taxonomy.num_classes)
-        rows: dict[str, Any] = {kind: header.get(name) for kind, name in (('instance', 'instances'), ('verified', 'verified'))}
+        rows: dict[str, Any] = {
+            kind: header.get(name) for kind, name in (('instance', 'instances'), ('verified', 'verified'))
+        }
         faults: dict[str, Any] = {'images': partial(image_fault, num_rows=rows)}
         schemas = dict(SCHEMAS)
         if NOT_EXHAUSTIVE in header:

@@ -37,7 +37,7 @@ from hierseg.store.folders import (
     real_path,
     remove_members,
     replace_folder,
-    told_as_store_errors,
+    store_errors,
 )
 from hierseg.store.store import ImageRow, Instances
 from hierseg.store.tables import (
@@ -128,7 +128,8 @@ def write_part(part: StorePart, notes: dict[str, Any], path: Path) -> None:
         with pa.ipc.new_stream(sink, schema.with_metadata(metadata)) as stream:
             stream.write_table(getattr(part, name).combine_chunks())
     content = sink.getvalue()
-    with told_as_store_errors(path, needed=content.size), whole_file(path) as file:
+    needed = content.size + _DIGEST_BYTES
+    with whole_file(path, needed=needed, error=StoreError) as file:
         file.write(content)
         file.write(hashlib.sha256(content).digest())
 
@@ -153,15 +154,15 @@ def read_part(path: Path) -> tuple[StorePart, dict[str, Any]]:
 
 
 class _TableWriter:
-    """Collects groups of rows and writes a record batch when there are enough.
+    """Collects groups of rows and writes a record batch when there are enough; errors name the ``final`` file.
 
     A batch ends with the group that fills it, so that the file does not depend on how many groups come at once.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema = path, schema
+    def __init__(self, path: Path, schema: pa.Schema, *, final: Path) -> None:
+        self.path, self.schema, self.final = path, schema, final
         self.rows = 0
-        with told_as_store_errors(path):
+        with store_errors(final):
             self._sink = pa.OSFile(str(path), 'wb')
             self._file = pa.ipc.new_file(self._sink, schema)
         self._tables: list[pa.Table] = []
@@ -200,7 +201,7 @@ class _TableWriter:
                 for column in pa.concat_tables(self._tables).columns
             ]
             batch = pa.record_batch(columns, schema=self.schema)
-            with told_as_store_errors(self.path, needed=batch.nbytes):
+            with store_errors(self.final, needed=batch.nbytes):
                 self._file.write_batch(batch)
         self._tables = []
         self._pending_rows = self._pending_bytes = 0
@@ -209,7 +210,7 @@ class _TableWriter:
         """Ends the file; an aborted one is left as it is, to be deleted."""
         if whole:
             self._flush()
-            with told_as_store_errors(self.path):
+            with store_errors(self.final):
                 self._file.close()
         self._sink.close()
 
@@ -257,16 +258,19 @@ class StoreWriter:
         check_target(self.path, overwrite=overwrite)
 
     def __enter__(self) -> StoreWriter:
-        with told_as_store_errors(self.path):
+        with store_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._partial, self._lock = new_folder(self.path)
         try:
-            self._tables = {name: _TableWriter(self._partial / f'{name}.arrow', SCHEMAS[name]) for name in SCHEMAS}
+            self._tables = {name: self._table_writer(name, schema) for name, schema in SCHEMAS.items()}
             return self
         except BaseException:
             # Python calls no __exit__ for an interruption that comes before the block begins.
             self._discard()
             raise
+
+    def _table_writer(self, name: str, schema: pa.Schema) -> _TableWriter:
+        return _TableWriter(self._partial / f'{name}.arrow', schema, final=self.path / f'{name}.arrow')
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -386,7 +390,7 @@ class StoreWriter:
             return
         counts = np.array([len(labels) for labels in self._not_exhaustive.values()], dtype=np.int64)
         columns = [np.repeat(list(self._not_exhaustive), counts), np.concatenate([*self._not_exhaustive.values()])]
-        table = _TableWriter(self._partial / f'{NOT_EXHAUSTIVE}.arrow', NOT_EXHAUSTIVE_SCHEMA)
+        table = self._table_writer(NOT_EXHAUSTIVE, NOT_EXHAUSTIVE_SCHEMA)
         table.extend(_table(columns, NOT_EXHAUSTIVE_SCHEMA), counts, np.zeros_like(counts))
         self._tables[NOT_EXHAUSTIVE] = table
 
@@ -425,7 +429,7 @@ class StoreWriter:
         counts = {name: table.rows for name, table in self._tables.items()}
         members = {}
         for table in self._tables.values():
-            with told_as_store_errors(table.path):
+            with store_errors(table.final):
                 members[table.path.name] = measure_table(table.path)
         for name, document in {**self.documents, TAXONOMY_FILE: self.taxonomy.to_json()}.items():
             content = (json.dumps(document, ensure_ascii=False, indent=1) + '\n').encode()
@@ -439,5 +443,5 @@ class StoreWriter:
         return hashlib.sha256(content).hexdigest()
 
     def _write_file(self, name: str, content: bytes) -> None:
-        with told_as_store_errors(self._partial / name, needed=len(content)):
+        with store_errors(self.path / name, needed=len(content)):
             (self._partial / name).write_bytes(content)

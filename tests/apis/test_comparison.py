@@ -13,6 +13,7 @@ import pytest
 from open_images_samples import instances, sample, write_store
 from taxonomies import BEAR, CAR, TEDDY, TOY
 from tiny_runs import ROOT, tiny, train_here
+from warm_python import copies_for_fresh
 
 from hierseg.apis import evaluate
 from hierseg.apis.compare import (
@@ -185,6 +186,7 @@ class TestTool:
     def compare(self, monkeypatch, *arguments):
         monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
         monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+        copies_for_fresh(monkeypatch)
         runpy.run_path(str(TOOL), run_name='__main__')
 
     def test_a_run_and_its_submission_are_no_different(

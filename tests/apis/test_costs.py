@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from torch import nn
 from hierseg.apis.costs import (
     WARM_UP,
     PeakMemory,
+    SharedCores,
     measure_steps,
     training_seconds,
+    training_unevenness,
 )
 
 
@@ -34,6 +38,7 @@ def test_arithmetic_of_a_known_product_and_number_of_steps():
     assert costs.latency_ms > 0
     assert model.steps == WARM_UP + 3 + 3
     assert costs.parameters == 600
+    assert costs.timed_images == 3
 
 
 def test_fewer_images_than_asked_for_serve():
@@ -73,6 +78,34 @@ def test_training_time_of_a_run_that_was_resumed(tmp_path):
     _log(tmp_path / '20260102_000000', [{**step, 'time': 1.0, 'iter': 60}, {**step, 'time': 1.0, 'iter': 80}])
     # 20 steps of 0.5 s and 20 of 0.25 s; then 20 and 20 of 1 s.
     assert training_seconds(tmp_path) == pytest.approx(10 + 5 + 20 + 20)
+
+
+def test_other_programs_are_seen():
+    with SharedCores() as cores:
+        time.sleep(0.05)
+    threads = torch.get_num_threads() / os.cpu_count()
+    # Whatever runs beside this test, it has not more than all cores; a clock tick is 0.01 s.
+    assert threads <= cores.load <= threads + 1.5
+
+
+def test_what_this_process_does_is_no_load_of_others(monkeypatch):
+    # The others worked 0.5 s of each second of the clock.
+    seconds, clock = iter([100.0, 101.0]), iter([7.0, 9.0])
+    monkeypatch.setattr('hierseg.apis.costs._seconds_of_others', lambda: next(seconds))
+    monkeypatch.setattr('hierseg.apis.costs.time.perf_counter', lambda: next(clock))
+    monkeypatch.setattr('hierseg.apis.costs.os.cpu_count', lambda: 4)
+    with SharedCores() as cores:
+        pass
+    assert cores.load == pytest.approx((0.5 + torch.get_num_threads()) / 4)
+
+
+def test_uneven_steps_of_a_training(tmp_path):
+    step = {'loss': 1.0}
+    times = [9.0] + [0.5] * 6 + [1.5] * 4
+    _log(tmp_path / '20260101_000000', [{**step, 'time': each, 'iter': at} for at, each in enumerate(times)])
+    # Without the first line (6 × 0.5 + 4 × 1.5) / 10 = 0.9, and the fastest tenth takes 0.5.
+    assert training_unevenness(tmp_path) == pytest.approx(1.8)
+    assert training_unevenness(tmp_path / 'nowhere') is None
 
 
 def test_training_time_of_a_single_line_and_of_no_log(tmp_path):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +197,142 @@ def test_a_damaged_batch_is_refused(many, monkeypatch):
         convert(many)
     path.unlink()
     assert convert(many) == contents(many.convert()[0].path)
+
+
+def whole_work(many, monkeypatch) -> Path:
+    """The folder of work of a conversion that ended when all batches were done."""
+    with monkeypatch.context() as patch:
+        patch.setattr(open_images, 'StoreWriter', stop)
+        with pytest.raises(Stop):
+            convert(many)
+    return many.root / '.out.work'
+
+
+def stop(*args, **kwargs):
+    raise Stop
+
+
+def flipped(content: bytes, generator: random.Random) -> bytes:
+    at = generator.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ (1 << generator.randrange(8))]) + content[at + 1 :]
+
+
+def cut(content: bytes, generator: random.Random) -> bytes:
+    return content[: generator.randrange(len(content))]
+
+
+def numbered(content: bytes, generator: random.Random) -> bytes:
+    """Another digit in place of one, where JSON has one."""
+    digits = [at for at, byte in enumerate(content) if chr(byte).isdigit()]
+    at = generator.choice(digits)
+    return content[:at] + bytes([ord('0') + (content[at] - ord('0') + 1) % 10]) + content[at + 1 :]
+
+
+def test_damage_to_the_folder_of_work_is_refused_or_changes_nothing(many, monkeypatch):
+    expected = contents(many.convert()[0].path)
+    work = whole_work(many, monkeypatch)
+    kept = many.root / 'kept'
+    shutil.copytree(work, kept)
+    generator, outcomes = random.Random(0), Counter()
+    files = [path.relative_to(kept) for path in sorted(kept.rglob('*')) if path.is_file()]
+    for name in files:
+        for damage in (flipped, cut, numbered if name.suffix == '.json' else flipped):
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(many.root / 'out', ignore_errors=True)
+            shutil.copytree(kept, work)
+            (work / name).write_bytes(damage((work / name).read_bytes(), generator))
+            try:
+                found = convert(many)
+            except StoreError:
+                outcomes['refused'] += 1
+            else:
+                assert found == expected, (name, damage)
+                outcomes['equal'] += 1
+    assert outcomes['refused'] > outcomes['equal']
+
+
+def test_batches_in_each_others_places_or_of_another_conversion(many, monkeypatch):
+    work = whole_work(many, monkeypatch)
+    one, two, *_ = sorted(work.glob('*.part'))
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(StoreError, match='is of other images, or of another conversion'):
+        convert(many)
+    one.write_bytes(first)
+    (many.root / 'begun.json').write_bytes((work / 'begun.json').read_bytes())
+    shutil.rmtree(work)
+    with monkeypatch.context() as patch:
+        patch.setattr(open_images, 'StoreWriter', stop)
+        with pytest.raises(Stop):
+            convert(many, box_tolerance=0.5)
+    (work / 'begun.json').write_bytes((many.root / 'begun.json').read_bytes())
+    with pytest.raises(StoreError, match='tables: is damaged, or of another conversion'):
+        convert(many)
+
+
+OTHERS = {
+    'an empty folder': lambda work: work.mkdir(),
+    'a folder': lambda work: (work.mkdir(), (work / 'thesis.tex').touch()),
+    'a file': lambda work: work.write_text('thesis'),
+    'a link to nothing': lambda work: work.symlink_to('nowhere'),
+    'a link to a folder': lambda work: (work.with_name('mine').mkdir(), work.symlink_to('mine')),
+    'other words': lambda work: (work.mkdir(), (work / 'begun.json').write_text('{"format": "thesis"}')),
+}
+
+
+@pytest.mark.parametrize('case', OTHERS)
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_what_only_has_the_name_of_a_folder_of_work_stays(many, case, overwrite):
+    OTHERS[case](many.root / '.out.work')
+    before = sorted(many.root.rglob('*'))
+    with pytest.raises(StoreError, match='Move it away'):
+        convert(many, overwrite=overwrite)
+    assert sorted(many.root.rglob('*')) == before
+
+
+def test_what_was_put_into_a_folder_of_work_stays(many, monkeypatch):
+    work = whole_work(many, monkeypatch)
+    for stranger in (work / 'thesis.tex', work / 'tables' / 'thesis.tex'):
+        stranger.touch()
+        with pytest.raises(StoreError, match=r'thesis\.tex: is in the folder .* but no part of it'):
+            convert(many, overwrite=True, strict=True)
+        stranger.unlink()
+    (work / 'tables').rename(many.root / 'tables')
+    (work / 'tables').symlink_to(many.root / 'tables')
+    with pytest.raises(StoreError, match='no part of it'):
+        convert(many, overwrite=True, strict=True)
+    assert (many.root / 'tables/whole.json').exists()
+
+
+@pytest.mark.parametrize('moment', ['discard', 'unlink'])
+def test_a_kill_after_the_store_has_its_name_is_no_failure(many, monkeypatch, moment):
+    expected = contents(many.convert()[0].path)
+    with monkeypatch.context() as patch:
+        if moment == 'discard':
+            patch.setattr(WorkFolder, 'discard', stop)
+        else:
+            patch.setattr('hierseg.converters.open_images_progress.remove_members', stop)
+        with pytest.raises(Stop):
+            convert(many)
+    assert contents(many.root / 'out') == expected
+    if moment == 'discard':
+        with pytest.raises(StoreError, match='exists already'):
+            convert(many, strict=True)  # another conversion
+    assert convert(many) == expected
+    assert list(many.root.glob('.out*')) == []
+
+
+@pytest.mark.parametrize('limit', [0, 1500, 3000])
+def test_a_full_disk(many, limit):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(StoreError, match=r'\.out\.work'):
+            convert(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert list(many.root.glob('.out*')) == []
+    assert not (many.root / 'out').exists()
 
 
 def test_two_conversions_at_once_are_refused(many):

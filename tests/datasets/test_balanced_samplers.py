@@ -57,12 +57,13 @@ def dataset(folder: Path) -> StoreDataset:
     return build_dataset(folder)
 
 
-@pytest.fixture(scope='module', params=['rfs', 'irfs', 'class-aware', 'class-aware by power'])
+@pytest.fixture(scope='module', params=['rfs', 'irfs', 'balanced', 'class-aware', 'class-aware by power'])
 def make(request: pytest.FixtureRequest, dataset: StoreDataset) -> Make:
     """Makes the sampler of each process."""
     made: dict[str, Callable[[], BalancedSampler]] = {
         'rfs': lambda: RepeatFactorSampler(dataset, 0.7, seed=4),
         'irfs': lambda: RepeatFactorSampler(dataset, 0.7, instance_aware=True, seed=4),
+        'balanced': lambda: RepeatFactorSampler(dataset, 'max', power=1, max_repeats=20, seed=4),
         'class-aware': lambda: ClassAwareStreamSampler(dataset, seed=4),
         'class-aware by power': lambda: ClassAwareStreamSampler(dataset, power=0.6, seed=4),
     }
@@ -113,6 +114,13 @@ class TestRepeatFactors:
             assert sampler.class_frequencies[label] == pytest.approx(count / images)
         assert {*islice(sampler.draw(0, len(sampler)), 3 * images)} == {*range(images)}
 
+    def test_up_to_balance_by_hand(self, dataset):
+        sampler = RepeatFactorSampler(dataset, 'max', power=1, max_repeats=15, seed=0)
+        # Person, on 41 of 46 images, is the most frequent; bear is on 5, toy on 2, teddy on one.
+        order = [PERSON, MAN, BEAR, TOY, TEDDY]
+        assert sampler.class_factors[order] == pytest.approx([1, 41 / 12, 41 / 5, 15, 15])
+        assert sampler.image_factors == pytest.approx([41 / 12] * 12 + [1] * 28 + [41 / 5] * 4 + [15, 15])
+
     def test_every_pass_has_each_image_rounded_down_or_up(self, dataset):
         sampler = RepeatFactorSampler(dataset, threshold=0.7, seed=1)
         lengths = set()
@@ -140,7 +148,7 @@ def test_a_million_draws_are_as_expected(make: Make) -> None:
         if sampler.instance_aware:
             f_man, f_bear = np.sqrt(f_man * 12 / 117), np.sqrt(f_bear * 5 / 117)
         ratio = seen['bear'] / 4 / (seen['man'] / 12)
-        assert ratio == pytest.approx(np.sqrt(f_man / f_bear), rel=2e-3)
+        assert ratio == pytest.approx((f_man / f_bear) ** sampler.power, rel=2e-3)
     elif sampler.power == 0:
         # Six classes have images. Carnivore and Bear each show a fifth teddy; Toy half toys, half teddy.
         assert seen['bear'] == pytest.approx(2 / 6 * 4 / 5, rel=1e-3)
@@ -234,10 +242,43 @@ class TestClassAware:
         assert sampler.class_probabilities[CAR] == 0
 
 
+class TestClassAwareIsTheLimitOfRepeatFactors:
+    """r(c) = (max f / f(c))^p shows as many images of a class as class-aware sampling by the power 1 - p."""
+
+    @pytest.mark.parametrize('power', [0, 0.3, 0.5, 1])
+    def test_exactly_where_an_image_has_one_class(self, tmp_path, power):
+        counts = {MAN: 30, BEAR: 12, CAR: 5, TOY: 1}
+        pictures = [Picture(f'{label}-{n}', [Row(label, BOX)]) for label, count in counts.items() for n in range(count)]
+        dataset = build_dataset(tmp_path, pictures)
+        repeated = RepeatFactorSampler(dataset, 'max', power=power, expanded=False, seed=0).expected_draws()
+        aware = ClassAwareStreamSampler(dataset, power=1 - power, expanded=False, seed=0).expected_draws()
+        np.testing.assert_allclose(repeated / repeated.sum(), aware / aware.sum())
+        if power == 1:
+            # Each class as often as the most frequent one, whose images come once.
+            np.testing.assert_allclose(repeated, [1] * 30 + [30 / 12] * 12 + [30 / 5] * 5 + [30])
+
+    def test_else_up_to_the_number_of_classes_of_an_image(self, dataset):
+        repeated = RepeatFactorSampler(dataset, 'max', power=1, seed=0).expected_draws()
+        aware = ClassAwareStreamSampler(dataset, seed=0).expected_draws()
+        # The greatest of max f / f(c) against their sum: in units in which both are shares of one class.
+        ratios = aware * 6 / aware.sum() / (repeated / 41)
+        assert (ratios >= 1 - 1e-9).all()
+        assert ratios[0] == pytest.approx((1 / 12 + 1 / 41) / (1 / 12)), 'a man is a person, too'
+        assert ratios[12] == pytest.approx(1), 'a person is nothing else'
+        assert ratios.max() <= 5, 'the teddy is a bear, a carnivore, a toy, and lies with a person'
+
+    def test_a_bound_takes_it_away_from_the_limit_and_gives_it_back(self, dataset):
+        unbounded = RepeatFactorSampler(dataset, 'max', power=1, seed=0).expected_draws()
+        for most in (1, 3, 10, 41):
+            bounded = RepeatFactorSampler(dataset, 'max', power=1, max_repeats=most, seed=0).expected_draws()
+            np.testing.assert_allclose(bounded, np.minimum(unbounded, most))
+
+
 def test_configs_name_them(dataset):
     init_default_scope('mmdet')
     for config in (
         dict(type='hierseg.RepeatFactorSampler', threshold=0.01, instance_aware=True),
+        dict(type='hierseg.RepeatFactorSampler', threshold='max', power=1, max_repeats=20),
         dict(type='hierseg.ClassAwareStreamSampler', power=0.5),
     ):
         # As the runner builds them.

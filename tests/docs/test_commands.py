@@ -141,6 +141,7 @@ RULES = {
     'python tools/export.py': Rule(
         parse_only='wants a model that has learnt something; runs in tests/apis/test_export.py'
     ),
+    'python tools/chaos.py': Rule(parse_only='takes minutes; runs in tests/tools/test_chaos.py'),
     'python tools/benchmarks/exported.py': Rule(parse_only='wants the exports of a model that has learnt something'),
     'python tools/misc/browser_page.py': Rule(
         parse_only='wants onnxruntime-web; runs in tests/deploy/test_browser_page.py'
@@ -178,6 +179,7 @@ RULES = {
         parse_only='trains large models; runs in tests/tools/test_training_benchmark.py'
     ),
     'python tools/benchmarks/ablation.py': Rule(parse_only='trains for hours; runs in tests/tools/test_ablation.py'),
+    'python tools/benchmarks/curves.py': Rule(parse_only='trains for days; runs in tests/tools/test_curves.py'),
 }
 
 

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from open_images_samples import instances, sample, write_store
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
+from warm_python import warm_python
 
 from hierseg.errors import ConfigError, EvaluationError, StoreError
 from hierseg.evaluation import OpenImagesInstanceMetric
@@ -172,7 +172,7 @@ def test_two_ranks_give_what_one_gives(store, tmp_path):
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [script.parents[2], script.parents[1]]))}
     ranks = [
         subprocess.Popen(
-            [sys.executable, script, str(rank), store, ','.join(share)],
+            [warm_python(), script, str(rank), store, ','.join(share)],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True,
         )
         for rank, share in enumerate(shares)

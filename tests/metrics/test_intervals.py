@@ -10,7 +10,7 @@ from match_records import image_matches as matches
 
 from hierseg.errors import EvaluationError
 from hierseg.metrics.average_precision import summarise
-from hierseg.metrics.declarations import Estimate
+from hierseg.metrics.declarations import FEWEST_IMAGES, Estimate
 from hierseg.metrics.intervals import ImageEffects, ImageSums, mean_average_precision_effects
 
 
@@ -28,6 +28,7 @@ class TestRatios:
         assert effects.value == pytest.approx(0.4)
         assert effects.changes == pytest.approx([0.4 - 3 / 5, 0.4 - 3 / 8, 0.4 - 2 / 7])
         assert effects.excess == 0
+        assert effects.num_counted == 3
 
     def test_interval_of_a_mean_is_that_of_students_t(self):
         # Mean 0, squares of the changes 4 × (1/3)²; variance 3/4 × 4/9 = 1/3. All changes are equal, so that
@@ -84,13 +85,15 @@ class TestDifferences:
     def test_images_must_be_the_same(self):
         ids, nothing = ('a', 'b'), np.zeros(2)
         with pytest.raises(EvaluationError, match='image b: one of two systems has no result'):
-            ImageEffects(ids, 0.0, 0.0, nothing) - ImageEffects(('a', 'c'), 0.0, 0.0, nothing)
+            ImageEffects(ids, 0.0, 0.0, nothing, 2) - ImageEffects(('a', 'c'), 0.0, 0.0, nothing, 2)
 
 
 @pytest.mark.parametrize(('low', 'high', 'sign'), [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 0.1, 0)])
 def test_a_difference_is_clear_where_its_interval_leaves_out_0(low, high, sign):
     assert Estimate(0.05, low, high).sign == sign
     assert Estimate(0.05, float('nan'), float('nan')).sign == 0
+    assert Estimate(0.05, low, high, images=FEWEST_IMAGES).sign == sign
+    assert Estimate(0.05, low, high, images=FEWEST_IMAGES - 1).sign == 0
 
 
 entries = st.lists(
@@ -174,6 +177,7 @@ class TestMeanAveragePrecision:
         ]
         effects = mean_average_precision_effects(images, groups={'': [0, 1], 'sole': [1]})
         assert effects[''].changes == pytest.approx([0, 0, -0.5])
+        assert (effects[''].num_counted, effects['sole'].num_counted) == (3, 1)
         # Alone, it says nothing of how images differ.
         assert np.isnan(effects['sole'].interval()).all()
 

@@ -5,7 +5,6 @@ import math
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from plain_schemes import possible
 from small_store import PETS, Prepared, pets  # noqa: F401
 from taxonomies import BEAR, CAR, TEDDY, TOY, teddy_taxonomy, tree_taxonomy
 from torch import nn
+from warm_python import warm_python
 
 from hierseg.errors import ConfigError, StoreError
 from hierseg.functional import SCHEMES, Relations
@@ -376,7 +376,7 @@ def test_two_ranks_know_what_one_would(tmp_path: Path) -> None:
     script = Path(__file__).with_name('balance_one_rank.py')
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [script.parents[2], script.parents[1]]))}
     ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), tmp_path], cwd=tmp_path, env=environment)
+        subprocess.Popen([warm_python(), script, str(rank), tmp_path], cwd=tmp_path, env=environment)
         for rank in range(2)
     ]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, teddy_taxonomy
 from tiny_models import losses, sample, tiny_model
+from warm_python import warm_python
 
 from hierseg.errors import ConfigError
 from hierseg.models.roi_head import mask_channel_of_classes
@@ -98,7 +98,7 @@ def test_a_rank_without_any_roi_keeps_step_with_the_others(tmp_path: Path) -> No
     root = script.parents[2]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [root, script.parents[1]]))}
     ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), tmp_path], cwd=root, env=environment) for rank in range(2)
+        subprocess.Popen([warm_python(), script, str(rank), tmp_path], cwd=root, env=environment) for rank in range(2)
     ]
     try:
         assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -219,7 +219,8 @@ def test_expected_images_and_instances_by_hand(dataset):
 
 def test_the_text_goes_along_the_tree(dataset):
     lines = cells(sampling_report(RepeatFactorSampler(dataset, threshold=1, seed=0)))
-    assert ['RFS:', 'RepeatFactorSampler,', 'threshold', '1', 'of', 'the', 'image', 'frequency'] in lines
+    description = 'threshold 1 of the image frequency, power 0.5'
+    assert ['RFS:', 'RepeatFactorSampler,', *description.split()] in lines
     assert ['images', '4', '6'] in lines
     assert ['most', 'shown', 'image,', 'times', '1.00', '2.00'] in lines
     assert ['least', 'shown', 'image,', 'times', '1.00', '1.15'] in lines

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hierseg.metrics.declarations import Estimate, Metric
 from hierseg.metrics.system import Costs
 from hierseg.report.comparison import Comparison
+from hierseg.report.comparison.page import render_page, scores_table
 from hierseg.report.comparison.scores import (
     answer,
     big_numbers,
@@ -135,6 +136,55 @@ def test_an_answer_claims_nothing_that_is_open():
     assert answer(without).sentences[0].endswith('no interval of the difference was computed.')
     missing = with_scores(HIGHER, [Estimate(), Estimate(0.51)], [Estimate()])
     assert answer(missing).sentences == ('two-layer ensemble has no value of mAP.',)
+
+
+def test_too_few_images_decide_nothing():
+    few = Estimate(0.3, 0.2, 0.4, images=12)
+    document = with_scores(HIGHER, [Estimate(0.5), Estimate(0.8)], [few])
+    found = answer(document)
+    assert (found.headline, found.is_warning) == ('Too few images to tell: 12, of at least 30.', True)
+    assert found.sentences[0].endswith('+0.200 to +0.400, on 12 images.')
+    assert winners(document, HIGHER) == set()
+    cell = score_groups(document)['scores'][0].differences[0]
+    assert (cell.winner, cell.verdict) == (None, 'too few images: 12')
+    # One of three systems was compared on enough.
+    enough = replace(few, images=30)
+    document = with_scores(HIGHER, [Estimate(0.5), Estimate(0.8), Estimate(0.8)], [few, enough])
+    assert answer(document).headline == 'end-to-end, flat loss is better than two-layer ensemble in mAP.'
+    assert winners(document, HIGHER) == {2}
+
+
+def test_systems_that_have_not_learnt_have_no_winner():
+    metric = replace(HIGHER, learnt_from=0.05)
+    clear = [Estimate(0.02, 0.01, 0.03)]
+    document = with_scores(metric, [Estimate(0.01), Estimate(0.03)], clear)
+    found = answer(document)
+    assert (found.headline, found.is_warning) == ('No system has learnt enough to be judged: mAP is below 0.05.', True)
+    assert winners(document, metric) == set()
+    assert score_groups(document)['scores'][0].differences[0].winner is None
+    assert '**No system has learnt' in scores_table(document)
+    assert 'class="headline warning"' in render_page(document)
+    # One that has learnt is better than one that has not.
+    learnt = with_scores(metric, [Estimate(0.01), Estimate(0.05)], clear)
+    assert (winners(learnt, metric), answer(learnt).is_warning) == ({1}, False)
+    assert 'class="headline warning"' not in render_page(learnt)
+    alone = answer(with_scores(metric, [Estimate(0.01, 0.005, 0.02)], []))
+    assert alone.headline == 'two-layer ensemble has not learnt enough to be judged: mAP is below 0.05.'
+
+
+def test_times_that_are_not_to_be_relied_on_say_so():
+    alone = Costs(latency_ms=50, training_seconds=100, timed_images=20, load=1.0, unevenness=1.1)
+    shared = Costs(latency_ms=20, training_seconds=36, timed_images=20, load=1.5, unevenness=4.7)
+    assert (alone.doubts, shared.doubts) == ({}, {'latency_ms': 'under load', 'training_seconds': 'under load'})
+    assert replace(alone, timed_images=2).doubts == {'latency_ms': 'of 2 images only'}
+    document = with_scores(HIGHER, [Estimate(0.5)] * 2, [Estimate()], costs=[shared, alone])
+    assert answer(document).sentences[-1] == (
+        'end-to-end costs 2.50 × the time per image (measured under load) and 2.78 × the training time '
+        '(measured under load) of two-layer ensemble.'
+    )
+    assert [cell.doubt for cell in cost_rows(document)['Time per image']] == ['under load', '']
+    assert '| Training time | 36 s (under load) | 1 min 40 s | 2.78 × |' in scores_table(document)
+    assert 'class="doubt">under load<' in render_page(document)
 
 
 def test_an_answer_counts_the_other_scores():

@@ -23,6 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import VISUALIZERS, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import ExifTags, Image
+from warm_python import warm_python
 
 from hierseg import drawing
 from hierseg.datasets import StoreDataset
@@ -276,7 +277,7 @@ def test_the_tool_writes_pictures_and_says_where(pets, tmp_path):
     out = tmp_path / 'pictures'
     options = ['--store', pets.store, '--images', pets.images, '--output-dir', out, '--not-show', '--max-images', '1']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run([warm_python(), TOOL, *options], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.endswith(f'1 picture written to {out}\n')
     assert len(list(out.iterdir())) == 1
 

@@ -131,10 +131,36 @@ def test_equals_counting_sets_of_ancestors(labels: TrainingLabels, instance_awar
     np.testing.assert_allclose(labels.image_factors(found_factors), expected)
 
 
-@pytest.mark.parametrize('threshold', [0, -0.1, 1.5, float('nan')])
+@pytest.mark.parametrize('threshold', [0, -0.1, 1.5, float('nan'), 'most'])
 def test_a_threshold_is_a_frequency(threshold):
     with pytest.raises(ConfigError, match='is no frequency'):
         repeat_factors(np.array([0.5]), threshold)
+
+
+def test_the_family_of_factors_by_hand():
+    frequencies = np.array([0.4, 0.1, 0.001, 0])
+    # (0.4 / f)^p: 1, 4^p and 400^p; a class that does not occur stays at 1.
+    assert repeat_factors(frequencies, 'max', power=1) == pytest.approx([1, 4, 400, 1])
+    assert repeat_factors(frequencies, 'max') == pytest.approx([1, 2, 20, 1])
+    assert repeat_factors(frequencies, 'max', power=0) == pytest.approx([1, 1, 1, 1])
+    assert repeat_factors(frequencies, 'max', power=1, max_repeats=50) == pytest.approx([1, 4, 50, 1])
+    assert repeat_factors(frequencies, 0.1, power=1, max_repeats=1) == pytest.approx([1, 1, 1, 1])
+    assert repeat_factors(np.zeros(2), 'max').tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'power': -0.1}, 'power=-0.1'),
+        ({'power': 1.5}, 'power=1.5'),
+        ({'power': float('nan')}, 'power=nan'),
+        ({'max_repeats': 0.5}, 'max_repeats=0.5'),
+        ({'max_repeats': float('nan')}, 'max_repeats=nan'),
+    ],
+)
+def test_numbers_out_of_range(options, message):
+    with pytest.raises(ConfigError, match=message):
+        repeat_factors(np.array([0.5]), 0.1, **options)
 
 
 def test_coarse_labels_of_open_images_are_not_rare(test_data):

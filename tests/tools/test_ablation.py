@@ -58,7 +58,7 @@ def calls(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             precisions = {'man': 0.1, 'bear': 0.2, 'car': 0.6, 'toy': None}
             (folder / 'classes.json').write_text(json.dumps({'AP': precisions}))
 
-    monkeypatch.setattr(ablation, '_python', run)
+    monkeypatch.setattr(ablation, 'run_tool', run)
     return done
 
 
@@ -123,7 +123,7 @@ def test_the_table_compares_with_the_first(ablation, calls, tmp_path):
 
 def test_a_failing_run_says_what_it_printed(ablation, tmp_path):
     with pytest.raises(ConfigError, match=r'(?s)train\.py failed: .*nowhere\.py: the config file does not exist'):
-        ablation._python('train.py', 'nowhere.py', cwd=tmp_path, threads=1)
+        ablation.run_tool('train.py', 'nowhere.py', cwd=tmp_path, threads=1)
 
 
 def test_every_variant_is_one_of_a_kind(ablation):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from taxonomies import teddy_taxonomy
+from warm_python import copies_for_fresh
 
 from hierseg.functional import SCHEMES
 
@@ -25,6 +26,7 @@ def figures_of(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_times_every_scheme_that_holds(
     dag: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    copies_for_fresh(monkeypatch)
     (tmp_path / 'teddy.json').write_text(json.dumps(teddy_taxonomy().to_json()))
     taxonomy = ['--taxonomy', str(tmp_path / 'teddy.json')] if dag else ['--num-classes', '12']
     (figures,) = figures_of(taxonomy, tmp_path, monkeypatch)

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from pycocotools.mask import area
+from warm_python import launched_warm
 
 from hierseg.apis import evaluate
 from hierseg.apis.configs import load_config
@@ -31,8 +32,8 @@ VAL_IMAGES = 8
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Runs a script as a user would and gives back what it printed."""
-    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': sys.executable}
+    """Runs a script as a user would and gives back what it printed; Python, too, where the command names it."""
+    variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'HIERSEG_SKIP_SETUP': '1', **launched_warm()}
     variables |= {'CUDA_VISIBLE_DEVICES': '-1', **environment}
     variables.pop('LOCAL_RANK', None)
     answer = subprocess.run(

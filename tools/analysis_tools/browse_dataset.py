@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 
 
@@ -20,9 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--not-show', action='store_true', help='open no windows')
     parser.add_argument('--show-interval', type=float, default=2, help='seconds that a window stays')
     parser.add_argument('--max-images', type=int, help='as many images, evenly spaced over the data set')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config: key=value ...'
-    )
+    add_config_options(parser)
     args = parser.parse_args()
     if (args.config is None) == (args.store is None):
         parser.error('name a config or --store')

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_atomically, write_json
 
@@ -39,9 +38,7 @@ def parse_arguments() -> argparse.Namespace:
         '--work-dir',
         help='where the log, calibration.json and calibration.png go; default ./work_dirs/<config name>',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

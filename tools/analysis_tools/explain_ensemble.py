@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 
 
@@ -20,9 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument('--score-thr', type=float, default=0.3, help='instances below are not shown; default: 0.3')
     parser.add_argument('--device', help='such as cuda:0 or cpu; default: the first GPU, if there is one')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override settings of the config: key=value ...'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
 
@@ -24,9 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/sampling_report'), help='folder to write to; default: %(default)s'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -295,14 +296,14 @@ class Run:
         return {
             'scores': json.loads((self.folder / 'results.json').read_text()),
             'bands': _bands(json.loads(classes.read_text())['AP'], self.data / STORE / 'train'),
-            'parameters': _parameters(checkpoint),
+            'parameters': count_parameters(checkpoint),
         }
 
     def _python(self, tool: str, *arguments: str | Path, options: Sequence[str] = (), threads: int) -> None:
         """Runs a tool with the variant's options and some more."""
         options = [*self.settings['options'], *options]
         given = ['--cfg-options', *options] if options else []
-        _python(tool, *arguments, '--work-dir', self.folder, *given, cwd=self.data, threads=threads)
+        run_tool(tool, *arguments, '--work-dir', self.folder, *given, cwd=self.data, threads=threads)
 
 
 @cache
@@ -334,14 +335,22 @@ def _lengths(config: Path, iterations: int) -> list[str]:
     ]
 
 
-def _python(tool: str, *arguments: str | Path, cwd: Path, threads: int) -> None:
+def run_tool(tool: str, *arguments: str | Path, cwd: Path, threads: int, keep_open: Sequence[int] = ()) -> float:
+    """Runs one of tools/ to its end, with open files that it keeps, and tells what it took, in processor seconds."""
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools' / tool, *arguments],
-        cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise ConfigError(f'{tool} failed: {done.stdout[-3000:]}', where=' '.join(map(str, arguments)))
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / 'tools' / tool, *arguments],
+            cwd=cwd, env=environment, stdout=printed, stderr=subprocess.STDOUT, pass_fds=keep_open,
+        )  # fmt: skip
+        # Of this process alone: others may be running beside it.
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            printed.seek(0)
+            text = printed.read().decode(errors='replace')[-3000:]
+            raise ConfigError(f'{tool} failed: {text}', where=' '.join(map(str, arguments)))
+    return usage.ru_utime + usage.ru_stime
 
 
 def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]:
@@ -352,7 +361,7 @@ def _bands(precisions: dict[str, float | None], store: Path) -> dict[str, float]
     return {band: float(mean_over_classes(values, labels)) for band, labels in bands.items()}
 
 
-def _parameters(checkpoint: str) -> int:
+def count_parameters(checkpoint: str) -> int:
     """Trained numbers of a checkpoint; running statistics are not trained."""
     with torch.serialization.safe_globals(get_torch_safe_globals()):
         weights = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
@@ -378,11 +387,11 @@ def make_data(name: str, folder: Path, *, images: int, val_images: int) -> None:
         write_wide_taxonomy(folder / 'wide.yaml')
     counts = [f'--images={images}', f'--val-images={val_images}']
     if not data.exists():
-        _python('synthesize.py', str(data), *counts, *DATA[name], cwd=folder, threads=1)
+        run_tool('synthesize.py', str(data), *counts, *DATA[name], cwd=folder, threads=1)
     tables = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
     for split in ('train', 'validation'):
         official = f'{data}/challenge-2019'
-        _python(
+        run_tool(
             'dataset_converters/openimages.py', f'--out={data}/store/{split}', '--overwrite', '--workers=1',
             f'--hierarchy={official}-label-hierarchy.json', f'--classes={official}-classes-description.csv',
             *(f'--{table}={official}-{split}-segmentation-{file}.csv' for table, file in tables.items()),

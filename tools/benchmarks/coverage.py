@@ -17,8 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import describe_machine, write_json
+from hierseg.files import write_json
 from hierseg.formats import FloatArray, IntArray
+from hierseg.machine import describe_machine
 from hierseg.metrics.average_precision import class_groups, summarise
 from hierseg.metrics.intervals import ImageEffects, ImageSums, mean_average_precision_effects
 from hierseg.metrics.records import ImageMatches

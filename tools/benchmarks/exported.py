@@ -11,8 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.machine import describe_machine
@@ -25,9 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('models', nargs='+', type=Path, metavar='MODEL.onnx', help='its exports')
     parser.add_argument('--images', type=int, help='how many, from the first; all if not given')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, too')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -44,7 +44,7 @@ class Entry:
         read: Reads them as a user's tool does and gives back what comes out of it.
         damaged: Patterns of the files that are damaged.
         sealed: Whether all damage that changes what comes out must be refused.
-        every: It takes part in one of so many rounds.
+        at_once: Files that one process reads, one after the other.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
     read: Callable[[Case], Any]
     damaged: tuple[str, ...]
     sealed: bool = False
-    every: int = 1
+    at_once: int = 40
 
 
 def files_of(folder: Path, entry: Entry) -> list[Path]:

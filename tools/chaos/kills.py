@@ -20,57 +20,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-from mmengine.config import Config
-from mmengine.runner.checkpoint import get_torch_safe_globals
-
 from chaos import data, trained
 from chaos.entries import digest
-from hierseg.apis import train
+from chaos.runs import inputs_of, make_data, train_here, trained_state
 from hierseg.converters.open_images import convert_open_images
 from hierseg.files import write_atomically
 from hierseg.prediction.outputs import predict
 from hierseg.store import Store
-from hierseg.synthetic import AnnotationRates, SplitOptions, SynthesisOptions, synthesize
 from hierseg.synthetic.options import default_taxonomy
 
 EVENTS = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.symlink', 'os.link')
-SMALL = """
-slim_detector = train_pipeline = test_pipeline = validation_loss = None
-SMALL = dict(
-    backbone=dict(base_channels=8, stem_channels=8),
-    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=16),
-        mask_roi_extractor=dict(out_channels=16),
-        bbox_head=dict(in_channels=16, fc_out_channels=32),
-        mask_head=dict(in_channels=16, conv_out_channels=8, num_convs=1)))
-default_hooks = dict(
-    logger=dict(interval=1),
-    checkpoint=dict(interval=1),
-    validation_loss=dict(num_batches=1, dataloader=dict(batch_size=2)))
-val_dataloader = val_cfg = val_evaluator = None
-"""
-CONFIGS = {
-    'end_to_end': f"""
-_base_ = {str(trained.ROOT / 'configs/quickstart/hier_e2e.py')!r}
-{SMALL}
-model = SMALL
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False, batch_sampler=dict(iterations=2))
-train_cfg = dict(max_epochs=3, val_interval=9)
-""",
-    'ensemble': f"""
-_base_ = {str(trained.ROOT / 'configs/quickstart/two_layer_ensemble.py')!r}
-{SMALL}
-model = dict(layer0=SMALL, layer1=SMALL)
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False, layer0=dict(batch_sampler=dict(iterations=2)),
-    layer1=dict(batch_sampler=dict(iterations=2)))
-train_cfg = dict(max_epochs=dict(layer0=2, layer1=2))
-""",
-}
 
 
 @dataclass(frozen=True)
@@ -92,24 +51,11 @@ class Act:
 
 def prepare(folder: Path) -> None:
     """Data, configs, and models for all runs."""
-    rates = AnnotationRates(negatives=2)
-    splits = tuple(SplitOptions(name, 8, 3.0, rates) for name in ('train', 'validation'))
-    place = folder / 'data/quickstart'
-    place.parent.mkdir()
-    synthesize(place, SynthesisOptions(splits, size=96), taxonomy=default_taxonomy())
-    for split in ('train', 'validation'):
-        convert_open_images(_inputs(place, split), default_taxonomy(), out=place / 'store' / split)
-    for name, text in CONFIGS.items():
-        (folder / f'{name}.py').write_text(text)
+    make_data(folder)
     (folder / 'model').mkdir()
     trained.make_checkpoint(folder / 'model')
     (folder / 'exported').mkdir()
     trained.make_export(folder / 'exported')
-
-
-def _inputs(place: Path, split: str) -> data.OpenImagesFiles:
-    tables = [place / f'challenge-2019-{split}-segmentation-{name}.csv' for name in data.TABLES.values()]
-    return data.OpenImagesFiles(*tables, place / split, place / f'{split}-masks')
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -123,12 +69,12 @@ def _files(folder: Path) -> dict[str, str]:
 
 def _convert(folder: Path, again: bool) -> None:
     data.open_images.IMAGES_PER_BATCH = 2
-    inputs = _inputs(folder / 'data/quickstart', 'train')
+    inputs = inputs_of(folder / 'data/quickstart', 'train')
     convert_open_images(inputs, default_taxonomy(), out=folder / 'out/store', overwrite=again)
 
 
 def _overwrite(folder: Path, again: bool) -> None:
-    inputs = _inputs(folder / 'data/quickstart', 'validation')
+    inputs = inputs_of(folder / 'data/quickstart', 'validation')
     if not again:
         shutil.copytree(folder / 'data/quickstart/store/train', folder / 'out/store', symlinks=True)
     data.open_images.IMAGES_PER_BATCH = 2
@@ -140,22 +86,12 @@ def _store(folder: Path) -> Any:
 
 
 def _train(config: str) -> Callable[[Path, bool], None]:
-    def run(folder: Path, again: bool) -> None:
-        # MMEngine formats the config anew for every checkpoint, which takes longer than an epoch here.
-        Config.pretty_text = property(lambda config: repr(config.to_dict()))  # type: ignore[assignment]
-        torch.set_num_threads(1)
-        launcher = 'pytorch' if 'WORLD_SIZE' in os.environ else 'none'
-        train(f'{config}.py', work_dir='out/work', resume='auto', launcher=launcher)
-
-    return run
+    return lambda folder, again: train_here(folder / f'{config}.py', folder / 'out/work')
 
 
 def _weights(folder: Path) -> Any:
     work = folder / 'out/work'
-    with torch.serialization.safe_globals(get_torch_safe_globals()):
-        found = torch.load(folder / (work / 'last_checkpoint').read_text(), weights_only=True)
-    kept = {key: found[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
-    return digest(kept), sorted(path.name for path in work.glob('*.pth'))
+    return digest(trained_state(work)), sorted(path.name for path in work.glob('*.pth'))
 
 
 def _export(folder: Path, again: bool) -> None:
@@ -299,12 +235,17 @@ def _left_over(folder: Path) -> list[str]:
 
 
 def _said(folder: Path) -> str:
-    return ' '.join((folder / f'said{0}').read_text(errors='replace').strip().splitlines()[-1:])
+    return ' '.join((folder / 'said0').read_text(errors='replace').strip().splitlines()[-1:])
 
 
 def kill(folder: Path, acts: Sequence[Act], *, kills: int, seed: int) -> Iterator[Killed]:
     """Kills each act in turn until there were so many kills."""
-    prepare(folder)
+    # In a process of its own: what it remembers is no business of those that are killed.
+    preparation = Act('preparation', lambda folder, again: prepare(folder), lambda folder: None)
+    (folder / 'out').mkdir()
+    _wait(_start(preparation, folder, again=False, aimed=None), kill_after=None)
+    if not (folder / 'exported/model.onnx').exists():
+        raise SystemExit(f'error: {_said(folder)}')
     generator = Random(seed)
     expected: dict[str, tuple[Any, float, int]] = {}
     for number in range(kills):

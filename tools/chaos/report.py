@@ -55,6 +55,8 @@ class Report:
         self.faults.append(outcome)
         kind = f'{outcome.entry} {outcome.what} {outcome.detail.partition("(")[2]}'
         self._kept[kind] += 1
+        if self._kept[kind] == 1:
+            tqdm.write(_line(outcome), file=sys.stderr)
         if self.crashers and self._kept[kind] == 1:
             folder = scratch / 'kept'
             _, path, _ = prepare(entry, corpus, folder, outcome.number, seed=self.seed)
@@ -92,9 +94,10 @@ class Report:
         kinds: dict[str, list[Outcome]] = {}
         for fault in self.faults:
             kinds.setdefault(f'{fault.entry}: {fault.what}: {fault.detail.rpartition("(")[2]}', []).append(fault)
-        lines = [
-            f'{len(some)} × {some[0].entry}:{some[0].number} ({some[0].file}: {some[0].how}): {some[0].what}: '
-            f'{some[0].detail[:300]}'
-            for some in sorted(kinds.values(), key=len, reverse=True)[:NAMED]
-        ]
-        return '\n'.join([table.table, *lines])
+        most_first = sorted(kinds.values(), key=len, reverse=True)
+        return '\n'.join([table.table, *(f'{len(some)} × {_line(some[0])}' for some in most_first[:NAMED])])
+
+
+def _line(fault: Outcome) -> str:
+    """A fault in a line, with what reproduces it."""
+    return f'{fault.entry}:{fault.number} ({fault.file}: {fault.how}): {fault.what}: {fault.detail[:300]}'

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 
 from chaos.data import TAXONOMY
 from chaos.entries import Case, Entry
+from chaos.runs import ROOT, make_data, train_here, trained_state
 from hierseg import deploy
 from hierseg.apis.compare import loss_curves
 from hierseg.apis.configs import load_config
@@ -22,7 +23,6 @@ from hierseg.apis.runner import load_detector
 from hierseg.registry import MODELS
 from hierseg.report.curves import draw_losses, read_losses
 
-ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
@@ -139,9 +139,24 @@ def read_logs(case: Case) -> Any:
     return loss_curves(case.folder), len(draw_losses(curves)) > 0 if curves else None
 
 
+def make_resumed(folder: Path) -> None:
+    """A training that has done the first of its three epochs."""
+    make_data(folder)
+    train_here(folder / 'end_to_end.py', folder / 'work', **{'train_cfg.max_epochs': 1})
+    # As if it had been trained wherever the copy lies.
+    (folder / 'work/last_checkpoint').write_text('work/epoch_1.pth')
+
+
+def read_resumed(case: Case) -> Any:
+    """Goes on with it to its end."""
+    train_here(case.folder / 'end_to_end.py', case.folder / 'work')
+    return trained_state(case.folder / 'work')
+
+
 ENTRIES = (
     Entry('configs', make_configs, read_configs, ('*.py', '*.json', '*.yaml')),
     Entry('checkpoints', make_checkpoint, read_checkpoint, ('model.pth',), sealed=True),
     Entry('exports', make_export, read_export, ('model.onnx',)),
     Entry('logs', make_logs, read_logs, ('*/vis_data/scalars.json',)),
+    Entry('resumed', make_resumed, read_resumed, ('work/last_checkpoint', 'work/epoch_1.pth'), sealed=True, at_once=2),
 )

@@ -28,8 +28,6 @@ from hierseg.errors import HiersegError
 
 SECONDS, WAITING, BYTES = 10.0, 120.0, 2 << 30
 """Limits of one file: of the processor, of the clock (a process that waits for ever), of memory."""
-AT_ONCE = 40
-"""Files that one process reads."""
 FAULTS = ('foreign', 'died', 'time', 'memory', 'silent', 'ran code')
 
 
@@ -177,7 +175,10 @@ class Pool:
             os.close(reader)
             try:
                 self._work(entry, numbers, folder, writer)
+            except BaseException:  # of this tool, which is told as if the file had done it
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(0)
         os.close(writer)
         self._running[reader] = _Worker(child, reader, entry, numbers, folder)

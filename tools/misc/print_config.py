@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
 
 
@@ -14,9 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--save-path', type=Path, help='write the whole config here, as .py, .json or .yml')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -27,17 +24,18 @@ def main() -> None:
     from hierseg.apis import read_config
 
     with exits_cleanly():
+        target = arguments.save_path
+        if target is not None and target.suffix not in ('.py', '.json', '.yml'):
+            raise ConfigError('a config is saved as .py, .json or .yml', where=str(target))
         # ${key} stands for another value of the config, MMDET_DATASETS for the data root.
         config = replace_cfg_vals(read_config(arguments.config))
         update_data_root(config)
         config.merge_from_dict(arguments.cfg_options or {})
         print(f'Config:\n{config.pretty_text}')
-        if arguments.save_path is not None:
-            if arguments.save_path.suffix not in ('.py', '.json', '.yml'):
-                raise ConfigError('a config is saved as .py, .json or .yml', where=str(arguments.save_path))
-            arguments.save_path.parent.mkdir(parents=True, exist_ok=True)
-            config.dump(arguments.save_path)
-            print(f'Config saved at {arguments.save_path}')
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            config.dump(target)
+            print(f'Config saved at {target}')
 
 
 if __name__ == '__main__':

@@ -137,6 +137,17 @@ class Comparison:
         """Those of the page."""
         return [metric for metric in self.metrics if metric.on_page]
 
+    @property
+    def untrained(self) -> Metric | None:
+        """The score that says of every system that it has not learnt; None if one has, or no score tells."""
+        for metric in self.metrics:
+            values = [system.scores.get(metric.key, Estimate()).value for system in self.systems]
+            if metric.learnt_from is not None and all(
+                value is not None and value < metric.learnt_from for value in values
+            ):
+                return metric
+        return None
+
     def difference(self, system: System, metric: Metric) -> Estimate:
         """The score of a further system minus that of the first; without numbers where it was not computed."""
         return self.differences.get(system.name, {}).get(metric.key, Estimate())

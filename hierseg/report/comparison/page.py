@@ -35,6 +35,7 @@ from hierseg.drawing import (
 from hierseg.errors import HiersegError
 from hierseg.files import write_atomically, write_json
 from hierseg.metrics.average_precision import RECALLS
+from hierseg.metrics.declarations import FEWEST_IMAGES
 from hierseg.report.comparison.charts import (
     KIND_WORDS,
     Chart,
@@ -127,7 +128,7 @@ def render_page(document: Comparison) -> str:
     style, *scripts = ((TEMPLATES / name).read_text(encoding='utf-8') for name in (STYLE, *SCRIPTS))
     script = '\n'.join(scripts)
     images, names = _images(document), levels(document)
-    counts = [system.errors for system in document.systems]
+    counts, costs = [system.errors for system in document.systems], cost_rows(document)
     return ENVIRONMENT.get_template('page.html.jinja').render(
         document=document,
         head=document.head,
@@ -135,7 +136,8 @@ def render_page(document: Comparison) -> str:
         answer=answer(document),
         big_numbers=big_numbers(document),
         score_groups=score_groups(document),
-        cost_rows=cost_rows(document),
+        cost_rows=costs,
+        is_doubtful=any(cell.doubt for cells in costs.values() for cell in cells),
         tree=class_tree(document),
         frequency_chart=frequency_chart(document),
         precision_recall=_precision_recall(document),
@@ -153,6 +155,7 @@ def render_page(document: Comparison) -> str:
         picture_classes=_picture_classes(document, images),
         picture_errors=_picture_errors(document),
         colors=COLORS,
+        fewest_images=FEWEST_IMAGES,
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -288,12 +291,16 @@ def scores_table(document: Comparison) -> str:
     if costs:
         rows.append(['*Costs*', *blanks])
     for label, cells in costs.items():
-        rows.append([label, *(cell.text for cell in cells), *(cell.ratio or NONE for cell in cells[1:])])
+        texts = [f'{cell.text} ({cell.doubt})' if cell.doubt else cell.text for cell in cells]
+        rows.append([label, *texts, *(cell.ratio or NONE for cell in cells[1:])])
     notes = f'In brackets: {document.head.confidence:.0%} intervals over images.'
     if others:
         notes += f' Bold: better than {first}, or {first} better than all others, where 0 is outside the'
-        notes += f' interval of the difference. Multiples of costs are those of {first}.'
-    return '\n'.join([*(f'| {" | ".join(cells)} |' for cells in rows), '', notes, ''])
+        notes += f' interval of the difference, on at least {FEWEST_IMAGES} images.'
+        notes += f' Multiples of costs are those of {first}.'
+    conclusion = answer(document)
+    warning = [f'**{_escaped(conclusion.headline)}**', ''] if conclusion.is_warning else []
+    return '\n'.join([*warning, *(f'| {" | ".join(cells)} |' for cells in rows), '', notes, ''])
 
 
 def _escaped(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hierseg.metrics.declarations import Estimate, Metric
+from hierseg.metrics.declarations import FEWEST_IMAGES, Estimate, Metric
 from hierseg.metrics.system import System
 from hierseg.report.comparison.document import Comparison
 
@@ -81,15 +81,24 @@ COSTS: Mapping[str, CostKind] = {
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The answer of a comparison: a sentence about the first metric, then its numbers and what else to know."""
+    """The answer of a comparison: a sentence about the first metric, then its numbers and what else to know.
+
+    It is a warning where nothing can be concluded.
+    """
 
     headline: str
     sentences: tuple[str, ...]
+    is_warning: bool = False
 
 
 def leading(difference: Estimate, metric: Metric) -> int:
     """1 if the further system is better than the first, -1 if worse, 0 if the interval leaves it open."""
     return difference.sign if metric.higher_is_better else -difference.sign
+
+
+def lead(document: Comparison, system: System, metric: Metric) -> int:
+    """As :func:`leading`, of a further system; 0 where no system has learnt anything."""
+    return 0 if document.untrained else leading(document.difference(system, metric), metric)
 
 
 def winners(document: Comparison, metric: Metric) -> frozenset[int]:
@@ -98,7 +107,7 @@ def winners(document: Comparison, metric: Metric) -> frozenset[int]:
     A further system is marked where it is better than the first; the first where it is better than all others.
     Further systems are not compared with each other.
     """
-    leads = [leading(document.difference(system, metric), metric) for system in document.systems[1:]]
+    leads = [lead(document, system, metric) for system in document.systems[1:]]
     if leads and all(lead < 0 for lead in leads):
         return frozenset([0])
     return frozenset(position for position, lead in enumerate(leads, start=1) if lead > 0)
@@ -113,17 +122,35 @@ def answer(document: Comparison) -> Conclusion:
             return Conclusion(f'{first.name} has no value of {metric.label}.', ())
         within = interval_text(score, metric)
         sentences = [f'The {document.head.confidence:.0%} interval is {within}.'] if within else []
-        return Conclusion(f'{first.name} reaches {number(score.value, metric)} in {metric.label}.', tuple(sentences))
+        headline = f'{first.name} reaches {number(score.value, metric)} in {metric.label}.'
+        return Conclusion(_untrained(document) or headline, tuple(sentences), document.untrained is not None)
     sentences = []
     for system in others:
         sentences.append(_difference(document, metric, system))
         sentences += filter(None, [_counts(document, system), _costs(first, system) if len(others) == 1 else ''])
-    return Conclusion(_headline(document, metric), tuple(sentences))
+    is_warning = document.untrained is not None or any(
+        document.difference(system, metric).rests_on_few for system in others
+    )
+    return Conclusion(_untrained(document) or _headline(document, metric), tuple(sentences), is_warning)
+
+
+def _untrained(document: Comparison) -> str:
+    """The warning where no system has learnt; '' otherwise."""
+    metric = document.untrained
+    if metric is None or metric.learnt_from is None:
+        return ''
+    names = [system.name for system in document.systems]
+    who = f'{names[0]} has not' if len(names) == 1 else 'No system has'
+    return f'{who} learnt enough to be judged: {metric.label} is below {metric.learnt_from:g}.'
 
 
 def _headline(document: Comparison, metric: Metric) -> str:
     first, others = document.systems[0], document.systems[1:]
-    leads = {system.name: leading(document.difference(system, metric), metric) for system in others}
+    differences = [document.difference(system, metric) for system in others]
+    counted = [difference.images for difference in differences if difference.rests_on_few]
+    if len(counted) == len(others):
+        return f'Too few images to tell: {counted[0]}, of at least {FEWEST_IMAGES}.'
+    leads = {system.name: lead(document, system, metric) for system in others}
     better, worse = ([name for name, lead in leads.items() if lead == sign] for sign in (1, -1))
     if better:
         return f'{_listed(better)} {"is" if len(better) == 1 else "are"} better than {first.name} in {metric.label}.'
@@ -147,20 +174,30 @@ def _difference(document: Comparison, metric: Metric, system: System) -> str:
     if not within:
         return f'{text}; no interval of the difference was computed.'
     text += f': {number(difference.value, metric, signed=True)}, {document.head.confidence:.0%} interval {within}'
+    if difference.rests_on_few:
+        return f'{text}, on {difference.images} images.'
     return f'{text}.' if difference.sign else f'{text}, which includes 0.'
 
 
 def _counts(document: Comparison, system: System) -> str:
     """The number of clear metrics, and in whose favour they are."""
     first = document.systems[0]
-    differences = [(document.difference(system, metric), metric) for metric in document.shown_metrics]
-    known = [leading(estimate, metric) for estimate, metric in differences if interval_text(estimate, metric)]
-    if len(known) < 2:
+    known = [
+        lead(document, system, metric)
+        for metric in document.shown_metrics
+        if interval_text(document.difference(system, metric), metric)
+    ]
+    if len(known) < 2 or document.untrained:
         return ''
     better, worse, unclear = known.count(1), known.count(-1), known.count(0)
     text = f'Of {len(known)} scores, {system.name} is clearly better in {better or "none"}'
     text += f' and {first.name} in {worse or "none"}'
     return f'{text}; {unclear} {"is" if unclear == 1 else "are"} open.' if unclear else f'{text}.'
+
+
+def doubt_of(system: System, cost: str) -> str:
+    """The reason why a cost is not to be relied on; '' without one."""
+    return system.costs.doubts.get(cost, '')
 
 
 def _costs(first: System, system: System) -> str:
@@ -169,7 +206,8 @@ def _costs(first: System, system: System) -> str:
     for name, kind in COSTS.items():
         before, after = getattr(first.costs, name), getattr(system.costs, name)
         if before and after is not None:
-            ratios.append(f'{times(after / before)} {kind.phrase}')
+            doubt = doubt_of(first, name) or doubt_of(system, name)
+            ratios.append(f'{times(after / before)} {kind.phrase}' + (f' (measured {doubt})' if doubt else ''))
     return f'{system.name} costs {_listed(ratios)} of {first.name}.' if ratios else ''
 
 
@@ -219,11 +257,15 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class CostCell:
-    """A cost: its text, its part of the highest one in percent, and a further system's multiple of the first one's."""
+    """A cost: its text, its part of the highest one in percent, and a further system's multiple of the first one's.
+
+    The doubt says why it is not to be relied on, such as ``under load``.
+    """
 
     text: str = NONE
     bar: float | None = None
     ratio: str = ''
+    doubt: str = ''
 
 
 def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
@@ -266,8 +308,11 @@ def cost_rows(document: Comparison) -> dict[str, list[CostCell]]:
         rows[kind.label] = []
         for position, value in enumerate(values):
             ratio = times(value / values[0]) if position and value is not None and values[0] else ''
-            cell = CostCell() if value is None else CostCell(kind.text(value), _percent(value, highest), ratio)
-            rows[kind.label].append(cell)
+            if value is None:
+                rows[kind.label].append(CostCell())
+                continue
+            doubt = doubt_of(document.systems[position], name)
+            rows[kind.label].append(CostCell(kind.text(value), _percent(value, highest), ratio, doubt))
     return rows
 
 
@@ -296,17 +341,19 @@ def _difference_cell(document: Comparison, metric: Metric, position: int, extent
     difference = document.difference(system, metric)
     if difference.value is None:
         return DifferenceCell()
-    lead, direction = leading(difference, metric), 1 if metric.higher_is_better else -1
+    ahead, direction = lead(document, system, metric), 1 if metric.higher_is_better else -1
     verdict, whisker = 'no interval', None
     if difference.low is not None and difference.high is not None:
-        verdict = {1: f'{system.name} better', -1: f'{first.name} better', 0: 'no clear difference'}[lead]
+        verdict = {1: f'{system.name} better', -1: f'{first.name} better', 0: 'no clear difference'}[ahead]
+        if difference.rests_on_few:
+            verdict = f'too few images: {difference.images}'
         low, high = sorted(_centred(direction * end, extent) for end in (difference.low, difference.high))
         whisker = (low, high)
     return DifferenceCell(
         text=number(difference.value, metric, signed=True),
         interval=interval_text(difference, metric, signed=True),
         verdict=verdict,
-        winner={1: position, -1: 0}.get(lead),
+        winner={1: position, -1: 0}.get(ahead),
         middle=_centred(direction * difference.value, extent),
         whisker=whisker,
     )
