@@ -29,7 +29,9 @@ from matplotlib.ticker import ScalarFormatter
 from mmengine.config import Config, DictAction
 from terminaltables import GithubFlavoredMarkdownTable
 
-from hierseg.apis.runner import build_runner, load_config, read_config, safe_loading
+from hierseg.apis.configs import load_config, read_config
+from hierseg.apis.runner import build_runner
+from hierseg.engine.checkpoint_files import safe_loading
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.evaluation import SystemEvaluation, SystemMetric
 from hierseg.files import describe_machine, finite, whole_file, write_json
@@ -286,7 +288,7 @@ def measure(config: Path, checkpoint: Path, out: Path) -> None:
         dict(type='hierseg.SystemMetric', store=f'{STORE}validation', train_store=f'{STORE}train'),
         dict(type='hierseg.CocoResults', store=f'{STORE}validation', out_file=str(out.with_name('detections.json'))),
     ]
-    with safe_loading(str(checkpoint)):
+    with safe_loading():
         runner = build_runner(settled)
         runner.test()
     metric: SystemMetric = runner.test_evaluator.metrics[0]
