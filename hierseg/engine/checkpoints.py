@@ -76,8 +76,9 @@ def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
     if not weights:
         raise ConfigError('the checkpoint has no weights', where=where, fix='It needs a state_dict.')
     for name, value in weights.items():
+        is_plain = value.layout is torch.strided and not value.is_meta and not value.is_quantized
         # A stride of 0 claims values that are not in the file.
-        if value.layout is not torch.strided or value.is_meta or value.is_quantized or 0 in value.stride():
+        if not is_plain or any(not step and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)):
             what = f'{name} is no plain tensor of numbers'
             raise ConfigError(what, where=where, fix='Name a checkpoint of a training.')
     versions = getattr(found, '_metadata', None)
