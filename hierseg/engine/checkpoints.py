@@ -295,7 +295,8 @@ class LoadFromHook(Hook):
         """Puts what the model takes into the place of the checkpoint's weights."""
         where = str(runner._load_from or runner.work_dir)
         weights = weights_of(checkpoint, where=where)
-        if runner._resume and 'epoch' not in meta_of(checkpoint, where=where):
+        meta = meta_of(checkpoint, where=where)
+        if runner._resume and 'epoch' not in meta:
             what = 'the checkpoint has weights and no state of a training to resume'
             raise ConfigError(what, where=where, fix=FROM_WEIGHTS)
         parts = LAYERS if isinstance(unwrapped(runner.model), TwoLayerEnsemble) else ()
