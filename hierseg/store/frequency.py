@@ -10,7 +10,7 @@ Shape letters: C classes of a store or layer, N images, M instances that train, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
