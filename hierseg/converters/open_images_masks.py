@@ -178,7 +178,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return [info for info in archive.infolist() if not info.is_dir()]
+    return [info for info in archive.infolist() if info.filename and not info.is_dir()]  # which fails without a name
 
 
 def _key(name: str) -> int:
