@@ -25,10 +25,11 @@ def _content(change: Callable[[dict[str, Any]], Any]) -> Damage:
 
 
 def _weights(change: Callable[[torch.Tensor], Any]) -> Damage:
-    """Changes the first weights, which are floats."""
+    """Changes the first weights that are several floats."""
 
     def changed(whole: dict[str, Any]) -> dict[str, Any]:
-        name = next(name for name, value in whole['state_dict'].items() if value.is_floating_point())
+        weights = whole['state_dict'].items()
+        name = next(name for name, value in weights if value.is_floating_point() and value.numel() > 1)
         whole['state_dict'][name] = change(whole['state_dict'][name])
         return whole
 

@@ -17,7 +17,10 @@ from hierseg.errors import ConfigError, HiersegError
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 DEEPEST = 100
-"""Lists and mappings within each other in YAML, whose C library takes minutes, and then the stack, for thousands."""
+"""Files that build on each other; lists and mappings within each other in YAML.
+
+For thousands, the C library of YAML takes minutes, and then the stack.
+"""
 
 
 class FormattedOnce(Config):
@@ -112,11 +115,13 @@ def _check_file(path: Path, above: Sequence[Path]) -> None:
         if '::' in name or '{{' in name:  # of another package, or filled in by MMEngine
             continue
         base = path.parent / name
-        if not base.is_file():
+        if not os.path.isfile(base):
             raise ConfigError(f'the config builds on {base}, which does not exist', where=where, fix='Check _base_.')
         if any(base.samefile(file) for file in (*above, path)):
             circle = ' → '.join(map(str, (*above, path, base)))
             raise ConfigError(f'the config builds on itself: {circle}', where=where, fix='Take one _base_ out.')
+        if len(above) == DEEPEST:
+            raise ConfigError(f'more than {DEEPEST} configs build on each other', where=where, fix='Join some of them.')
         _check_file(base, (*above, path))
 
 
@@ -128,9 +133,10 @@ def _bases(path: Path) -> tuple[list[str], int | None]:
             if isinstance(statement, ast.Assign) and any(
                 isinstance(target, ast.Name) and target.id == '_base_' for target in statement.targets
             ):
-                names = [node.value for node in ast.walk(statement.value) if isinstance(node, ast.Constant)]
-                is_plain = isinstance(statement.value, (ast.Constant, ast.List, ast.Tuple))
-                return [name for name in names if is_plain and isinstance(name, str)], statement.lineno
+                value = statement.value
+                parts = value.elts if isinstance(value, (ast.List, ast.Tuple)) else [value]
+                names = [part.value for part in parts if isinstance(part, ast.Constant)]
+                return [name for name in names if isinstance(name, str)], statement.lineno
         return [], None
     if path.suffix == '.json':
         found = json.loads(text)
@@ -173,8 +179,8 @@ def _line(error: BaseException) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """The error in one line; of an import that failed within MMEngine's, the first that did."""
-    while isinstance(error, ImportError) and error.__cause__:
-        error = error.__cause__
+    while isinstance(error, ImportError) and (before := error.__cause__ or error.__context__):
+        error = before
     said = getattr(error, 'msg', None) or getattr(error, 'problem', None) or str(error)
     if isinstance(error, (RecursionError, MemoryError)):
         said = 'it is nested too deeply'

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -462,7 +463,7 @@ class _Header:
         plain = name.replace('\\', '/')
         candidates = [name, plain, plain.rsplit('/', 1)[-1]]
         within = [candidate for candidate in candidates if absolute_paths or not leaves_folder(candidate)]
-        there = next((candidate for candidate in within if (folder / candidate).is_file()), None)
+        there = next((candidate for candidate in within if isfile(folder / candidate)), None)
         if there is None and len(within) < len(candidates):
             what = f'file_name {shown(name)} leaves the folder of the images'
             fix = 'It is a path in that folder; --absolute-paths allows others, of files that you trust.'

@@ -20,8 +20,8 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from hierseg.errors import ConfigError
@@ -216,6 +216,8 @@ def safe_loading() -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in (UNSAFE, SAFE)}
     functions = mmengine_checkpoint._safe_torch_load, mmengine_checkpoint.load_url
+    schemes = CheckpointLoader._schemes
+    of_files = schemes['']
 
     def read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         found = read_checkpoint_file(file, map_location)
@@ -227,13 +229,18 @@ def safe_loading() -> Iterator[None]:
     def fetch(url: str, model_dir: Any = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
         return read(_fetched(url, model_dir, progress), map_location)
 
+    def load_from_local(filename: str, map_location: Any) -> dict[str, Any]:  # MMEngine's log names it
+        return read(check_checkpoint(os.path.expanduser(filename)), map_location)
+
     trusting = is_trusting()
     os.environ.update({UNSAFE: '1' if trusting else '0', SAFE: '0' if trusting else '1'})
     mmengine_checkpoint._safe_torch_load, mmengine_checkpoint.load_url = read, fetch
+    schemes[''] = load_from_local
     try:
         yield
     finally:
         mmengine_checkpoint._safe_torch_load, mmengine_checkpoint.load_url = functions
+        schemes[''] = of_files
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

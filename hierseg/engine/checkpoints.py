@@ -76,8 +76,9 @@ def weights_of(checkpoint: Any, *, where: str) -> OrderedDict[str, Any]:
     if not weights:
         raise ConfigError('the checkpoint has no weights', where=where, fix='It needs a state_dict.')
     for name, value in weights.items():
+        is_plain = value.layout is torch.strided and not value.is_meta and not value.is_quantized
         # A stride of 0 claims values that are not in the file.
-        if value.layout is not torch.strided or value.is_meta or value.is_quantized or 0 in value.stride():
+        if not is_plain or any(not step and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)):
             what = f'{name} is no plain tensor of numbers'
             raise ConfigError(what, where=where, fix='Name a checkpoint of a training.')
     versions = getattr(found, '_metadata', None)
@@ -294,7 +295,8 @@ class LoadFromHook(Hook):
         """Puts what the model takes into the place of the checkpoint's weights."""
         where = str(runner._load_from or runner.work_dir)
         weights = weights_of(checkpoint, where=where)
-        if runner._resume and 'epoch' not in meta_of(checkpoint, where=where):
+        meta = meta_of(checkpoint, where=where)
+        if runner._resume and 'epoch' not in meta:
             what = 'the checkpoint has weights and no state of a training to resume'
             raise ConfigError(what, where=where, fix=FROM_WEIGHTS)
         parts = LAYERS if isinstance(unwrapped(runner.model), TwoLayerEnsemble) else ()
@@ -315,8 +317,9 @@ class LoadFromHook(Hook):
         # Some models have infinite values of their own, such as masks of attention.
         taken = {fit.name: weights[fit.source] for fit in fits if fit.status is TensorStatus.TAKEN}
         taken = {name: value for name, value in taken.items() if own[name].isfinite().all()}
-        if runner._resume:
-            taken |= {f'averaged {name}': value for name, value in checkpoint.get('ema_state_dict', {}).items()}
+        averaged = checkpoint.get('ema_state_dict')
+        if runner._resume and isinstance(averaged, dict):
+            taken |= {f'averaged {name}': value for name, value in averaged.items()}
         require_finite(taken, where=where)
         checkpoint['state_dict'] = fitted(own, weights, fits)
 

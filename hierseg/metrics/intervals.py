@@ -2,7 +2,7 @@
 
 A result comes with the change that each image makes to it: the difference to the result without that image, to first
 order (the infinitesimal jackknife). Differences between systems on the same images subtract image by image, so that
-what is hard for both cancels; their interval is far surer than those of the two.
+what is hard for both cancels.
 
 Shape letters: N images, S scored entries of one class.
 """
@@ -171,7 +171,7 @@ def mean_average_precision_effects(
         members = by_class[begin:end]
         begin, end = np.searchsorted(counted[by_counted], [label, label + 1])
         objects = by_counted[begin:end]
-        num_objects = np.bincount(counted_columns[objects], weights=counts[objects], minlength=len(ids))
+        num_objects: FloatArray = np.bincount(counted_columns[objects], counts[objects], len(ids)).astype(np.float64)
         if num_objects.sum() > 0:
             members = members[descending(scores[members])]
             classes[label] = _class_effects(weights[members], columns[members], num_objects)
@@ -239,4 +239,5 @@ def _mean(classes: Sequence[_ClassEffects], ids: tuple[str, ...]) -> ImageEffect
     few = [of.excess for of in several if len(of.with_objects) <= FEW_IMAGES]
     of_sole = float(np.mean(few or [of.excess for of in several] or [0.0]))
     excess = (sum(of.excess for of in several) + len(sole) * of_sole) / count
-    return ImageEffects(ids, value, excess, np.bincount(places, changes, len(ids)), num_counted)
+    by_image: FloatArray = np.bincount(places, changes, len(ids)).astype(np.float64)
+    return ImageEffects(ids, value, excess, by_image, num_counted)

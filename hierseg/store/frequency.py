@@ -10,7 +10,7 @@ Shape letters: C classes of a store or layer, N images, M instances that train, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -158,7 +158,7 @@ def repeat_factors(
     """
     where = 'repeat factors'
     highest = float(frequencies.max(initial=0))
-    top = highest or 1.0 if threshold == 'max' else threshold
+    top: Any = (highest or 1.0) if threshold == 'max' else threshold
     if isinstance(top, str) or not 0 < top <= 1:
         raise ConfigError(
             f'threshold={threshold!r} is no frequency',

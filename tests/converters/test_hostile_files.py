@@ -163,6 +163,15 @@ def test_file_names_that_leave_the_folder(outside: tuple[Path, Path], way: str) 
         assert Store.open(out).image(0).file_name == str(secret)
 
 
+@pytest.mark.parametrize('name', ['a/' * 3000 + 'a.jpg', 'a\0.jpg', 'a' * 300, '.'])
+def test_file_names_that_no_system_knows(outside: tuple[Path, Path], name: str) -> None:
+    path, _ = outside
+    image = {'id': 1, 'file_name': name, 'width': 20, 'height': 10}
+    path.write_text(json.dumps({'images': [image], 'annotations': [], 'categories': [{'id': 1, 'name': 'a'}]}))
+    with pytest.raises(AnnotationError, match='image 1: '):
+        convert_coco(path, images=path.parent / 'images', out=path.parent / 'store')
+
+
 @pytest.mark.parametrize(
     ('column', 'value'), [('ImageID', '../a'), ('ImageID', '/etc/a'), ('MaskPath', '../a.png'), ('MaskPath', '/a.png')]
 )

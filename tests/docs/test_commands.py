@@ -149,7 +149,7 @@ RULES = {
     'npm install': Rule(skip='needs a network'),
     'ovc model.onnx': Rule(skip='is a program of another project'),
     'python tools/benchmarks/losses.py': Rule(more=('--repeats', '1', '--rois', '64', '--num-classes', '300')),
-    'python tools/benchmarks/coverage.py': Rule(
+    'python tools/benchmarks/interval_coverage.py': Rule(
         more=('--images', '10', '--samples', '2', '--population', '300', '--pairs', 'close')
     ),
     'python tools/benchmarks/conversion.py': Rule(

@@ -142,7 +142,7 @@ def test_too_few_images_decide_nothing():
     few = Estimate(0.3, 0.2, 0.4, images=12)
     document = with_scores(HIGHER, [Estimate(0.5), Estimate(0.8)], [few])
     found = answer(document)
-    assert (found.headline, found.is_warning) == ('Too few images to tell: 12, of at least 30.', True)
+    assert (found.headline, found.is_warning) == ('Too few images to tell: 12, and at least 30 are needed.', True)
     assert found.sentences[0].endswith('+0.200 to +0.400, on 12 images.')
     assert winners(document, HIGHER) == set()
     cell = score_groups(document)['scores'][0].differences[0]
@@ -161,7 +161,8 @@ def test_systems_that_have_not_learnt_have_no_winner():
     found = answer(document)
     assert (found.headline, found.is_warning) == ('No system has learnt enough to be judged: mAP is below 0.05.', True)
     assert winners(document, metric) == set()
-    assert score_groups(document)['scores'][0].differences[0].winner is None
+    cell = score_groups(document)['scores'][0].differences[0]
+    assert (cell.winner, cell.verdict) == (None, 'nothing learnt yet')
     assert '**No system has learnt' in scores_table(document)
     assert 'class="headline warning"' in render_page(document)
     # One that has learnt is better than one that has not.

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import copy
 import fcntl
 import hashlib
 import json
@@ -20,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,10 +31,13 @@ from matplotlib.ticker import ScalarFormatter
 from mmengine.config import Config, DictAction
 from terminaltables import GithubFlavoredMarkdownTable
 
-from hierseg.apis.runner import build_runner, load_config, read_config, safe_loading
+from hierseg.apis.configs import load_config, read_config
+from hierseg.apis.runner import build_runner
+from hierseg.engine.checkpoint_files import safe_loading
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.evaluation import SystemEvaluation, SystemMetric
-from hierseg.files import describe_machine, finite, whole_file, write_json
+from hierseg.files import finite, write_atomically, write_json
+from hierseg.machine import describe_machine
 from hierseg.metrics.records import OPEN_IMAGES, Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))  # where the tool is not run as a script
@@ -128,7 +133,7 @@ class Run:
 
     def _found(self) -> dict[str, Any]:
         """The results so far; a ConfigError if they are of other settings."""
-        texts = [self.configured(part, CONSTANT).pretty_text for part in self.system.parts]
+        texts = [text_of(self.configured(part, CONSTANT)) for part in self.system.parts]
         digest = hashlib.sha256('\n'.join([*texts, self.data.name]).encode()).hexdigest()[:12]
         origin = {'system': self.name, 'title': self.system.title, 'seed': self.seed, 'settings': digest}
         if not self.result_file.exists():
@@ -209,7 +214,7 @@ class Run:
 
     def whole(self) -> Config:
         """The config of the system, with its options and seed."""
-        config = read_config(ROOT / f'configs/quickstart/{self.system.config}.py')
+        config = copy.deepcopy(_read(ROOT / f'configs/quickstart/{self.system.config}.py'))
         parser = argparse.ArgumentParser()
         parser.add_argument('options', nargs='*', action=DictAction)
         config.merge_from_dict(parser.parse_args(self.system.options).options or {})
@@ -259,10 +264,17 @@ def epochs_of(folder: Path) -> int:
     return int(last_checkpoint(folder).stem.removeprefix('epoch_'))
 
 
+_read = cache(read_config)
+
+
+def text_of(config: Config) -> str:
+    """A config with all that it inherits as a file; MMEngine's own text takes a second of formatting."""
+    return ''.join(f'{name} = {value!r}\n' for name, value in config.to_dict().items())
+
+
 def dump(config: Config, path: Path) -> None:
-    """Writes a config with all that it inherits."""
-    with whole_file(path) as file:
-        file.write(config.pretty_text.encode())
+    """Writes a config, whole or not at all."""
+    write_atomically(text_of(config).encode(), path)
 
 
 @contextmanager
@@ -286,7 +298,7 @@ def measure(config: Path, checkpoint: Path, out: Path) -> None:
         dict(type='hierseg.SystemMetric', store=f'{STORE}validation', train_store=f'{STORE}train'),
         dict(type='hierseg.CocoResults', store=f'{STORE}validation', out_file=str(out.with_name('detections.json'))),
     ]
-    with safe_loading(str(checkpoint)):
+    with safe_loading():
         runner = build_runner(settled)
         runner.test()
     metric: SystemMetric = runner.test_evaluator.metrics[0]
@@ -395,6 +407,8 @@ def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> No
         for at, of_seeds in zip(x, values, strict=True):
             axes.scatter([at] * len(of_seeds), of_seeds, color=colors[name], s=7, alpha=0.5)
     axes.set_xscale('log')
+    everywhere = [place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds]
+    axes.set_xlim(min(everywhere) / 1.3, max(everywhere) * 1.3)  # a score without values would have no limits
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter('')
     axes.set_ylim(bottom=0)

@@ -74,7 +74,7 @@ def resources(process: int) -> tuple[float, int]:
 
 
 def summarise(rows: list[tuple[float, float, int]]) -> dict[str, Any]:
-    """First and last values and slopes a minute, of rows of minutes, megabytes and files.
+    """Slopes a minute of rows of minutes, megabytes and files, the values at both ends of their half, and all rows.
 
     Raises:
         ConfigError: There are too few for a line.
@@ -91,6 +91,7 @@ def summarise(rows: list[tuple[float, float, int]]) -> dict[str, Any]:
         'memory_mb_per_minute': slopes[0],
         'files': [int(files[half]), int(files[-1])],
         'files_per_minute': slopes[1],
+        'rows': [[round(float(value), 3) for value in row] for row in rows],
         'is_flat': slopes[0] < MEGABYTES and slopes[1] < 1 / max(1.0, minutes[-1] - minutes[half]),
     }
 

@@ -149,7 +149,7 @@ def _headline(document: Comparison, metric: Metric) -> str:
     differences = [document.difference(system, metric) for system in others]
     counted = [difference.images for difference in differences if difference.rests_on_few]
     if len(counted) == len(others):
-        return f'Too few images to tell: {counted[0]}, of at least {FEWEST_IMAGES}.'
+        return f'Too few images to tell: {counted[0]}, and at least {FEWEST_IMAGES} are needed.'
     leads = {system.name: lead(document, system, metric) for system in others}
     better, worse = ([name for name, lead in leads.items() if lead == sign] for sign in (1, -1))
     if better:
@@ -182,10 +182,11 @@ def _difference(document: Comparison, metric: Metric, system: System) -> str:
 def _counts(document: Comparison, system: System) -> str:
     """The number of clear metrics, and in whose favour they are."""
     first = document.systems[0]
+    differences = [(document.difference(system, metric), metric) for metric in document.shown_metrics]
     known = [
-        lead(document, system, metric)
-        for metric in document.shown_metrics
-        if interval_text(document.difference(system, metric), metric)
+        leading(estimate, metric)
+        for estimate, metric in differences
+        if interval_text(estimate, metric) and not estimate.rests_on_few
     ]
     if len(known) < 2 or document.untrained:
         return ''
@@ -347,6 +348,8 @@ def _difference_cell(document: Comparison, metric: Metric, position: int, extent
         verdict = {1: f'{system.name} better', -1: f'{first.name} better', 0: 'no clear difference'}[ahead]
         if difference.rests_on_few:
             verdict = f'too few images: {difference.images}'
+        if document.untrained:
+            verdict = 'nothing learnt yet'
         low, high = sorted(_centred(direction * end, extent) for end in (difference.low, difference.high))
         whisker = (low, high)
     return DifferenceCell(
