@@ -50,7 +50,7 @@ def disk_faults(
     *,
     needed: int | None = None,
     error: type[HiersegError] = OutputError,
-    fix: str = 'The same command works once there is room.',
+    only_full: bool = False,
 ) -> Iterator[None]:
     """Turns what the system says against writing a file or folder into one error, with the space that is left.
 
@@ -58,7 +58,7 @@ def disk_faults(
         path: What is written in the block.
         needed: Its bytes, if they are known.
         error: What to raise.
-        fix: What helps against a full disk.
+        only_full: Whether other faults pass as they are, since they may be of something that is read.
 
     Raises:
         HiersegError: As ``error`` says.
@@ -69,17 +69,21 @@ def disk_faults(
         why = fault.strerror or str(fault)
         # numpy tells a short write without a number.
         is_full = fault.errno in FULL or fault.errno is None
+        if only_full and not is_full:
+            raise
         if is_full:
             amounts = [] if needed is None else [f'{in_words(needed)} needed']
             with suppress(OSError):
-                amounts.append(f'{in_words(_free(Path(path)))} free')
+                amounts.append(f'{in_words(free_bytes(path))} free')
             why = f'{FULL.get(fault.errno or 0, why)}: {", ".join(amounts)}'
-        raise error(f'cannot be written ({why})', where=str(path), fix=fix if is_full else '') from None
+        fix = 'The same command works once there is room.' if is_full else ''
+        raise error(f'cannot be written ({why})', where=str(path), fix=fix) from None
 
 
-def _free(path: Path) -> int:
-    """Bytes that are free where a file or folder is or would be."""
-    return shutil.disk_usage(next(filter(Path.exists, (path.absolute(), *path.absolute().parents)))).free
+def free_bytes(path: str | PathLike[str]) -> int:
+    """Tells how many bytes are free where a file or folder is or would be."""
+    place = Path(path).absolute()
+    return shutil.disk_usage(next(filter(Path.exists, (place, *place.parents)))).free
 
 
 def output_file(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Path:
@@ -148,7 +152,7 @@ def whole_file(
         HiersegError: As ``error`` says, if the file cannot be written; nothing of it is left then.
     """
     target = output_file(path, error=error)
-    with disk_faults(path, needed=needed, error=error), _beside(target) as (partial, descriptor):
+    with disk_faults(path, needed=needed, error=error), hidden(target) as (partial, descriptor):
         # Closed before the lock goes, so that what is in its buffer comes to the disk, too.
         with open(descriptor, 'wb', closefd=False) as file:
             yield file
@@ -159,7 +163,7 @@ def whole_file(
 def whole_path(path: str | PathLike[str], *, error: type[HiersegError] = OutputError) -> Iterator[Path]:
     """The same for libraries that open files by name: gives the name, with the ending of ``path``."""
     target = output_file(path, error=error)
-    with disk_faults(path, error=error), _beside(target, ending=target.suffix) as (partial, descriptor):
+    with disk_faults(path, error=error), hidden(target, ending=Path(path).suffix) as (partial, descriptor):
         yield partial
         _take_name(partial, target, descriptor)
 
@@ -177,7 +181,7 @@ def whole_folder(path: str | PathLike[str], *, error: type[HiersegError] = Outpu
     """
     target = output_folder(path, error=error)
     make_folder(target.parent, error=error)
-    with disk_faults(path, error=error), _beside(target, is_folder=True) as (partial, _):
+    with disk_faults(path, error=error), hidden(target, is_folder=True) as (partial, _):
         yield partial
         partial.rename(target)
         _sync_folder(target.parent)
@@ -191,7 +195,7 @@ def write_atomically(content: bytes, path: str | PathLike[str]) -> None:
 
 
 @contextmanager
-def _beside(target: Path, *, ending: str = '', is_folder: bool = False) -> Iterator[tuple[Path, int]]:
+def hidden(target: Path, *, ending: str = '', is_folder: bool = False) -> Iterator[tuple[Path, int]]:
     """A new file or folder under a hidden name beside a target, and a descriptor with its lock; removed at the end."""
     _tidy(target.parent.absolute())
     while True:

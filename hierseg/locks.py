@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 
 from hierseg.errors import HiersegError, OutputError
-from hierseg.files import disk_faults
+from hierseg.files import disk_faults, make_folder, output_file
 
 NAME = '.hierseg.lock'  # in a folder; beside a file, behind its name
 MARK = 'hierseg: '  # how a lock's text begins
@@ -62,6 +62,19 @@ def locked(output: str | PathLike[str], *, error: type[HiersegError] = OutputErr
             _held.remove(descriptor)
             path.unlink(missing_ok=True)
             os.close(descriptor)
+
+
+@contextmanager
+def locked_file(path: str | PathLike[str]) -> Iterator[Path]:
+    """Decides where a file will lie, makes its folder, and keeps other runs away from it while the block runs.
+
+    Raises:
+        OutputError: As of :func:`~hierseg.files.output_file` and :func:`locked`.
+    """
+    target = output_file(path)
+    make_folder(target.parent)
+    with locked(target):
+        yield target
 
 
 def _take(path: Path, output: str | PathLike[str], error: type[HiersegError]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from hierseg.downloads import RetryPolicy
@@ -100,15 +102,19 @@ def google_hash(path: str, content: bytes) -> dict[str, str]:
 
 
 @contextmanager
-def serving(mirror: Mirror) -> Iterator[Mirror]:
-    """Serves on a free port of this machine."""
+def serving(mirror: Mirror, *, certificate: Path | None = None) -> Iterator[Mirror]:
+    """Serves on a free port of this machine; over TLS with a file that has certificate and key."""
 
     class Handler(_Handler):
         pass
 
     Handler.mirror = mirror
     server = _Server(('127.0.0.1', 0), Handler)
-    mirror.url = f'http://127.0.0.1:{server.server_port}/'
+    mirror.url = f'http{"s" if certificate else ""}://127.0.0.1:{server.server_port}/'
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
     thread.start()
     try:

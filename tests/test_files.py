@@ -13,6 +13,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from small_disk import small_files
 
 from hierseg.errors import EvaluationError, OutputError, TaxonomyError
 from hierseg.files import (
@@ -28,7 +29,6 @@ from hierseg.files import (
     write_atomically,
     write_json,
 )
-from tests.small_disk import small_files
 
 
 def names(folder):

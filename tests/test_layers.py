@@ -15,6 +15,7 @@ PACKAGE = Path(hierseg.__file__).parent
 LAYERS = {
     'drawing': 0,
     'errors': 0,
+    'limits': 0,
     'files': 0,
     'formats': 0,
     'found': 0,
@@ -51,6 +52,7 @@ HEAVY = {'torch', 'torchvision', *MM_PACKAGES}
 FORBIDDEN = {
     'errors': HEAVY,
     'drawing': HEAVY,
+    'limits': HEAVY,
     'found': HEAVY,
     'pictures': HEAVY,
     'files': HEAVY,

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -106,19 +105,25 @@ def test_a_worker_that_outlives_a_killed_run_has_no_lock(tmp_path):
 
 def test_of_many_that_begin_at_once_one_has_it(tmp_path):
     code = """
-import sys, time
+import sys
 from hierseg.locks import locked
-from hierseg.errors import exits_cleanly
-while time.time() < float(sys.argv[2]):
-    pass
-with exits_cleanly(), locked(sys.argv[1]):
-    time.sleep(1)
+from hierseg.errors import OutputError
+sys.stdin.readline()
+try:
+    with locked(sys.argv[1]):
+        print('mine', flush=True)
+        sys.stdin.readline()
+except OutputError:
+    print('told', flush=True)
 """
-    start = str(time.time() + 1)
-    runs = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path), start], stderr=-1) for _ in range(6)]
-    assert sorted(run.wait() for run in runs) == [0, 2, 2, 2, 2, 2]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    runs = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], **pipes) for _ in range(4)]
     for run in runs:
-        run.stderr.close()
+        run.stdin.write('begin\n')
+        run.stdin.flush()
+    assert sorted(run.stdout.readline() for run in runs) == ['mine\n', 'told\n', 'told\n', 'told\n']
+    for run in runs:
+        run.communicate('end\n')
     assert list(tmp_path.iterdir()) == []
 
 

@@ -142,8 +142,7 @@ def kill_runs(args: argparse.Namespace, folder: Path) -> int:
         for killed in kill(folder, acts, kills=args.kills, seed=args.seed):
             found.append(killed)
             bar.update()
-            if not killed.right:
-                tqdm.write(f'WRONG: {killed}')
+            tqdm.write(('' if killed.right else 'WRONG: ') + str(killed), file=sys.stderr)
     for act in acts:
         mine = [one for one in found if one.act == act.name]
         right = sum(one.right for one in mine)

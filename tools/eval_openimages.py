@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hierseg.errors import EvaluationError, exits_cleanly
-from hierseg.files import write_json
+from hierseg.errors import exits_cleanly
+from hierseg.files import disk_faults, write_json
+from hierseg.limits import add_max_pixels
+from hierseg.locks import locked_file
 
 if TYPE_CHECKING:
     from hierseg.taxonomy import Taxonomy
@@ -57,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--workers', type=int, default=1, metavar='W', help='processes; the result does not depend on it (default: 1)'
     )
+    add_max_pixels(parser)
     parser.add_argument('--out', metavar='JSON', help='write the result there instead of printing it')
     return parser.parse_args()
 
@@ -73,7 +77,9 @@ def encoded_masks(args: argparse.Namespace, taxonomy: Taxonomy, folder: str) -> 
         return str(args.masks)
     files = OpenImagesFiles(args.boxes, args.labels, args.masks, args.images or '', args.mask_dir, args.mask_zips)
     out = Path(folder, 'masks.csv')
-    encode_masks(files, taxonomy, out, resize=args.images is not None, progress=sys.stderr.isatty())
+    encode_masks(
+        files, taxonomy, out, resize=args.images is not None, max_pixels=args.max_pixels, progress=sys.stderr.isatty()
+    )
     return str(out)
 
 
@@ -82,7 +88,12 @@ def main() -> None:
     from hierseg.metrics import evaluate_files
     from hierseg.taxonomy import read_taxonomy
 
-    with exits_cleanly(), TemporaryDirectory(prefix='hierseg-') as folder:
+    with (
+        exits_cleanly(),
+        TemporaryDirectory(prefix='hierseg-') as folder,
+        disk_faults(folder, only_full=True),
+        nullcontext() if args.out is None else locked_file(args.out),
+    ):
         taxonomy, keys = read_taxonomy(args.hierarchy, ignore_parts=args.ignore_parts), None
         if args.coco is not None:
             from hierseg.evaluation.result_keys import keys_of_file
@@ -98,6 +109,7 @@ def main() -> None:
             iou_type=args.iou_type,
             group_of_weight=args.group_of_weight,
             expand=not args.no_expand,
+            max_pixels=args.max_pixels,
             workers=args.workers,
             progress=True,
         )
@@ -105,7 +117,7 @@ def main() -> None:
         if args.out is None:
             print(json.dumps(document, indent=1))
         else:
-            write_json(document, args.out, error=EvaluationError)
+            write_json(document, args.out)
             print(f'mAP {result.mean_average_precision:.4f} over {result.num_classes_evaluated} classes → {args.out}')
 
 

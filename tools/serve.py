@@ -9,7 +9,6 @@ Example:
 
 # Gradio reads the types of its event handlers: no `from __future__ import annotations` here.
 import argparse
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from hierseg.errors import ConfigError, HiersegError, exits_cleanly
+from hierseg.files import write_atomically, write_json
 from hierseg.found import SEPARATOR, Found
 from hierseg.pictures import read_picture
 from hierseg.threads import choose_threads
@@ -143,8 +143,8 @@ def show(
     ]
     folder, stem = Path(mkdtemp(dir=os.environ['GRADIO_TEMP_DIR'])), Path(found.source or 'photograph').stem
     document, sheet = folder / f'{stem}.json', folder / f'{stem}.csv'
-    document.write_text(json.dumps(kept.to_json()), encoding='utf-8')
-    kept.to_pandas().to_csv(sheet, index=False)
+    write_json(kept.to_json(), document)
+    write_atomically(kept.to_pandas().to_csv(index=False).encode('utf-8'), sheet)
     explained = HINT if place is None else tree(kept, place, threshold if named_by == BACK_OFF else None)
     return picture_of(kept, place), explained, table, str(document), str(sheet)
 

@@ -28,6 +28,8 @@ from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
+from hierseg.files import make_folder, output_folder
+from hierseg.locks import locked
 from hierseg.machine import describe_machine
 from hierseg.metrics import ImagePrediction
 from hierseg.metrics.average_precision import class_groups
@@ -277,7 +279,9 @@ def compare(
     Raises:
         ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
         EvaluationError: The systems were not tested on the same images.
+        OutputError: The page cannot be written, or another run writes there.
     """
+    output_folder(out)
     config = _check_sources(sources, options)
     truth_path = store or _store_of(config, 'test_dataloader')
     if truth_path is None:
@@ -286,21 +290,22 @@ def compare(
     training = None if training_path is None else Store.open(training_path)
     train_images = None if training is None else train_images_of(training, truth)
     groups = class_groups(truth.taxonomy, train_images=train_images)
-    systems = [
-        evaluate_source(
-            source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
-            work_dir=Path(out) / 'logs' / str(position), options=options,
+    with locked(make_folder(out)):
+        systems = [
+            evaluate_source(
+                source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
+                work_dir=Path(out) / 'logs' / str(position), options=options,
+            )
+            for position, source in enumerate(sources)
+        ]  # fmt: skip
+        _require_same_images(systems)
+        head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
+        folder = None if images is None else Path(images)
+        shown = compared_images(
+            systems, truth, count=num_pictures, score_threshold=score_threshold, seed=seed, folder=folder
         )
-        for position, source in enumerate(sources)
-    ]  # fmt: skip
-    _require_same_images(systems)
-    head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
-    folder = None if images is None else Path(images)
-    shown = compared_images(
-        systems, truth, count=num_pictures, score_threshold=score_threshold, seed=seed, folder=folder
-    )
-    document = comparison_of(systems, truth, head=head, train_images=train_images, images=shown)
-    return write_comparison(document, out)
+        document = comparison_of(systems, truth, head=head, train_images=train_images, images=shown)
+        return write_comparison(document, out)
 
 
 def comparison_of(

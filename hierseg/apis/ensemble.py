@@ -15,7 +15,7 @@ from hierseg.apis.configs import load_config
 from hierseg.apis.runner import image_batch, load_detector, picture_pipeline, read_checkpoint
 from hierseg.engine.checkpoints import meta_of, require_finite, weights_of
 from hierseg.errors import ConfigError
-from hierseg.files import write_atomically
+from hierseg.files import output_file, write_atomically
 from hierseg.models import TwoLayerEnsemble
 from hierseg.prediction.inputs import read_shot
 from hierseg.report.flow import Flow
@@ -45,6 +45,7 @@ def join_layers(layer0: str, layer1: str, out: str | Path) -> dict[str, Any]:
     sources = {'layer0': layer0, 'layer1': layer1}
     if Path(out).resolve() in {Path(source).resolve() for source in sources.values()}:
         raise ConfigError('the result would replace one of the layers', where=str(out), fix='Name another --out.')
+    output_file(out)
     weights: dict[str, Any] = {}
     metas: dict[str, Mapping[str, Any]] = {}
     for number, (name, source) in enumerate(sources.items()):

@@ -33,8 +33,9 @@ from hierseg.deploy.identity import PREFIX, VERSION, sealed
 from hierseg.deploy.model import OUTPUTS
 from hierseg.deploy.pictures import fitted_size
 from hierseg.errors import ConfigError
-from hierseg.files import write_atomically
+from hierseg.files import disk_faults, output_file, write_atomically
 from hierseg.found import Found
+from hierseg.locks import locked_file
 from hierseg.models.rtmdet_head import HierarchicalRTMDetInsHead
 
 OPSET = 17
@@ -116,16 +117,18 @@ def export(
     Raises:
         ConfigError: A file does not exist, the model is of another family, its test pipeline has steps that an export
             does not know, or both models disagree beyond rounding.
+        OutputError: The file cannot be written, or another run writes it.
     """
     out = Path(out)
     if out.suffix != '.onnx':
         raise ConfigError('an exported model is an ONNX file', where=str(out), fix='Name it .onnx.')
+    output_file(out)
     settled = load_config(config, options=options)
     trained = TrainedModel(config, checkpoint, device='cpu', options=options)
     require_exportable(trained.detector)
     paths = [str(path) for path in images] if images else list(islice(tested_images(settled), samples))
     written: dict[Path, Differences] = {}
-    with TemporaryDirectory() as folder:
+    with locked_file(out), TemporaryDirectory() as folder, disk_faults(folder, only_full=True):
         exact = Path(folder) / 'exact.onnx'
         write_graph(trained.detector, settled, exact, sample=paths[0])
         pictures = [load_picture(settled, path) for path in paths]
@@ -145,8 +148,8 @@ def export(
             beside = out.with_suffix('.int8.onnx')
             written[beside] = compare_found(expected, open_exported(small)(pictures))
             contents[beside] = small.read_bytes()
-    for path, content in contents.items():
-        write_atomically(sealed(content), path)
+        for path, content in contents.items():
+            write_atomically(sealed(content), path)
     return written
 
 

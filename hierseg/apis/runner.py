@@ -10,6 +10,7 @@ import copy
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from hierseg.engine.checkpoint_files import (
 )
 from hierseg.engine.checkpoints import fit_tensors, fitted, meta_of, require_all, require_finite, weights_of
 from hierseg.errors import ConfigError
-from hierseg.files import finite, write_json
+from hierseg.files import disk_faults, finite, make_folder, write_json
+from hierseg.locks import locked, locked_file
 from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
 from hierseg.screen import QuietRunner
@@ -126,6 +128,7 @@ def train(
 
     Raises:
         ConfigError: A file does not exist, or the config does not allow what is asked for.
+        OutputError: Another training runs in the work directory, or the disk is full.
     """
     settled = load_config(config, options=options, work_dir=work_dir, launcher=launcher)
     if amp:
@@ -144,10 +147,30 @@ def train(
         settled.resume, settled.load_from = latest is not None, latest or settled.get('load_from')
     elif resume is not None:
         settled.resume, settled.load_from = True, check_checkpoint(resume)
-    with safe_loading():
+    with (
+        _only_training(settled.work_dir, launcher),
+        safe_loading(),
+        disk_faults(settled.work_dir, only_full=True),  # logs are written by MMEngine
+    ):
         runner = build_runner(settled)
         runner.train()
     return runner
+
+
+@contextmanager
+def _only_training(work_dir: str, launcher: str) -> Iterator[None]:
+    """Keeps other trainings out of a work directory; of several processes the first one does."""
+    if _rank(launcher):
+        yield
+        return
+    with locked(make_folder(work_dir)):
+        yield
+
+
+def _rank(launcher: str) -> int:
+    """Number of this process before there is a process group."""
+    variables = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(os.environ.get(variables.get(launcher, ''), 0))
 
 
 def _use_mixed_precision(config: Config) -> None:
@@ -202,17 +225,23 @@ def evaluate(
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
             raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
-        written.append(dict(type='DumpDetResults', out_file_path=out))
+        written.append(dict(type='hierseg.DumpedResults', out_file_path=out))
     if coco_results is not None:
         written.append(dict(type='hierseg.CocoResults', store=_tested_store(settled), out_file=coco_results))
     evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]
     settled.test_evaluator = [*evaluators, *written] if written else settled.test_evaluator
-    with safe_loading():
+    results = Path(settled.work_dir) / 'results.json'
+    with ExitStack() as stack:
+        for path in [results, out, coco_results] if not _rank(launcher) else []:
+            if path is not None:
+                stack.enter_context(locked_file(path))
+        stack.enter_context(disk_faults(settled.work_dir, only_full=True))
+        stack.enter_context(safe_loading())
         runner = build_runner(settled)
         metrics = runner.test()
         if is_main_process():
             scores = finite({name: float(value) for name, value in metrics.items()})
-            write_json(scores, Path(settled.work_dir) / 'results.json', error=ConfigError)
+            write_json(scores, results)
     return metrics
 
 

@@ -33,6 +33,8 @@ from hierseg.errors import AnnotationError, StoreError
 from hierseg.files import whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.json_files import numbers_of
+from hierseg.limits import MAX_PIXELS
+from hierseg.locks import locked_file
 from hierseg.store.folders import check_target, real_path
 from hierseg.store.store import ImageRow, Store
 from hierseg.store.writer import StoreWriter
@@ -46,16 +48,18 @@ class ExhaustiveLabels:
     """The verified labels that follow from exhaustive annotation of the classes ``category_labels``."""
 
     def __init__(self, taxonomy: Taxonomy, category_labels: Sequence[int]) -> None:
-        self._ancestor_mask = taxonomy.arrays.ancestor_mask
-        self._looked_for = self._ancestor_mask[list(category_labels)].any(axis=0)
+        self._arrays = taxonomy.arrays
+        self._looked_for = np.zeros(taxonomy.num_classes, dtype=bool)
+        self._looked_for[self._arrays.all_above(np.asarray(category_labels, np.int64))] = True
 
     def __call__(self, labels: IntArray) -> tuple[IntArray, IntArray]:
         """Labels present and absent, ascending, on an image with instances of the given labels."""
         present = np.unique(labels)
-        if len(present) == 0:
-            return present, np.flatnonzero(self._looked_for)
-        related = self._ancestor_mask[present].any(axis=0) | self._ancestor_mask[:, present].any(axis=1)
-        return present, np.flatnonzero(self._looked_for & ~related)
+        absent = self._looked_for.copy()
+        for label in present:
+            absent[self._arrays.above(label)] = False
+            absent[self._arrays.below(label)] = False
+        return present, np.flatnonzero(absent)
 
 
 def convert_coco(
@@ -68,6 +72,8 @@ def convert_coco(
     orientation: Orientation | None = None,
     keep_root: bool = False,
     crowds: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    absolute_paths: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> ConversionSummary:
@@ -88,6 +94,9 @@ def convert_coco(
             file, or as a viewer shows them ``turned``. Found out if omitted.
         keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
         crowds: False to take ``iscrowd`` as 0, since CVAT marks every brushed mask so.
+        max_pixels: Of an image; larger ones are refused.
+        absolute_paths: Allow a ``file_name`` that is no path within ``images``; a file of strangers then names any
+            image of this machine.
         overwrite: Replace a store that is there.
         progress: Show a bar on stderr.
 
@@ -110,6 +119,8 @@ def convert_coco(
         orientation=orientation,
         keep_root=keep_root,
         crowds=crowds,
+        max_pixels=max_pixels,
+        absolute_paths=absolute_paths,
         progress=progress,
     )
     reader = AnnotationReader(document, faults, summary, crowds=crowds)
@@ -163,10 +174,9 @@ def write_coco(
         raise AnnotationError(
             'exists already', where=str(path), fix='Name another file, or replace it with --overwrite (overwrite=True).'
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(store, progress=progress)
     counts = {}
-    with whole_file(path) as file:
+    with locked_file(path), whole_file(path) as file:
         file.write(b'{"taxonomy": ' + _dump(store.taxonomy.to_json()))
         for name, value in exporter.others.items():
             file.write(f',\n"{name}": '.encode() + _dump(value))

@@ -17,10 +17,13 @@ from hierseg.converters.coco_reading import NOTHING, CocoDocument, CocoImage, En
 from hierseg.converters.options import ConversionSummary
 from hierseg.formats import run_lengths
 from hierseg.formats.json_files import is_number, is_quadruple, key_of
+from hierseg.formats.reading import shown
 from hierseg.store.store import ImageRow, Instances
 
 # Boxes are rounded to hundredths of a pixel in many files. One that sticks out by no more is kept as it is.
 ROUNDING = 0.02
+# pycocotools takes some eighty bytes for each pixel that it walks along, and ends the process if there are none left.
+LONGEST_OUTLINE = 1 << 22
 
 
 class AnnotationReader:
@@ -64,7 +67,7 @@ class AnnotationReader:
         place = f'annotation {name} of image {image.id}'
         label = self._labels.get(key_of(entry.get('category_id')) or '')
         if label is None:
-            what = f'category_id {entry.get("category_id")!r} is no category'
+            what = f'category_id {shown(entry.get("category_id"))} is no category'
             self._faults.refuse('annotations of no category', place, what, 'Add it to the categories.')
             return None
         counts, pixels = self._mask(entry.get('segmentation'), image, place)
@@ -73,22 +76,29 @@ class AnnotationReader:
             return None
         crowd = 0 if entry.get('iscrowd') in NOTHING else entry['iscrowd']
         if crowd not in (0, 1, '0', '1'):
-            self._faults.refuse('iscrowd other than 0 and 1', place, f'iscrowd is {crowd!r}', 'It is 0 or 1.')
+            self._faults.refuse('iscrowd other than 0 and 1', place, f'iscrowd is {shown(crowd)}', 'It is 0 or 1.')
             return None
         area = entry.get('area')
         if area in NOTHING or (isinstance(area, float) and not math.isfinite(area)):
             area = pixels if counts else (box[2] - box[0]) * (box[3] - box[1])
         elif not is_number(area) or area < 0:
-            self._faults.refuse('areas that are none', place, f'area is {area!r}', 'It is a number of pixels.')
+            self._faults.refuse('areas that are none', place, f'area is {shown(area)}', 'It is a number of pixels.')
             return None
-        return label, box, counts, self._crowds and bool(int(crowd)), float(area), str(entry.get('source_id', name))
+        return (
+            label,
+            box,
+            counts,
+            self._crowds and bool(int(crowd)),
+            float(area),
+            key_of(entry.get('source_id')) or name,
+        )
 
     def _box(self, entry: Entry, image: ImageRow, counts: bytes, place: str) -> list[float] | None:
         """Xyxy, within the image; None where the box is refused."""
         box = entry.get('bbox')
         fix = 'It is [x, y, width, height] in pixels.'
         if not is_quadruple(box) or min(box[2:]) < 0:
-            what = f'bbox {box} has a negative size' if is_quadruple(box) else f'bbox is {box!r:.80}'
+            what = f'bbox {box} has a negative size' if is_quadruple(box) else f'bbox is {shown(box, 80)}'
             if counts:
                 self._faults.mend('boxes that are none, taken from the mask', place, what)
                 return corners(coco_mask.toBbox({'size': [image.height, image.width], 'counts': counts}).tolist())
@@ -154,7 +164,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[byt
     if isinstance(segmentation, dict):
         return _encode_runs(segmentation, height, width), {}
     if not isinstance(segmentation, list):
-        raise run_lengths.MalformedMaskError(f'it is neither polygons nor run lengths, but {segmentation!r:.40}')
+        raise run_lengths.MalformedMaskError(f'it is neither polygons nor run lengths, but {shown(segmentation, 40)}')
     if all(isinstance(part, dict) for part in segmentation):
         counts = [_encode_runs(part, height, width) for part in segmentation]
         for some in counts:
@@ -170,6 +180,11 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> tuple[byt
         for values, size in ((polygon[0::2], width), (polygon[1::2], height)):
             if min(values) < -size or max(values) > 2 * size:
                 raise run_lengths.MalformedMaskError('a polygon reaches further outside than the image is large')
+    # No edge is longer than three times the image: few points need no closer look.
+    if sum(map(len, whole)) * 1.5 * max(height, width) > LONGEST_OUTLINE:
+        outline = sum(map(_outline, whole))
+        if outline > LONGEST_OUTLINE:
+            raise run_lengths.MalformedMaskError(f'the edges of the polygons are {outline:,.0f} pixels long in all')
     return (coco_mask.merge(coco_mask.frPyObjects(whole, height, width))['counts'] if whole else b''), mends
 
 
@@ -191,10 +206,16 @@ def _polygons(segmentation: list[Any]) -> tuple[list[list[float]], dict[str, str
     return polygons, mends
 
 
+def _outline(polygon: Sequence[float]) -> float:
+    """Steps that pycocotools takes along the edges."""
+    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+
+
 def _whole(polygon: Any, name: str) -> list[float]:
     if not isinstance(polygon, list) or any(isinstance(value, (list, dict)) for value in polygon):
         raise run_lengths.MalformedMaskError(
-            f'{name} is nested wrongly: it is {polygon!r:.60}, and would be [x1, y1, x2, y2, ...]'
+            f'{name} is nested wrongly: it is {shown(polygon, 60)}, and would be [x1, y1, x2, y2, ...]'
         )
     if not all(map(is_number, polygon)):
         raise run_lengths.MalformedMaskError(f'{name} holds something that is not a number')
@@ -210,7 +231,7 @@ def _is_point(value: object) -> bool:
 def _encode_runs(segmentation: Mapping[str, Any], height: int, width: int) -> bytes:
     if segmentation.get('size') != [height, width]:
         raise run_lengths.MalformedMaskError(
-            f'the mask has the size {segmentation.get("size")}, its image [{height}, {width}] (height, width)'
+            f'the mask has the size {shown(segmentation.get("size"))}, its image [{height}, {width}] (height, width)'
         )
     counts = segmentation.get('counts')
     if isinstance(counts, list):

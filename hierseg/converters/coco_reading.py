@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from hierseg.converters.options import ConversionSummary, Skipped
 from hierseg.errors import AnnotationError
+from hierseg.files import finite
 from hierseg.formats.json_files import is_number, is_quadruple, key_of, read_json
+from hierseg.formats.reading import leaves_folder, shown
+from hierseg.limits import MAX_PIXELS
+from hierseg.pictures import opened
 from hierseg.store.store import ImageRow
 from hierseg.taxonomy import Taxonomy
 from hierseg.taxonomy.formats import coco_draft
@@ -162,7 +165,7 @@ def parse(path: Path) -> dict[str, Any]:
         refuse(f'holds {kind}, not the annotations of instances', fix)
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            refuse(f'has no list {key!r}', 'Give the annotations of a COCO data set (instances).')
+            refuse(f'has no list {shown(key)}', 'Give the annotations of a COCO data set (instances).')
     return dict(document)
 
 
@@ -196,6 +199,8 @@ def read_coco(
     orientation: Orientation | None = None,
     keep_root: bool = False,
     crowds: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    absolute_paths: bool = False,
     progress: bool = False,
 ) -> CocoDocument:
     """Reads a COCO file, and the headers of its images.
@@ -208,6 +213,8 @@ def read_coco(
         orientation: How the annotations lie on images whose EXIF data turns them; found out if omitted.
         keep_root: Keep a category above all others that is never annotated, as Roboflow writes one.
         crowds: False if ``iscrowd`` has no meaning in this file.
+        max_pixels: Of an image; larger ones are refused.
+        absolute_paths: Allow a ``file_name`` that leaves ``images``.
         progress: Show a bar on stderr.
 
     Raises:
@@ -233,12 +240,12 @@ def read_coco(
     entries = _images(document['images'], faults)
     for key in [key for key in annotations if key not in entries]:
         for name, entry in annotations.pop(key):
-            what = f'image_id {entry.get("image_id")!r} is the id of no image'
+            what = f'image_id {shown(entry.get("image_id"))} is the id of no image'
             fix = 'Each annotation belongs to an image of the same file.'
             faults.refuse('annotations of no image', f'annotation {name}', what, fix)
     headers = {}
     for key, entry in tqdm(entries.items(), 'image headers', unit='image', disable=not progress):
-        header = _Header.read(entry, key, images, faults)
+        header = _Header.read(entry, key, images, faults, max_pixels=max_pixels, absolute_paths=absolute_paths)
         if header is not None:
             headers[key] = header
     runs = [entry for mine in annotations.values() for _, entry in mine if isinstance(entry.get('segmentation'), dict)]
@@ -248,36 +255,54 @@ def read_coco(
     chosen = orientation or _orientation(entries, headers, annotations, faults)
     found = [
         CocoImage(
-            ImageRow(str(entries[key].get('source_id', key)), header.file_name, *header.size(chosen)),
+            ImageRow(key_of(entries[key].get('source_id')) or key, header.file_name, *header.size(chosen)),
             _label_list(entries[key], 'pos_category_ids', labels, key, faults),
             _label_list(entries[key], 'neg_category_ids', labels, key, faults),
             _label_list(entries[key], 'not_exhaustive_category_ids', labels, key, faults),
             annotations.get(key, []),
-            {name: value for name, value in entries[key].items() if name not in OWN_KEYS},
+            _kept({name: value for name, value in entries[key].items() if name not in OWN_KEYS}, faults),
         )
         for key, header in headers.items()
     ]
-    others = {name: value for name, value in document.items() if name in ('info', 'licenses')}
-    return CocoDocument(path, taxonomy, document['categories'], labels, chosen, found, others)
+    others = _kept({name: value for name, value in document.items() if name in ('info', 'licenses')}, faults)
+    categories = [_kept(entry, faults) for entry in document['categories']]
+    return CocoDocument(path, taxonomy, categories, labels, chosen, found, others)
 
 
-def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:
-    """The categories, each with an id and a name, without Roboflow's root above all."""
+def _kept(entry: Entry, faults: Faults) -> dict[str, Any]:
+    """An entry that the store keeps for the way back, with null in place of numbers that JSON does not know."""
+    try:
+        return dict(finite(entry))
+    except RecursionError:
+        raise faults.error('an entry is nested too deeply', 'Leave out what is in it.') from None
+
+
+def checked_categories(entries: Sequence[Any], *, where: str) -> list[dict[str, Any]]:
+    """The categories, each with an id of its own and a name; an AnnotationError at the first that is none."""
     seen: set[str] = set()
     categories = []
-    for position, entry in enumerate(document['categories']):
+    for position, entry in enumerate(entries):
         key = key_of(entry.get('id')) if isinstance(entry, dict) else None
         if key is None:
-            shown = f'has the id {entry["id"]!r}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
+            said = f'has the id {shown(entry["id"])}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
             fix = 'Ids are whole numbers or texts, each used once.'
-            raise AnnotationError(f'category number {position + 1} {shown}', where=where, fix=fix)
+            raise AnnotationError(f'category number {position + 1} {said}', where=where, fix=fix)
         if key in seen:
             raise AnnotationError(f'the category id {key} occurs twice', where=where, fix='Ids are used once.')
         if not isinstance(entry.get('name'), str) or not entry['name'].strip():
-            shown = f'has the name {entry["name"]!r}' if entry.get('name') not in NOTHING else 'has no name'
-            raise AnnotationError(shown, where=f'{where}, category {key}', fix='A name is a text.')
+            said = f'has the name {shown(entry["name"])}' if entry.get('name') not in NOTHING else 'has no name'
+            raise AnnotationError(said, where=f'{where}, category {key}', fix='A name is a text.')
+        if not isinstance(entry.get('supercategory', ''), str | None):
+            said = f'has the supercategory {shown(entry["supercategory"])}'
+            raise AnnotationError(said, where=f'{where}, category {key}', fix='It is a text, if there is any.')
         seen.add(key)
         categories.append(entry | {'id': int(key) if isinstance(entry['id'], float) else entry['id']})
+    return categories
+
+
+def _categories(document: dict[str, Any], where: str, faults: Faults, *, keep_root: bool) -> list[dict[str, Any]]:
+    """The categories without Roboflow's root above all."""
+    categories = checked_categories(document['categories'], where=where)
     root = _root_above_all(document)
     if root is None or keep_root:
         return categories
@@ -321,7 +346,7 @@ def match_categories(categories: Sequence[Entry], taxonomy: Taxonomy, *, where: 
         by_name[name] = label
     by_name = dict(taxonomy.label_of) | {name: label for name, label in by_name.items() if name not in repeated}
     keys = [str(key_of(category['id'])) for category in categories]
-    ids = [str(category.get('class_id', key)) for key, category in zip(keys, categories, strict=True)]
+    ids = [key_of(category.get('class_id')) or key for key, category in zip(keys, categories, strict=True)]
     by_ids = {key: taxonomy.label_of.get(name) for key, name in zip(keys, ids, strict=True)}
     by_names = {key: by_name.get(category['name']) for key, category in zip(keys, categories, strict=True)}
     whole = [
@@ -359,14 +384,14 @@ def _by_image(entries: Sequence[Any], faults: Faults) -> dict[str, list[tuple[st
         place = f'annotation number {position + 1}'
         if not isinstance(entry, dict):
             fix = 'Annotations are objects with image_id, category_id, bbox.'
-            faults.refuse('annotations that are no objects', place, f'is {entry!r:.80}', fix)
+            faults.refuse('annotations that are no objects', place, f'is {shown(entry, 80)}', fix)
             continue
         if key is None or key in seen:
             given = entry.get('id')
             what = (
                 f'the annotation id {key} occurs twice'
                 if key
-                else f'has the id {given!r}'
+                else f'has the id {shown(given)}'
                 if 'id' in entry
                 else 'has no id'
             )
@@ -385,9 +410,9 @@ def _images(entries: Sequence[Any], faults: Faults) -> dict[str, Entry]:
     for position, entry in enumerate(entries):
         key = key_of(entry.get('id')) if isinstance(entry, dict) else None
         if key is None:
-            shown = f'has the id {entry["id"]!r}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
+            said = f'has the id {shown(entry["id"])}' if isinstance(entry, dict) and 'id' in entry else 'has no id'
             fix = 'Ids are whole numbers or texts, each used once.'
-            faults.refuse('images without an id', f'image number {position + 1}', shown, fix)
+            faults.refuse('images without an id', f'image number {position + 1}', said, fix)
         elif key not in found:
             found[key] = entry
         elif entry.get('file_name') == found[key].get('file_name'):
@@ -420,7 +445,9 @@ class _Header:
         return (self.height, self.width) if exchanged else (self.width, self.height)
 
     @classmethod
-    def read(cls, entry: Entry, key: str, folder: Path, faults: Faults) -> _Header | None:
+    def read(
+        cls, entry: Entry, key: str, folder: Path, faults: Faults, *, max_pixels: int, absolute_paths: bool
+    ) -> _Header | None:
         """Reads the header of an image; None where there is none to be read."""
         place = f'image {key}'
         name, address = entry.get('file_name'), entry.get('coco_url')
@@ -429,12 +456,18 @@ class _Header:
             faults.note('file names taken from coco_url', place)
         if not isinstance(name, str) or not name:
             faults.refuse(
-                'images without a file name', place, f'file_name is {name!r}', 'It is a path in the image folder.'
+                'images without a file name', place, f'file_name is {shown(name)}', 'It is a path in the image folder.'
             )
             return None
         plain = name.replace('\\', '/')
         candidates = [name, plain, plain.rsplit('/', 1)[-1]]
-        there = next((candidate for candidate in candidates if (folder / candidate).is_file()), None)
+        within = [candidate for candidate in candidates if absolute_paths or not leaves_folder(candidate)]
+        there = next((candidate for candidate in within if (folder / candidate).is_file()), None)
+        if there is None and len(within) < len(candidates):
+            what = f'file_name {shown(name)} leaves the folder of the images'
+            fix = 'It is a path in that folder; --absolute-paths allows others, of files that you trust.'
+            faults.refuse('file names that leave the folder of the images', place, what, fix)
+            return None
         if there is None:
             fix = 'Is --images the folder that file names are relative to?'
             faults.refuse('images without a file, left out', place, f'there is no such image: {folder / name}', fix)
@@ -442,14 +475,13 @@ class _Header:
         if there != name:
             faults.mend('file names with another folder than the image is in', place, f'there is no {folder / name}')
         try:
-            with Image.open(folder / there) as file:
+            with opened(folder / there, max_pixels=max_pixels) as file:
                 # Of a PNG, getexif() would decode the whole image where the header holds no such data.
                 tag = file.getexif().get(ORIENTATION_TAG, 1) if file.format != 'PNG' or 'exif' in file.info else 1
-                width, height = file.size
-                header = cls(there, width, height, tag if tag in range(1, 9) else 1)
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            what = f'{folder / there} cannot be read as an image ({error})'
-            faults.refuse('images that cannot be read', place, what, 'Download it again.')
+                header = cls(there, *file.size, tag if tag in range(1, 9) else 1)
+        except AnnotationError as error:
+            what = f'{folder / there} {error.what}'
+            faults.refuse('images that cannot be read', place, what, 'Get it again.')
             return None
         header.compare(entry, place, faults)
         return header
@@ -459,8 +491,9 @@ class _Header:
         given = (entry.get('width'), entry.get('height'))
         turned = self.tag >= 5 and given == self.size('turned')
         if given != (self.width, self.height) and not turned:
-            shown = f'width x height is {given[0]!r} x {given[1]!r}, the file has {self.width} x {self.height} pixels'
-            faults.mend("images whose size is not the file's, replaced by it", place, shown)
+            said = f'width x height is {shown(given[0])} x {shown(given[1])}'
+            what = f'{said}, the file has {self.width} x {self.height} pixels'
+            faults.mend("images whose size is not the file's, replaced by it", place, what)
 
 
 def _orientation(
@@ -534,6 +567,6 @@ def _label_list(entry: Entry, name: str, labels: Mapping[str, int], key: str, fa
     listed = entry[name]
     keys = [key_of(number) or '' for number in listed] if isinstance(listed, list) else ['']
     if not all(number in labels for number in keys):
-        what = f'{name} is {listed!r:.80}'
+        what = f'{name} is {shown(listed, 80)}'
         faults.refuse('lists of categories that are none', f'image {key}', what, 'It is a list of category ids.')
     return [labels[number] for number in keys if number in labels]

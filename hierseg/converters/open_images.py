@@ -240,7 +240,9 @@ def convert_open_images(
                 np.save(file, zips.members)
         zips = None  # from here on it is mapped
         source = MaskZips(archives, index) if archives else masks
-        convert = PieceConverter(work.tables, Path(files.masks), ImageConverter(images, source), options)
+        convert = PieceConverter(
+            work.tables, Path(files.masks), ImageConverter(images, source, options.max_pixels), options
+        )
         batches = batches_of(num_images, IMAGES_PER_BATCH)
         spans = [span for span in batches if not work.part_path(*span).exists()]
         left = sum(last - first for first, last in spans)

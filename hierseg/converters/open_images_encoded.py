@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import csv
+import io
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from hierseg.converters.open_images import masks_of
 from hierseg.converters.open_images_masks import (
     IMAGE_SUFFIX,
-    UNREADABLE,
     Folder,
     ImageTask,
     MaskZips,
     PackedMask,
     ZipIndex,
+    most_bytes,
     read_mask,
 )
 from hierseg.converters.open_images_tables import TableReader, batches_of, read_piece, write_tables
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError
+from hierseg.files import whole_file
 from hierseg.formats import run_lengths
 from hierseg.formats.csv_tables import place_of
+from hierseg.limits import MAX_PIXELS
+from hierseg.pictures import opened
 from hierseg.taxonomy import Taxonomy
 
 COLUMNS = ('ImageID', 'LabelName', 'ImageWidth', 'ImageHeight', 'XMin', 'YMin', 'XMax', 'YMax', 'IsGroupOf', 'Mask')
@@ -40,6 +43,7 @@ def encode_masks(
     out: str | PathLike[str],
     *,
     resize: bool = False,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> int:
     """Writes the mask table of the evaluation; gives back the number of its rows.
@@ -52,6 +56,7 @@ def encode_masks(
         taxonomy: The classes.
         out: The CSV to write.
         resize: Give masks the size of their image in ``files.images``; otherwise they keep that of their PNG.
+        max_pixels: Of a mask or image; larger ones are refused.
         progress: Show bars on stderr.
 
     Raises:
@@ -60,10 +65,14 @@ def encode_masks(
     """
     source, archives = masks_of(files)
     images = Folder.scan(files.images) if resize else None
-    count = 0
-    with TemporaryDirectory(prefix='hierseg-') as folder, Path(out).open('w', encoding='utf-8', newline='') as file:
+    count, options = 0, ConversionOptions(max_pixels=max_pixels)
+    with (
+        TemporaryDirectory(prefix='hierseg-') as folder,
+        whole_file(out) as binary,
+        io.TextIOWrapper(binary, encoding='utf-8', newline='') as file,
+    ):
         masks = source if source is not None else _zips(archives, Path(folder, 'zips.npy'))
-        tables, reader = Path(folder, 'tables'), TableReader(taxonomy, ConversionOptions(), ConversionSummary())
+        tables, reader = Path(folder, 'tables'), TableReader(taxonomy, options, ConversionSummary())
         num_images = write_tables(
             tables, reader, files.tables,
             images_per_batch=IMAGES_PER_BATCH, images_per_piece=IMAGES_PER_PIECE, progress=progress,
@@ -75,9 +84,9 @@ def encode_masks(
             for first, last in batches_of(num_images, IMAGES_PER_BATCH):
                 for piece in range(len(batches_of(last - first, IMAGES_PER_PIECE))):
                     for task in read_piece(tables, first, piece):
-                        size = None if images is None else _image_size(images, task.image_id)
+                        size = None if images is None else _image_size(images, task.image_id, max_pixels)
                         rows = [
-                            _row(task, index, masks, size, taxonomy, Path(files.masks))
+                            _row(task, index, masks, size, taxonomy, Path(files.masks), max_pixels)
                             for index in np.flatnonzero(task.mask_rows >= 0).tolist()
                         ]
                         _check_sizes([row[2:4] for row in rows], task.image_id, Path(files.masks))
@@ -103,27 +112,30 @@ def _check_sizes(sizes: list[tuple[object, ...]], image_id: str, table: Path) ->
         )
 
 
-def _image_size(images: Folder, image_id: str) -> tuple[int, int]:
+def _image_size(images: Folder, image_id: str, max_pixels: int) -> tuple[int, int]:
     name = image_id + IMAGE_SUFFIX
     path = Path(images.root, images.find(name, image_id) or name)
-    try:
-        with Image.open(path) as file:
-            return file.height, file.width
-    except UNREADABLE as error:
-        raise AnnotationError(f'the image cannot be read ({error})', where=str(path), fix='Get it again.') from None
+    with opened(path, max_pixels=max_pixels) as file:
+        return file.height, file.width
 
 
 def _row(
-    task: ImageTask, index: int, masks: Folder | MaskZips, size: tuple[int, int] | None, taxonomy: Taxonomy, table: Path
+    task: ImageTask,
+    index: int,
+    masks: Folder | MaskZips,
+    size: tuple[int, int] | None,
+    taxonomy: Taxonomy,
+    table: Path,
+    max_pixels: int,
 ) -> tuple[object, ...]:
     path, read = masks.locate(task.references[index] or '', task.image_id)
     try:
         if read is None:
-            raise OSError('there is no such file')
-        mask = read_mask(read())
-    except UNREADABLE as error:
-        where = f'{path} ({place_of(table, int(task.mask_rows[index]))})'
-        raise AnnotationError(f'the mask cannot be read ({error})', where=where, fix='Get the file again.') from None
+            raise AnnotationError('there is no such file')
+        mask = read_mask(read(most_bytes(max_pixels)), path=path, max_pixels=max_pixels)
+    except AnnotationError as error:
+        where, what = f'{path} ({place_of(table, int(task.mask_rows[index]))})', error.what
+        raise AnnotationError(f'the mask cannot be read ({what})', where=where, fix='Get the file again.') from None
     if size is not None and size != mask.shape:
         mask = PackedMask.of(run_lengths.resize_nearest(mask.pixels(), *size))
     height, width = mask.shape

@@ -15,8 +15,6 @@ archives.
 from __future__ import annotations
 
 import hashlib
-import io
-import lzma
 import os
 import struct
 import zipfile
@@ -33,11 +31,13 @@ from threading import Lock
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from hierseg.errors import AnnotationError
 from hierseg.formats import BoolArray, FloatArray, IntArray, run_lengths
+from hierseg.formats.reading import reading
 from hierseg.formats.run_lengths import Mask
+from hierseg.limits import MAX_PIXELS, excess
+from hierseg.pictures import opened
 from hierseg.store.store import ImageRow, Instances
 
 # The first chunk: its length and name, then width, height, depth, colour type, three methods; then its checksum.
@@ -72,44 +72,57 @@ class PackedMask:
         return np.unpackbits(self.rows, axis=1, count=self.width)
 
 
-def read_mask(content: bytes) -> PackedMask:
+def read_mask(content: bytes, *, path: str = '', max_pixels: int = MAX_PIXELS) -> PackedMask:
     """A mask PNG; black is outside, every other value is inside.
 
     Raises:
-        OSError, ValueError, SyntaxError or EOFError: If the picture is damaged or cut off.
+        AnnotationError: If the picture is damaged or cut off, or has more than ``max_pixels``; it names the path.
     """
+    fix = 'Get the file again.'
     if len(content) >= HEADER.size:
         signature, *_, width, height, depth, colour, _, _, interlace, checksum = HEADER.unpack_from(content)
         simple = signature == SIGNATURE and colour == GREY and interlace == NOT_INTERLACED
-        if simple and depth in (1, 8) and b'tRNS' not in content:
+        if simple and depth in (1, 8) and b'tRNS' not in content and b'acTL' not in content:
             if checksum != zlib.crc32(content[12:29]):
-                raise OSError('the header is damaged')
+                raise AnnotationError('the header is damaged', where=path, fix=fix)
+            what = excess(height, width, max_pixels)
+            if what:
+                raise AnnotationError(what, where=path, fix='Leave it out, or raise the limit.')
             if depth == 8:
-                return PackedMask.of(_decode(content, (height, width)))
+                return PackedMask.of(_decode(content, (height, width), path))
             row_bytes = -(-width // 8)
             header = content[12:16] + struct.pack('>I', row_bytes) + content[20:24] + b'\x08' + content[25:29]
             as_bytes = content[:12] + header + struct.pack('>I', zlib.crc32(header)) + content[HEADER.size :]
-            return PackedMask(_decode(as_bytes, (height, row_bytes)), width)
-    with Image.open(io.BytesIO(content)) as file:
+            return PackedMask(_decode(as_bytes, (height, row_bytes), path), width)
+    with opened(path, content, formats=('PNG',), max_pixels=max_pixels) as file:
         return PackedMask.of(np.asarray(file if file.mode in ('1', 'L') else file.convert('L')))
 
 
-def _decode(content: bytes, shape: tuple[int, int]) -> Mask:
-    decoded = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+def _decode(content: bytes, shape: tuple[int, int], path: str) -> Mask:
+    with reading(path, AnnotationError, fix='Get the file again.', also=(cv2.error,)):
+        decoded = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.shape != shape:
-        raise OSError('the PNG data is damaged or cut off')
+        raise AnnotationError('the PNG data is damaged or cut off', where=path, fix='Get the file again.')
     return np.asarray(decoded, dtype=np.uint8)
+
+
+def most_bytes(max_pixels: int) -> int:
+    """The largest file of a mask: two bits a pixel, which none comes near to, and some more."""
+    return max_pixels // 4 + (1 << 20)
 
 
 # The key is eight bytes of a hash of the member's name without folders.
 MEMBER = np.dtype([('key', 'u8'), ('archive', 'u2')])
 # zipfile keeps some 700 bytes of each member of an open archive; the official ones have 133,000 each.
 MEMBERS_AT_ONCE = 300_000
-# What zipfile raises for members that are damaged, encrypted, or packed in a way that it cannot read.
-UNPACKABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, ValueError)
+# Other methods unpack to thousands of times as much before anyone can say stop.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-Located = tuple[str, Callable[[], bytes] | None]
-"""Where a mask is in words, and how to read it, which raises OSError if it is damaged; None if it is not there."""
+Located = tuple[str, Callable[[int], bytes] | None]
+"""Where a mask is in words, and how to read that many bytes of it at most; None if it is not there.
+
+Reading raises AnnotationError if the mask is damaged or longer.
+"""
 
 
 def find_zips(paths: Sequence[str | PathLike[str]]) -> list[Path]:
@@ -160,10 +173,8 @@ def _list(path: Path) -> tuple[npt.NDArray[np.uint64], str]:
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
+    with reading(path, AnnotationError, what='is no whole zip archive', fix='Get it again.'):
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise AnnotationError(f'is no whole zip archive ({error})', where=str(path), fix='Get it again.') from None
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -204,15 +215,23 @@ class MaskZips:
         archive, members = self._open(path)
         info = members.get(_base(name))
 
-        def read() -> bytes:
-            if info is None:
-                raise OSError('it is not where the directory of the archive says')
-            try:
-                return archive.read(info)
-            except UNPACKABLE as error:
-                raise OSError(f'it cannot be unpacked: {error}') from None
+        where = f'{path}/{name}'
 
-        return f'{path}/{name}', read
+        def read(most: int) -> bytes:
+            if info is None:
+                raise AnnotationError('it is not where the directory of the archive says', where=where)
+            if info.compress_type not in METHODS:
+                what = f'it cannot be unpacked: compression method {info.compress_type}'
+                raise AnnotationError(what, where=where, fix='Members are stored or deflated.')
+            _check_bytes(info.file_size, most, where)
+            # What is packed may be more than the directory says: no more than that and a byte is unpacked.
+            with (
+                reading(where, AnnotationError, what='it cannot be unpacked', fix='Get the archive again.'),
+                archive.open(info) as member,
+            ):
+                return member.read(info.file_size + 1)
+
+        return where, read
 
     def _open(self, path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
         """An archive and its members by name, of which the first counts; the ones used least lately are let go."""
@@ -236,9 +255,12 @@ def _mask_zips(archives: tuple[Path, ...], index: Path) -> MaskZips:
     return MaskZips(archives, index)
 
 
+def _check_bytes(size: int, most: int, where: str) -> None:
+    if size > most:
+        raise AnnotationError(f'it has {size:,} bytes, and a mask at most {most:,}', where=where)
+
+
 IMAGE_SUFFIX = '.jpg'
-# What Pillow raises for damaged files.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class Trouble(Enum):
@@ -296,7 +318,13 @@ class Folder:
         if found is None:
             return os.path.join(self.root, name), None
         path = Path(self.root, found)
-        return str(path), path.read_bytes
+
+        def read(most: int) -> bytes:
+            with reading(path, AnnotationError):
+                _check_bytes(path.stat().st_size, most, str(path))
+                return path.read_bytes()
+
+        return str(path), read
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,10 +370,14 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ImageConverter:
-    """Opens images and mask PNGs (None if masks are text) where they lie; it travels to the workers."""
+    """Opens images and mask PNGs (None if masks are text) where they lie; it travels to the workers.
+
+    Those of more than ``max_pixels`` are a problem, before memory is taken for them.
+    """
 
     images: Folder
     masks: Folder | MaskZips | None
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, task: ImageTask) -> ImageResult:
         """Converts one image."""
@@ -374,10 +406,10 @@ class ImageConverter:
         if name is None:
             return Problem(Trouble.IMAGE_MISSING, image_id, 'there is no such image', path)
         try:
-            with Image.open(path) as file:
+            with opened(path, max_pixels=self.max_pixels) as file:
                 width, height = file.size
-        except UNREADABLE as error:
-            return Problem(Trouble.IMAGE_BROKEN, image_id, f'the image cannot be read ({error})', path)
+        except AnnotationError as error:
+            return Problem(Trouble.IMAGE_BROKEN, image_id, f'the image cannot be read: it {error.what}', path)
         return ImageRow(image_id, name, width, height)
 
     def _mask(self, task: ImageTask, i: int, image: ImageRow) -> tuple[bytes, float, bool] | Problem:
@@ -389,9 +421,9 @@ class ImageConverter:
         if read is None:
             return Problem(Trouble.MASK_MISSING, image.id, 'there is no such mask', path, row)
         try:
-            mask = read_mask(read())
-        except UNREADABLE as error:
-            return Problem(Trouble.MASK_BROKEN, image.id, f'the mask cannot be read ({error})', path, row)
+            mask = read_mask(read(most_bytes(self.max_pixels)), path=path, max_pixels=self.max_pixels)
+        except AnnotationError as error:
+            return Problem(Trouble.MASK_BROKEN, image.id, f'the mask cannot be read ({error.what})', path, row)
         return _at_image_size(mask, image, Problem(Trouble.MASK_EMPTY, image.id, 'the mask is empty', path, row))
 
 
@@ -401,7 +433,7 @@ def _mask_of_text(text: str, size: IntArray, image: ImageRow, row: int) -> tuple
         return empty
     height, width = size.tolist()
     try:
-        counts = run_lengths.counts_of_text(text)
+        counts = run_lengths.counts_of_text(text, height * width)
         area = run_lengths.check_counts(counts, height, width)
     except run_lengths.MalformedMaskError as error:
         return Problem(Trouble.MASK_BROKEN, image.id, f'the mask is malformed: {error}', mask_row=row)

@@ -175,7 +175,7 @@ class WorkFolder:
         hidden, self._lock = new_folder(self.out)
         try:
             content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
-            with store_errors(hidden / 'begun.json', needed=len(content)):
+            with store_errors(self.path / 'begun.json', needed=len(content)):
                 (hidden / 'begun.json').write_bytes(content)
             hidden.rename(self.path)
         except BaseException:
@@ -216,7 +216,7 @@ class WorkFolder:
             folders.append((self.tables, _TABLES, 'scratch'))
         for folder, files, inner in folders:
             self._check_is_folder(folder)
-            for entry in os.scandir(folder):
+            for entry in list(os.scandir(folder)):
                 known = entry.is_file(follow_symlinks=False) and files.fullmatch(entry.name)
                 if not known and not (entry.name == inner and entry.is_dir(follow_symlinks=False)):
                     what = 'is in the folder of an unfinished conversion, but no part of it'

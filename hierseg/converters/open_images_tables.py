@@ -27,6 +27,7 @@ from hierseg.converters.options import EXAMPLES, ConversionOptions, ConversionSu
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.formats import BoolArray
 from hierseg.formats.csv_tables import Chunk, place_of, read_chunks, read_header
+from hierseg.formats.reading import in_words
 from hierseg.taxonomy import Taxonomy
 
 # Coordinates are published with six decimals; a little more than their rounding may stick out.
@@ -81,9 +82,11 @@ class TableReader:
             found: dict[str, Any] = {'reference': chunk.texts[own[0]]}
             if are_files:
                 chunk.refuse(_empty(chunk, 'MaskPath'), lambda row: 'MaskPath is empty')
+                chunk.refuse_outside('MaskPath')
                 found |= dict.fromkeys(('height', 'width'), np.zeros(len(chunk), dtype=np.int64))
             else:
                 found |= {'height': chunk.sizes('ImageHeight'), 'width': chunk.sizes('ImageWidth')}
+                chunk.refuse_large(found['height'], found['width'], self.options.max_pixels)
             yield self._table(chunk, 'mask', found | _boxes(chunk, coordinates), SCHEMAS['masks'])
 
     def _chunks(
@@ -98,6 +101,7 @@ class TableReader:
         """The rows that are kept, with labels for class ids."""
         ids = chunk.texts['LabelName']
         chunk.refuse(_empty(chunk, 'ImageID'), lambda row: 'ImageID is empty')
+        chunk.refuse_outside('ImageID')
         labels = chunk.labels('LabelName', self.taxonomy.ids, refuse=not self.options.skip_unknown_classes)
         wrong = chunk.wrong()
         if wrong.any():
@@ -280,7 +284,8 @@ def write_tables(
                 rows = database.sql(query).to_arrow_reader(ROWS_PER_BLOCK)
                 _write_batches(folder, name, rows, num_images, images_per_batch, images_per_piece)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise StoreError(f'cannot hold the sorted tables ({error})', where=str(scratch), fix='Make room.') from None
+        what = f'cannot hold the sorted tables ({in_words(error)})'
+        raise StoreError(what, where=str(scratch), fix='Make room.') from None
     shutil.rmtree(scratch)
     return num_images
 

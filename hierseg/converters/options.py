@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hierseg.formats import IntArray
+from hierseg.limits import MAX_PIXELS
 from hierseg.store.store import Instances
 
 # As a fraction of the image: about one pixel of the released images. Rounding to three decimals stays
@@ -52,6 +53,7 @@ class ConversionOptions:
         skip_broken: Leave out images without a readable file, and unreadable masks (their boxes stay).
         strict: A mask PNG that is named but not there is an error; otherwise its box stays, without a mask.
         box_tolerance: Largest difference, as a fraction of the image, of coordinates of one box in two files.
+        max_pixels: Of an image or mask; larger ones count as unreadable.
     """
 
     skip_unknown_classes: bool = False
@@ -59,6 +61,7 @@ class ConversionOptions:
     skip_broken: bool = False
     strict: bool = False
     box_tolerance: float = BOX_TOLERANCE
+    max_pixels: int = MAX_PIXELS
 
 
 EXAMPLES = 5

@@ -18,8 +18,8 @@ from mmengine.fileio import exists, get, join_path
 
 from hierseg.datasets.mixing import MixingTransform
 from hierseg.datasets.transforms import PaintBoxes
-from hierseg.errors import AnnotationError, ConfigError
-from hierseg.formats.run_lengths import compress_runs
+from hierseg.errors import AnnotationError, ConfigError, StoreError
+from hierseg.formats.run_lengths import MalformedMaskError, check_counts, compress_runs
 from hierseg.registry import DATASETS
 from hierseg.seeding import SeededSamples
 from hierseg.store import ImageRow, LayerView, Store
@@ -225,6 +225,7 @@ class StoreDataset(SeededSamples, BaseDetDataset):
         size = [image.height, image.width]
         # mmdet ignores an instance whose counts are bytes; text it reads.
         empty = compress_runs(np.array([image.height * image.width]))
+        self._check_masks(found.masks, image)
         counts = [(mask or empty).decode() for mask in found.masks]
         return [
             {'bbox': box, 'bbox_label': label, 'ignore_flag': flag, 'mask': {'size': size, 'counts': encoded}}
@@ -232,6 +233,18 @@ class StoreDataset(SeededSamples, BaseDetDataset):
                 found.boxes.tolist(), found.labels.tolist(), ignored.astype(int).tolist(), counts, strict=True
             )
         ]
+
+    def _check_masks(self, masks: Sequence[bytes], image: ImageRow) -> None:
+        """Refuses damaged masks: pycocotools trusts what it decodes, and a wild one would end the process."""
+        for mask in filter(None, masks):
+            try:
+                check_counts(mask, image.height, image.width)
+            except MalformedMaskError as error:
+                raise StoreError(
+                    f'a mask of image {image.id} is damaged ({error})',
+                    where=str(self.store.path),
+                    fix='Look for more with python -m hierseg.store --all; convert the data set again.',
+                ) from None
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels of the image's instances, found without reading a mask; ignored ones included."""

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import ssl
+import stat
 import threading
 import time
 import urllib.error
@@ -21,13 +22,13 @@ import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import google_crc32c
@@ -38,7 +39,7 @@ from tqdm import tqdm
 
 from hierseg import __version__
 from hierseg.errors import DownloadError
-from hierseg.files import csv_text
+from hierseg.files import csv_text, disk_faults, make_folder, whole_path
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -172,7 +173,7 @@ class VerifiedFiles:
         text = self._path.read_text(encoding='utf-8', errors='replace') if self._path.exists() else ''
         self._known = {name: rest for name, *rest in filter(None, csv.reader(io.StringIO(text)))}
         if text and not text.endswith('\n'):
-            with self._path.open('a') as file:
+            with open(self._path, 'a', opener=_without_links) as file:
                 file.write('\n')
 
     def version(self, name: str) -> str | None:
@@ -184,22 +185,29 @@ class VerifiedFiles:
         """Lets a file be unknown until it is recorded again."""
         self._known.pop(name, None)
 
+    def has(self, name: str) -> bool:
+        """Tells whether a file or a part was ever recorded, whatever became of it."""
+        return name in self._known
+
     def record(self, name: str, version: str) -> None:
         """Takes note of a verified file, or of a part."""
-        with self._lock, self._path.open('a', encoding='utf-8', newline='') as file:
+        with self._lock, open(self._path, 'a', encoding='utf-8', newline='', opener=_without_links) as file:
             self._known[name] = [*self._state(name), version]
             file.write(csv_text([[name, *self._known[name]]]))
 
     def _state(self, name: str) -> list[str]:
+        if name.endswith('.partial'):
+            return ['', '']
         status = (self._root / name).stat()
-        return ['', ''] if name.endswith('.partial') else [str(status.st_size), str(status.st_mtime_ns)]
+        return [str(status.st_size), str(status.st_mtime_ns)]
 
 
 class Fetcher:
     """Fetches files into a folder; its methods may run in many threads, each on another file.
 
-    Bytes are appended to ``.name.partial`` as they arrive. At any moment the process may be killed: the file itself
-    appears when it is whole and verified. With ``recheck``, even what was verified before is compared with its server.
+    Bytes of large files are appended to ``.name.partial`` as they arrive, which is recorded before it is made. At any
+    moment the process may be killed: the file itself appears when it is whole and verified. With ``recheck``, even what
+    was verified before is compared with its server.
     """
 
     def __init__(self, root: Path, *, policy: RetryPolicy, recheck: bool = False, workers: int = 1) -> None:
@@ -209,10 +217,11 @@ class Fetcher:
         self._stores: dict[str, HTTPStore] = {}
         self._opener = urllib.request.OpenerDirector()
         # Those for ftp and local files are missing: no server may send us there.
-        for kind in ('Proxy', 'HTTP', 'HTTPS', 'Unknown', 'HTTPDefaultError', 'HTTPRedirect'):
+        for kind in ('Proxy', 'HTTP', 'HTTPS', 'Unknown', 'HTTPDefaultError'):
             self._opener.add_handler(getattr(urllib.request, f'{kind}Handler')())
+        self._opener.add_handler(GuardedRedirects())
         self._opener.add_handler(urllib.request.HTTPErrorProcessor())
-        with disk_faults(root):
+        with disk_faults(root, error=DownloadError):
             self._verified = VerifiedFiles(root)
 
     def _ask(self, address: str, method: str = 'HEAD') -> RemoteFile:
@@ -253,7 +262,7 @@ class Fetcher:
             return True
         # Where a size is all there is to go by, a file that was recorded under another version has changed.
         comparable = remote.algorithm or (remote.size is not None and known in (None, remote.validator))
-        with disk_faults(self._root / name):
+        with disk_faults(self._root / name, error=DownloadError):
             if comparable and remote.fits(self._root / name):
                 self._verified.record(name, remote.validator)
                 return True
@@ -263,7 +272,8 @@ class Fetcher:
     def num_there(self, name: str, remote: RemoteFile) -> int:
         """Bytes of this version of a file that have arrived and can be gone on from."""
         part = _part(name)
-        num_bytes = (self._root / part).stat().st_size if self._verified.version(part) == remote.validator != '' else 0
+        is_ours = _is_own(self._root / part) and self._verified.version(part) == remote.validator != ''
+        num_bytes = (self._root / part).stat().st_size if is_ours else 0
         return num_bytes if num_bytes <= (remote.size or 0) else 0
 
     def fetch(self, file: Download, count: Callable[[int], None]) -> bool:
@@ -308,32 +318,52 @@ class Fetcher:
         remote, path, part = self._ask(file.address), self._root / file.name, self._root / _part(file.name)
         if self.is_whole(file.name, remote):
             return False
-        with disk_faults(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            start = self.num_there(file.name, remote)
-            if not start:
-                part.write_bytes(b'')
-                if (remote.size or 0) >= RESUMED_FROM_BYTES:
-                    self._verified.record(_part(file.name), remote.validator)
-            try:
-                if not start or start != remote.size:
-                    self._receive(file.address, remote, part, count)
-                if not remote.fits(part):
-                    raise Corrupt(f'its {remote.algorithm} is not the published {remote.digest.hex()}', anew=True)
-            except Failure as failure:
-                if failure.anew:
-                    part.unlink()
-                raise
-            with part.open('rb') as data:
-                os.fsync(data.fileno())
-            part.replace(path)
+        make_folder(path.parent, error=DownloadError)
+        if (remote.size or 0) < RESUMED_FROM_BYTES:
+            with whole_path(path, error=DownloadError) as part:
+                self._fill(part, file.address, remote, count)
+        else:
+            with disk_faults(path, error=DownloadError):
+                part = self._begun(file.name, remote)
+                try:
+                    self._fill(part, file.address, remote, count)
+                except Failure as failure:
+                    if failure.anew:
+                        part.unlink()
+                    raise
+                with part.open('rb') as data:
+                    os.fsync(data.fileno())
+                part.replace(path)
+        with disk_faults(path, error=DownloadError):
             self._verified.record(file.name, remote.validator)
         return True
+
+    def _begun(self, name: str, remote: RemoteFile) -> Path:
+        """The part of a large file to go on with, new and empty if nothing of this version is there."""
+        part = self._root / _part(name)
+        if self.num_there(name, remote):
+            return part
+        if os.path.lexists(part):
+            if not (self._verified.has(_part(name)) and _is_own(part)):
+                fix = 'Look what it is, and move it away.'
+                raise DownloadError('has the name of a part of a download, and is none', where=str(part), fix=fix)
+            part.unlink()
+        # Recorded first: what a kill leaves is known to be ours.
+        self._verified.record(_part(name), remote.validator)
+        with open(part, 'xb', opener=_without_links):
+            return part
+
+    def _fill(self, part: Path, address: str, remote: RemoteFile, count: Callable[[int], None]) -> None:
+        """Fetches what is missing of a part, and compares the whole with its checksum."""
+        if not remote.size or part.stat().st_size != remote.size:
+            self._receive(address, remote, part, count)
+        if not remote.fits(part):
+            raise Corrupt(f'its {remote.algorithm} is not the published {remote.digest.hex()}', anew=True)
 
     def _receive(self, address: str, remote: RemoteFile, part: Path, count: Callable[[int], None]) -> None:
         """Appends to a part what is missing of it."""
         position, began, arrived = part.stat().st_size, time.monotonic(), 0
-        with part.open('ab') as out:
+        with open(part, 'ab', opener=_without_links) as out:
             for chunk in self._chunks(address, remote, position):
                 position, arrived = position + len(chunk), arrived + len(chunk)
                 if remote.size is not None and position > remote.size:
@@ -361,7 +391,7 @@ class Fetcher:
             if server not in self._stores:
                 # The limit of 30 s for a whole body must go; the one for silence stands in for it.
                 client: ClientConfig = {'connect_timeout': limit, 'read_timeout': limit, 'timeout': timedelta(days=365)}
-                client |= {'allow_http': True, 'default_headers': HEADERS}
+                client |= {'allow_http': url.scheme == 'http', 'default_headers': HEADERS}  # not even by a redirect
                 self._stores[server] = HTTPStore(server, client_options=client, retry_config={'max_retries': 0})
             answer = obstore.get(self._stores[server], unquote(url.path[1:]), options=options)
             if (encoding := answer.attributes.get('Content-Encoding', 'identity')) != 'identity':
@@ -423,14 +453,35 @@ class Fetcher:
         pool.shutdown()
 
 
-@contextmanager
-def disk_faults(path: Path) -> Iterator[None]:
-    """Turns an error of the local disk into a :class:`DownloadError`: no retry helps against a full one."""
-    try:
-        yield
-    except OSError as error:
-        fix = 'Make room and see to the rights; the same command goes on from what is there.'
-        raise DownloadError(f'cannot be written ({error.strerror})', where=str(path), fix=fix) from None
+class GuardedRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects within the web that do not give up encryption."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Follows a redirect, or not; see the base class."""
+        if urlsplit(req.full_url).scheme == 'https' and urlsplit(newurl).scheme != 'https':
+            raise urllib.error.URLError(f'redirected from https to {newurl}, which is not encrypted')
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Opens a file for Python's ``open``, unless a link has its name."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _is_own(part: Path) -> bool:
+    """Tells whether there is a file that no link, of either kind, shares with another place."""
+    with suppress(FileNotFoundError):
+        status = part.lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return False
 
 
 def _part(name: str) -> str:

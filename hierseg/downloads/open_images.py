@@ -7,9 +7,7 @@ tables, masks and classes; https://github.com/cvdfoundation/open-images-dataset 
 from __future__ import annotations
 
 import difflib
-import fcntl
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,10 +18,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 
-from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPolicy, disk_faults
+from hierseg.downloads.fetch import Download, Failure, Fetcher, Outcome, RetryPolicy
 from hierseg.errors import AnnotationError, ConfigError, DownloadError, TaxonomyError
-from hierseg.files import csv_text, in_words, write_atomically
+from hierseg.files import csv_text, disk_faults, free_bytes, in_words, make_folder, output_folder, write_atomically
 from hierseg.formats.csv_tables import read_chunks
+from hierseg.locks import locked
 from hierseg.taxonomy import read_taxonomy
 from hierseg.taxonomy.formats import AnyPath, parse_class_list, read_text
 
@@ -185,7 +184,7 @@ class OpenImagesDownload:
         for url in (self.base_url, self.images_url):
             if urlsplit(url).scheme not in ('http', 'https') or not urlsplit(url).netloc:
                 raise ConfigError(f'{url!r} is no address of a mirror', fix='It begins with https:// or http://.')
-        self._out = Path(self.out)
+        self._out = output_folder(self.out, error=DownloadError)
         self._tables, self._archives = official_files(self.release, self.split)
         self._fetcher = Fetcher(self._out, policy=self.policy, recheck=self.recheck, workers=self.workers)
         self.failures_path = self._out / 'not_fetched.csv'  # file, address, why; if anything could not be had
@@ -193,14 +192,7 @@ class OpenImagesDownload:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Makes the folder, and keeps other downloads out of it."""
-        with disk_faults(self._out):
-            self._out.mkdir(parents=True, exist_ok=True)
-            lock = (self._out / '.lock').open('w')
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DownloadError('another download writes here', where=str(self._out), fix='Let it end.') from None
+        with locked(make_folder(self._out, error=DownloadError), error=DownloadError):
             yield
 
     def plan(self) -> Plan:
@@ -266,15 +258,14 @@ class OpenImagesDownload:
             self._fetch(selection.num_missing, outcome, what='images and masks')
         finally:
             rows = sorted((file.name, file.address, why) for file, why in outcome.failed.items())
-            with disk_faults(self.failures_path):
+            with disk_faults(self.failures_path, error=DownloadError):
                 if rows:
                     write_atomically(csv_text([('file', 'address', 'why'), *rows]).encode(), self.failures_path)
                 else:
                     self.failures_path.unlink(missing_ok=True)
 
     def _fetch(self, files: Mapping[Download, int], outcome: Outcome, *, what: str) -> None:
-        folder, missing = self._out.absolute(), sum(files.values())
-        free = shutil.disk_usage(next(filter(Path.exists, (folder, *folder.parents)))).free
+        missing, free = sum(files.values()), free_bytes(self._out)
         if missing > free:
             why = f'{what} take {in_words(missing)} more, and {in_words(free)} are free'
             fix = 'Make room, name another folder, or ask for less (--classes, --images-with masks, --max-images).'

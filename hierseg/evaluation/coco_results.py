@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 
 from hierseg.evaluation.metrics import StoreMetric
@@ -45,7 +44,7 @@ class CocoResults(StoreMetric):
         super().__init__(store, **options)
         numbers = category_numbers(self.store)
         self._categories = [numbers.get(label, name) for label, name in enumerate(self.taxonomy.ids)]
-        self._file = RankedFile(out_file, rank=get_rank())
+        self._file = RankedFile(out_file)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Writes a batch to the part file of this rank."""

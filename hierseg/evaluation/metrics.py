@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
@@ -128,7 +127,7 @@ class OpenImagesInstanceMetric(StoreMetric):
         self._expansion = Expansion.of(self.taxonomy)
         self._submission: SubmissionWriter | None = None
         if submission_file is not None:
-            self._submission = SubmissionWriter(submission_file, class_ids=self.taxonomy.ids, rank=get_rank())
+            self._submission = SubmissionWriter(submission_file, class_ids=self.taxonomy.ids)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Matches a batch, by ``img_id`` and ``pred_instances``, and keeps one small record of each image."""
@@ -168,7 +167,7 @@ class OpenImagesInstanceMetric(StoreMetric):
         if self.classwise:
             logger.info('AP of %s at IoU 0.5\n%s', self.iou_type, class_table(result, self.taxonomy))
         if self.results_file is not None:
-            write_json(result.to_json(self.taxonomy.ids), self.results_file, error=EvaluationError)
+            write_json(result.to_json(self.taxonomy.ids), self.results_file)
         if self._submission is not None:
             spans = [span for _, span in results if span is not None]
             self._submission.merge(spans, by_mask=self.iou_type == 'segm')

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -25,7 +25,7 @@ from pycocotools import mask as coco_mask
 
 from hierseg.errors import EvaluationError
 from hierseg.evaluation.result_keys import keys_of_store
-from hierseg.files import whole_file
+from hierseg.files import disk_faults, hidden, make_folder, output_file, whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.run_lengths import Measures, measure, regular, text_of_counts
 from hierseg.metrics.matching import check_sizes, common_pixels
@@ -77,7 +77,7 @@ class ImageTruth:
         masks = [instances.masks[index] for index in np.flatnonzero(instances.has_mask)] if by_mask else []
         measures = _measured(masks, image, ' of the store')
         for index in np.flatnonzero(measures.irregular).tolist():
-            masks[index] = regular(masks[index], (image.height, image.width))
+            masks[index] = regular(masks[index])
         verified, beyond = store.verified(row), store.not_exhaustive(row)
         return cls(image, instances, masks, measures.areas, verified, beyond, expansion)
 
@@ -268,73 +268,83 @@ def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays, *
 
 @dataclass(frozen=True)
 class Span:
-    """Where the rows of an image are: the rank whose part file has them, first byte and number of bytes."""
+    """Where the rows of an image are: the name of the part file that has them, first byte and number of bytes."""
 
-    rank: int
+    part: str
     start: int
     length: int
 
 
 class RankedFile:
-    """A file whose parts every rank writes, image by image, into a part file beside it; the main rank joins them."""
+    """A file whose parts every rank writes, image by image, into a hidden file beside it; the main rank joins them."""
 
-    def __init__(self, path: str | os.PathLike[str], *, rank: int) -> None:
-        self.path, self.rank = Path(path), rank
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = output_file(path)
         self._part: BinaryIO | None = None
+        self._name = ''
+        self._opened = ExitStack()
+        # A run that fails before it comes to the end leaves nothing either.
+        weakref.finalize(self, self._opened.close)
 
     def write(self, text: str) -> Span:
         """Writes what one image has to the part file."""
-        if self._part is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._part = self._part_of(self.rank).open('wb')
-        content = text.encode('utf-8')
-        start = self._part.tell()
-        self._part.write(content)
-        return Span(self.rank, start, len(content))
+        with disk_faults(self.path):
+            if self._part is None:
+                make_folder(self.path.parent)
+                part, descriptor = self._opened.enter_context(hidden(self.path))
+                file = open(descriptor, 'wb', closefd=False)  # noqa: SIM115  # for longer than this call
+                self._part = self._opened.enter_context(file)
+                self._name = part.name
+            content = text.encode('utf-8')
+            start = self._part.tell()
+            self._part.write(content)
+            return Span(self._name, start, len(content))
 
     def close(self) -> None:
         """Ends the part file. Every rank does so before the main one joins."""
         if self._part is not None:
-            self._part.close()
-            self._part = None
+            with disk_faults(self.path):
+                self._part.flush()
 
     def join(self, spans: Iterable[Span], *, begin: str, between: str = '', end: str = '') -> None:
         """Writes the file, whole or not at all, from what the images that count have; the empty ones are left out.
 
         Raises:
             EvaluationError: If the part file of another rank is not there.
+            OutputError: If the file cannot be written.
         """
-        parts: dict[int, BinaryIO] = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with ExitStack() as opened, whole_file(self.path) as target:
+        wanted = [span for span in spans if span.length]
+        make_folder(self.path.parent)
+        with ExitStack() as opened:
+            try:
+                parts: dict[str, BinaryIO] = {}
+                for name in {span.part for span in wanted}:
+                    parts[name] = opened.enter_context(self.path.with_name(name).open('rb'))
+            except FileNotFoundError as error:
+                raise EvaluationError(
+                    f'{error.filename}, the part of another rank, is missing',
+                    where=str(self.path),
+                    fix='Put it into a folder that all ranks share.',
+                ) from None
+            with whole_file(self.path) as target:
                 target.write(begin.encode())
-                for index, span in enumerate(span for span in spans if span.length):
-                    if span.rank not in parts:
-                        parts[span.rank] = opened.enter_context(self._part_of(span.rank).open('rb'))
-                    parts[span.rank].seek(span.start)
-                    target.write((between.encode() if index else b'') + parts[span.rank].read(span.length))
+                for index, span in enumerate(wanted):
+                    parts[span.part].seek(span.start)
+                    target.write((between.encode() if index else b'') + parts[span.part].read(span.length))
                 target.write(end.encode())
-        except FileNotFoundError as error:
-            raise EvaluationError(
-                f'{error.filename} is missing',
-                where=str(self.path),
-                fix='Put it into a folder that all ranks share.',
-            ) from None
 
     def remove_part(self) -> None:
         """Deletes this rank's part file."""
-        self._part_of(self.rank).unlink(missing_ok=True)
-
-    def _part_of(self, rank: int) -> Path:
-        return self.path.with_name(f'.{self.path.name}.rank{rank}.part')
+        self._part = None
+        with suppress(OSError):  # of what never came to a full disk
+            self._opened.close()
 
 
 class SubmissionWriter(RankedFile):
     """Writes a submission, the official CSV."""
 
-    def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str], rank: int) -> None:
-        super().__init__(path, rank=rank)
+    def __init__(self, path: str | os.PathLike[str], *, class_ids: Sequence[str]) -> None:
+        super().__init__(path)
         self.class_ids = class_ids
 
     def add(self, image: ImageRow, detections: ImageDetections) -> Span:

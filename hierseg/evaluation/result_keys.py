@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path, PureWindowsPath
 
 from hierseg.converters.coco import categories_of
-from hierseg.converters.coco_reading import match_categories, parse
+from hierseg.converters.coco_reading import checked_categories, match_categories, parse
 from hierseg.formats.json_files import is_number, key_of, numbers_of
 from hierseg.metrics.submissions import ResultKeys, category_keys, image_keys
 from hierseg.store import Store
@@ -43,11 +43,11 @@ def keys_of_file(path: str | PathLike[str], taxonomy: Taxonomy) -> ResultKeys:
         AnnotationError: If the file cannot be read, or a category matches no class.
     """
     document = parse(Path(path))
-    labels = match_categories(document['categories'], taxonomy, where=str(path))
+    labels = match_categories(checked_categories(document['categories'], where=str(path)), taxonomy, where=str(path))
     entries = [entry for entry in document['images'] if isinstance(entry, dict) and key_of(entry.get('id')) is not None]
     numbers = [str(key_of(entry['id'])) for entry in entries]
-    ids = [str(entry.get('source_id', number)) for entry, number in zip(entries, numbers, strict=True)]
-    stems = [_stem(str(entry.get('file_name', number))) for entry, number in zip(entries, numbers, strict=True)]
+    ids = [key_of(entry.get('source_id')) or number for entry, number in zip(entries, numbers, strict=True)]
+    stems = [_stem(key_of(entry.get('file_name')) or number) for entry, number in zip(entries, numbers, strict=True)]
     sized = [
         ((entry['height'], entry['width']), names)
         for entry, *names in zip(entries, ids, stems, strict=True)

@@ -25,6 +25,8 @@ import pyarrow.csv
 
 from hierseg.errors import AnnotationError, HiersegError
 from hierseg.formats import BoolArray, FloatArray, IntArray
+from hierseg.formats.reading import DAMAGE, in_words, leaves_folder, printable, reading, shown
+from hierseg.limits import MOST_PIXELS, excess
 
 # A line must fit into a block: a base64 mask takes a few kilobytes, a million bytes at the very most.
 BLOCK_BYTES = 1 << 24
@@ -107,7 +109,7 @@ class Chunk:
         if refuse:
             self.refuse(
                 labels < 0,
-                lambda row: f'class {column[row].as_py()!r} is not in the taxonomy of {len(ids)} classes',
+                lambda row: f'class {shown(column[row].as_py())} is not in the taxonomy of {len(ids)} classes',
                 fix='Give the matching hierarchy and class list, or leave the rows of other classes out.',
             )
         return labels
@@ -122,7 +124,7 @@ class Chunk:
         except pa.ArrowInvalid:
             values = np.array([_number(text) for text in column.to_pylist()], dtype=np.float64)
         finite = np.isfinite(values)
-        self.refuse(~finite, lambda row: f'{name} is {column[row].as_py()!r}', fix='It must be a finite number.')
+        self.refuse(~finite, lambda row: f'{name} is {shown(column[row].as_py())}', fix='It must be a finite number.')
         return values if finite.all() else np.where(finite, values, 0)
 
     def sizes(self, name: str, *, where_not: BoolArray | None = None) -> IntArray:
@@ -138,6 +140,22 @@ class Chunk:
         self.refuse(bad, lambda row: f'{name} is {values[row]:g}', fix=fix)
         return np.where(bad, 0, values).astype(np.int64)
 
+    def refuse_large(self, heights: IntArray, widths: IntArray, max_pixels: int) -> None:
+        """Notes the rows whose sizes, (R,) int64 pixels, are those of too large an image; 0 × 0 is none."""
+        self.refuse(
+            heights * widths > min(max_pixels, MOST_PIXELS),
+            lambda row: f'the mask {excess(int(heights[row]), int(widths[row]), max_pixels)}',
+            fix='Put the size right, or raise the limit.',
+        )
+
+    def refuse_outside(self, name: str) -> None:
+        """Notes the rows whose text, taken for a path, leaves the folder that it is relative to."""
+        column = self.texts[name]
+        if pc.any(pc.match_substring_regex(column, r'[/\\\x00]')).as_py():
+            outside = np.array([leaves_folder(text) for text in column.to_pylist()], dtype=bool)
+            fix = 'It is a name in the folder that is given.'
+            self.refuse(outside, lambda row: f'{name} {shown(column[row].as_py())} leaves its folder', fix=fix)
+
     def flags(self, name: str, *, unknown: bool = False, fix: str = '') -> BoolArray:
         """(R,) bool of a column of 0 and 1, and −1 where that may say "unknown": no; a fault for others."""
         column = self.texts[name]
@@ -146,7 +164,7 @@ class Chunk:
         values = np.array(codes, dtype=np.int64)[index_in(column, texts)]
         wrong = (values == NEITHER) | (values < -int(unknown))
         right = fix or ('It is 1, 0 or -1 (unknown).' if unknown else 'It must be 0 or 1.')
-        self.refuse(wrong, lambda row: f'{name} is {column[row].as_py()!r}', fix=right)
+        self.refuse(wrong, lambda row: f'{name} is {shown(column[row].as_py())}', fix=right)
         positive: BoolArray = values == 1
         return positive
 
@@ -181,7 +199,7 @@ def read_chunks(
         raise error(
             f'column {", ".join(missing)} is missing',
             where=f'{path}, line 1',
-            fix=f'The file needs the columns {", ".join(columns)}; it has {", ".join(header)}.',
+            fix=f'The file needs the columns {", ".join(columns)}; it has {printable(", ".join(header))}.',
         )
     wanted = [name for name in columns if name in header]
     twice = [name for name in wanted if header.count(name) > 1]
@@ -207,14 +225,18 @@ def read_chunks(
                 rows = np.arange(done, done + batch.num_rows)
                 done += batch.num_rows
                 yield Chunk(path, unequal.places(rows), {name: batch.column(name) for name in wanted}, error)
-    except (pa.ArrowInvalid, OSError) as fault:
+    except (pa.ArrowException, *DAMAGE, OSError) as fault:
+        if isinstance(fault, HiersegError):
+            raise
         if skip_lines is None and unequal.rows:
             raise error(
                 unequal.words,
                 where=place_of(path, unequal.rows[0]),
                 fix='Every line has one value for each column; is the file cut off?',
             ) from None
-        raise error(f'cannot be read as CSV ({fault})', where=str(path), fix='Is it the official file?') from None
+        raise error(
+            f'cannot be read as CSV ({in_words(fault)})', where=str(path), fix='Is it the official file?'
+        ) from None
 
 
 def read_table(
@@ -240,8 +262,9 @@ def read_header(path: Path, *, error: type[HiersegError] = AnnotationError) -> l
 def place_of(path: str | PathLike[str], row: int) -> str:
     """File and line, from 1 as an editor counts, of a row of :func:`read_chunks`; row 0 is below the header."""
     with _lines(Path(path), AnnotationError) as lines:
-        line, _ = next(islice(lines, row + 1, None))
-    return f'{path}, line {line}'
+        line, _ = next(islice(lines, row + 1, None), (0, []))
+    # Where quotes are damaged, csv and pyarrow may see other rows.
+    return f'{path}, line {line}' if line else f'{path}, row {row + 1}'
 
 
 def index_in(values: pa.Array | pa.ChunkedArray, among: pa.Array) -> IntArray:
@@ -294,11 +317,10 @@ def _lines(path: Path, error: type[HiersegError]) -> Iterator[Iterator[tuple[int
 
     limit = csv.field_size_limit(sys.maxsize)
     try:
-        with path.open(encoding='utf-8-sig', newline='') as file:
+        with (
+            reading(path, error, what='is not a CSV text file', fix='Check the path.'),
+            path.open(encoding='utf-8-sig', newline='') as file,
+        ):
             yield rows()
-    except OSError as fault:
-        raise error(f'cannot be read ({fault.strerror})', where=str(path), fix='Check the path.') from None
-    except (UnicodeDecodeError, csv.Error) as fault:
-        raise error(f'is not a CSV text file ({fault})', where=str(path)) from None
     finally:
         csv.field_size_limit(limit)

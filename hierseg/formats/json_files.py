@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 
 from hierseg.errors import HiersegError
+from hierseg.formats.reading import in_words, reading, shown
 
 
 def read_json(path: str | PathLike[str], *, error: type[HiersegError], fix: str) -> Any:
@@ -23,32 +24,40 @@ def read_json(path: str | PathLike[str], *, error: type[HiersegError], fix: str)
     Raises:
         HiersegError: As ``error`` says.
     """
+    with reading(path, error, fix='Check the path.'):
+        content = Path(path).read_bytes()
+    return parse_json(content, where=str(path), error=error, fix=fix)
 
-    def refuse(what: str, right: str) -> NoReturn:
-        raise error(what, where=str(path), fix=right)
+
+def parse_json(text: str | bytes, *, where: str, error: type[HiersegError], fix: str = '') -> Any:
+    """The document in a text of JSON; arguments and errors as of :func:`read_json`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            refuse(f'the key {key!r} stands twice in one object', 'Keep the one that is meant.')
+            raise error(
+                f'the key {shown(key)} stands twice in one object', where=where, fix='Keep the one that is meant.'
+            )
         return found
 
+    halves = (b'\\ud', b'\\uD') if isinstance(text, bytes) else ('\\ud', '\\uD')
     try:
-        content = Path(path).read_bytes()
-        document = json.loads(content, object_pairs_hook=unique)
-        if rb'\ud' in content or rb'\uD' in content:
+        document = json.loads(text, object_pairs_hook=unique)
+        if any(text.find(half) >= 0 for half in halves):  # type: ignore[arg-type]
             json.dumps(document, ensure_ascii=False).encode()
-    except OSError as fault:
-        refuse(f'cannot be read ({fault.strerror})', 'Check the path.')
-    except RecursionError:
-        refuse('is nested too deeply to be a COCO file', fix)
-    except UnicodeEncodeError as fault:
-        refuse(f'holds half of a character ({fault.object[fault.start]!r})', 'Write the file again as UTF-8.')
     except HiersegError:
         raise
-    except ValueError as fault:
-        refuse(f'is not JSON ({fault})', 'Is the file cut off?')
+    except RecursionError:
+        raise error('is nested too deeply for a file of this kind', where=where, fix=fix) from None
+    except UnicodeEncodeError as fault:
+        half = repr(fault.object[fault.start])
+        raise error(f'holds half of a character ({half})', where=where, fix='Write the file again as UTF-8.') from None
+    except json.JSONDecodeError as fault:
+        what, fix = f'is not JSON ({fault.msg})', 'Is the file cut off?'
+        raise error(what, where=f'{where}, line {fault.lineno}', fix=fix) from None
+    except (ValueError, MemoryError) as fault:
+        raise error(f'is not JSON ({in_words(fault)})', where=where, fix='Is the file cut off?') from None
     return document
 
 
@@ -77,5 +86,5 @@ def numbers_of(ids: Iterable[str]) -> Sequence[int]:
 
 
 def is_whole(text: str) -> bool:
-    """True for the text of a whole number from 0, without zeros in front."""
-    return text.isascii() and text.isdecimal() and str(int(text)) == text
+    """True for the text of a whole number of 64 bits from 0, without zeros in front."""
+    return text.isascii() and text.isdecimal() and len(text) < 19 and str(int(text)) == text

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
+from hierseg.limits import MAX_PIXELS
 
 LARGEST_TEXT = 1 << 26
 """Bytes that the text of one mask may unpack to."""
@@ -110,8 +111,12 @@ def compress_runs(runs: IntArray) -> bytes:
     return counts
 
 
-def counts_of_text(text: str) -> bytes:
-    """Counts, not checked yet, in the text of the official files: base64 of zlib; else MalformedMaskError."""
+def counts_of_text(text: str, num_pixels: int = MAX_PIXELS) -> bytes:
+    """Counts, not checked yet, in the text of the official files: base64 of zlib; else MalformedMaskError.
+
+    No more is unpacked than a mask of that many pixels can need: a character for each, and as many for empty runs.
+    """
+    most = min(2 * num_pixels + 64, LARGEST_TEXT)
     try:
         packed = binascii.a2b_base64(text)
     except ValueError as error:
@@ -120,9 +125,11 @@ def counts_of_text(text: str) -> bytes:
         raise MalformedMaskError('it is not base64')
     unpacker = zlib.decompressobj()
     try:
-        counts = unpacker.decompress(packed, LARGEST_TEXT)
+        counts = unpacker.decompress(packed, most)
     except zlib.error as error:
         raise MalformedMaskError(f'it is not zlib data of base64 ({error})') from None
+    if not unpacker.eof and len(counts) == most:
+        raise MalformedMaskError(f'it unpacks to more than {most:,} bytes, which is more than its size can need')
     if not unpacker.eof:
         raise MalformedMaskError('its zlib data is cut off')
     return counts
@@ -256,9 +263,14 @@ def measure(
     return Measures(areas, boxes, irregular)
 
 
-def regular(mask: bytes, size: tuple[int, int]) -> bytes:
-    """The same mask without empty runs; it has passed :func:`measure` and has the size (height, width)."""
-    return counts_of_mask(mask_of_counts(mask, *size))
+def regular(mask: bytes) -> bytes:
+    """The same mask without empty runs but the first; it has passed :func:`measure`."""
+    runs = parse_counts(mask)
+    solid = np.flatnonzero(runs)
+    inside = solid & 1
+    first = np.flatnonzero(np.diff(inside, prepend=-1))
+    joined = np.add.reduceat(runs[solid], first)
+    return compress_runs(np.concatenate([[0], joined]) if inside[0] else joined)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.formats.csv_tables import Chunk, index_in, read_table
 from hierseg.formats.run_lengths import MalformedMaskError, counts_of_text, measure, regular
+from hierseg.limits import MAX_PIXELS
 from hierseg.metrics.average_precision import summarise
 from hierseg.metrics.matching import match_images
 from hierseg.metrics.records import (
@@ -68,6 +69,7 @@ def read_ground_truth(
     *,
     taxonomy: Taxonomy,
     expand: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, ImageGroundTruth]:
     """Reads, expands and joins the ground truth: that of each image by its id, ascending.
 
@@ -77,6 +79,7 @@ def read_ground_truth(
         masks: CSV with :data:`MASK_COLUMNS`; None for the boxes variant.
         taxonomy: The classes; labels are its labels.
         expand: Copy rows through the hierarchy; False where the files are expanded already.
+        max_pixels: Of a mask; larger ones are refused.
 
     Raises:
         EvaluationError: If a file cannot be used; it names the line.
@@ -100,11 +103,12 @@ def read_ground_truth(
         areas: IntArray = np.zeros(len(objects), dtype=np.int64)
     else:
         blank, texts = tables[2].blank('Mask'), tables[2].texts['Mask'].to_pylist()
-        extents = [tables[2].sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
+        heights, widths = (tables[2].sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth'))
+        tables[2].refuse_large(heights, widths, max_pixels)
         tables[2].check()
-        mask_sizes = np.stack(extents, axis=1)
-        masks_of_rows, areas_of_rows, _ = read_masks(texts, mask_sizes, where=tables[2].where)
+        mask_sizes = np.stack([heights, widths], axis=1)
         sizes = sizes_of_images(images[2], mask_sizes, sizes, where=tables[2].where)
+        masks_of_rows, areas_of_rows, _ = read_masks(texts, mask_sizes, where=tables[2].where)
         mask_rows = _expanded_rows(tables[2], images[2], taxonomy, expansion)
         objects, mask_of = join_boxes_and_masks(objects, mask_rows)
         areas = np.append(areas_of_rows, 0)[mask_of]
@@ -165,6 +169,7 @@ def read_detections(
     taxonomy: Taxonomy,
     iou_type: IouType,
     keys: ResultKeys | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> list[ImageDetections]:
     """The detections of a submission on each of F images, in file order; those on others are dropped.
@@ -172,7 +177,9 @@ def read_detections(
     Arguments and errors are those of :func:`detection_rows`; ``sizes`` are (F, 2) int64, height and width of the masks,
     zeros where it is not known. A progress bar appears on a terminal.
     """
-    blocks = detection_rows(predictions, image_ids, taxonomy=taxonomy, iou_type=iou_type, keys=keys)
+    blocks = detection_rows(
+        predictions, image_ids, taxonomy=taxonomy, iou_type=iou_type, keys=keys, max_pixels=max_pixels
+    )
     bar = tqdm(blocks, f'reading {predictions}', unit='block', disable=None if progress else True)
     rows = pa.Table.from_batches(bar, schema=SCHEMAS[iou_type])
     return detections_of_rows(rows, sizes, predictions=predictions)
@@ -214,8 +221,8 @@ def detections_of_rows(
     if 'mask' in rows.column_names:
         mask_sizes = np.stack([rows[name].to_numpy() for name in ('height', 'width')], axis=1)
         wanted = None if boxed is None else boxed(images, labels)
-        masks, areas, pixels = read_masks(rows['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
         sizes = sizes_of_images(images, mask_sizes, sizes, where=where)
+        masks, areas, pixels = read_masks(rows['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
         boxes = pixels / np.maximum(mask_sizes[:, [1, 0, 1, 0]], 1)
     else:
         boxes = np.stack([rows[side].to_numpy() for side in SIDES], axis=1)
@@ -249,26 +256,34 @@ def read_masks(
         N run lengths (``b''`` for none), (N,) int64 areas and (N, 4) int64 tight boxes in pixels.
 
     Raises:
-        EvaluationError: At a mask that cannot be decoded or is of another size.
+        EvaluationError: At a mask that cannot be decoded or is of another size, and where masks need a multiple of the
+            memory that detections ever do.
     """
     rows = np.flatnonzero(sizes[:, 0])
     names = rows.tolist()
+    heights, widths = sizes[rows].T
     given: list[bytes] = []
-    for row in names:
+    left = SLACK
+    for row, num_pixels, width in zip(names, (heights * widths).tolist(), widths.tolist(), strict=True):
         try:
-            given.append(counts_of_text(texts[row]))
+            given.append(counts_of_text(texts[row], num_pixels))
         except MalformedMaskError as error:
             raise EvaluationError(
                 f'the mask cannot be decoded: {error}',
                 where=where(row),
                 fix='A mask is base64(zlib(COCO compressed RLE counts)).',
             ) from None
+        left += UNPACKED * (len(texts[row]) + width) - len(given[-1])
+        if left < 0:
+            raise EvaluationError(
+                'up to here the masks unpack to far more than their texts and sizes let expect',
+                where=where(row),
+                fix='No detector finds so many masks of single pixels: check how they were encoded.',
+            )
     wanted = None if boxed is None else boxed[rows]
-    heights, widths = sizes[rows].T
     measures = measure(given, heights, widths, boxed=wanted, where=lambda index: where(names[index]))
     for index in np.flatnonzero(measures.irregular).tolist():
-        height, width = sizes[names[index]].tolist()
-        given[index] = regular(given[index], (height, width))
+        given[index] = regular(given[index])
     masks = [b''] * len(texts)
     for row, mask in zip(names, given, strict=True):
         masks[row] = mask
@@ -305,9 +320,17 @@ def sizes_of_images(images: IntArray, sizes: IntArray, known: IntArray, *, where
     return of_images
 
 
+UNPACKED, SLACK = 4, 1 << 22
+"""Bytes that masks may unpack to: so many for each of their texts and for each column of their sizes, and some more.
+
+Shapes have a few runs in a column, others a text that is long, too; noise of many megabytes is no answer to anything.
+"""
 IMAGES_PER_PART = 64
 BYTES_PER_PART = 16 << 20
 """Of the submission, on average; decoded and with what Python adds, it is several times as much."""
+
+UNPACKED_AT_ONCE = 1 << 27
+"""Bytes that the masks of images that are matched together may unpack to."""
 
 Matcher = Callable[..., list[ImageMatchTable]]
 
@@ -341,14 +364,31 @@ class ImagePart:
         kept = _are_among(known, rows['image'].to_numpy() - self.first_image, rows['label'].to_numpy())
         rows = rows if kept.all() else rows.filter(pa.array(kept))
         box_only = [truth.labels[truth.mask_areas == 0] for truth in truths]
-        detections = detections_of_rows(
-            rows,
-            np.array([truth.size or (0, 0) for truth in truths]),
-            predictions=self.predictions,
-            first_image=self.first_image,
-            boxed=partial(_are_among, box_only),  # other objects are compared by their masks
-        )
-        return [table.at(0) for table in match(truths, detections, image_ids=list(self.ground_truth))]
+        sizes, image_ids = np.array([truth.size or (0, 0) for truth in truths]), list(self.ground_truth)
+        found: list[ImageMatchTable] = []
+        for begin, end in self._spans(rows):
+            images = rows['image'].to_numpy() - self.first_image
+            among = (images >= begin) & (images < end)
+            detections = detections_of_rows(
+                rows if among.all() else rows.filter(pa.array(among)),
+                sizes[begin:end],
+                predictions=self.predictions,
+                first_image=self.first_image + begin,
+                boxed=partial(_are_among, box_only[begin:end]),  # other objects are compared by their masks
+            )
+            found += match(truths[begin:end], detections, image_ids=image_ids[begin:end])
+        return [table.at(0) for table in found]
+
+    def _spans(self, rows: pa.Table) -> Iterator[tuple[int, int]]:
+        """Images whose masks may be in memory together: nearly always all."""
+        count = len(self.ground_truth)
+        cuts = [0, count]
+        if 'mask' in rows.column_names:
+            lengths = pc.binary_length(rows['mask']).to_numpy() + rows['width'].to_numpy()
+            images = rows['image'].to_numpy() - self.first_image
+            unpacked = np.cumsum(np.bincount(images, UNPACKED * lengths, minlength=count))
+            cuts = [0, *(np.flatnonzero(np.diff(unpacked // UNPACKED_AT_ONCE)) + 1).tolist(), count]
+        return pairwise(cuts)
 
 
 def _are_among(known: Sequence[IntArray], images: IntArray, labels: IntArray) -> BoolArray:
@@ -429,6 +469,7 @@ def evaluate_files(
     group_of_weight: float | None = None,
     expand: bool = True,
     criterion: Criterion = OPEN_IMAGES,
+    max_pixels: int = MAX_PIXELS,
     workers: int = 1,
     progress: bool = False,
 ) -> OpenImagesResult:
@@ -449,6 +490,7 @@ def evaluate_files(
         group_of_weight: What finding a group counts; None for the protocol's default: 0 for ``segm``, 1 for ``bbox``.
         expand: Expand the ground truth through the hierarchy; False where it is expanded already.
         criterion: The overlap that a detection needs, and the size of object that is asked for.
+        max_pixels: Of a mask; larger ones are refused.
         workers: Processes; the result is the same to the last bit for any number.
         progress: Show a progress bar on a terminal.
 
@@ -463,9 +505,13 @@ def evaluate_files(
     matches: list[ImageMatches] = []
     with part_mapper(workers) as map_parts, TemporaryDirectory(prefix='hierseg-') as folder:
         used_masks = masks if kind == 'segm' else None
-        ground_truth = read_ground_truth(boxes, labels, used_masks, taxonomy=taxonomy, expand=expand)
+        ground_truth = read_ground_truth(
+            boxes, labels, used_masks, taxonomy=taxonomy, expand=expand, max_pixels=max_pixels
+        )
         quiet = None if progress else True
-        rows = detection_rows(predictions, list(ground_truth), taxonomy=taxonomy, iou_type=kind, keys=keys)
+        rows = detection_rows(
+            predictions, list(ground_truth), taxonomy=taxonomy, iou_type=kind, keys=keys, max_pixels=max_pixels
+        )
         blocks = tqdm(rows, 'reading', unit='block', disable=quiet)
         parts = split_by_image(blocks, ground_truth, predictions=predictions, iou_type=kind, folder=folder)
         with tqdm(total=len(ground_truth), desc='matching', unit='image', disable=quiet) as bar:

@@ -24,7 +24,9 @@ import pyarrow as pa
 from hierseg.errors import EvaluationError
 from hierseg.formats import run_lengths
 from hierseg.formats.csv_tables import LARGEST_SIDE, Chunk, index_in, place_of, read_chunks, read_header
-from hierseg.formats.json_files import is_number, is_quadruple, key_of, numbers_of, read_json
+from hierseg.formats.json_files import is_number, is_quadruple, is_whole, key_of, numbers_of, read_json
+from hierseg.formats.reading import shown
+from hierseg.limits import MAX_PIXELS, excess
 from hierseg.metrics.records import IouType
 from hierseg.taxonomy import Taxonomy
 
@@ -82,7 +84,7 @@ def category_keys(taxonomy: Taxonomy, numbers: Mapping[int, int | str]) -> dict[
 def image_keys(names: Iterable[str], image_ids: Iterable[str]) -> dict[str, str]:
     """A name, and the number that it is for programs which take off zeros → image; a whole name counts first."""
     named = dict(zip(names, image_ids, strict=True))
-    whole = {str(int(name)): image for name, image in named.items() if name.isascii() and name.isdecimal()}
+    whole = {str(int(name)): image for name, image in named.items() if is_whole(name.lstrip('0') or '0')}
     return {**whole, **named}
 
 
@@ -103,6 +105,7 @@ def detection_rows(
     taxonomy: Taxonomy,
     iou_type: IouType,
     keys: ResultKeys | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a submission on images with ground truth, in file order; how many there are on others is logged.
 
@@ -113,6 +116,7 @@ def detection_rows(
         taxonomy: The classes.
         iou_type: ``segm`` or ``bbox``.
         keys: The meaning of ids in COCO results; :meth:`ResultKeys.of` when omitted.
+        max_pixels: Of a mask; larger ones are refused.
 
     Yields:
         Batches with the columns of ``SCHEMAS``; ``image`` indexes ``image_ids``. Masks are not decoded yet; height
@@ -124,9 +128,9 @@ def detection_rows(
     """
     if is_results(predictions):
         meaning = keys or ResultKeys.of(taxonomy, image_ids)
-        found = _result_rows(Path(predictions), image_ids, keys=meaning, iou_type=iou_type)
+        found = _result_rows(Path(predictions), image_ids, keys=meaning, iou_type=iou_type, most=max_pixels)
     else:
-        found = _table_rows(Path(predictions), image_ids, taxonomy=taxonomy, iou_type=iou_type)
+        found = _table_rows(Path(predictions), image_ids, taxonomy=taxonomy, iou_type=iou_type, most=max_pixels)
     count, strangers, others = 0, 0, dict[str, None]()
     for batch, names in found:
         known = batch['image'].to_numpy() >= 0
@@ -155,7 +159,9 @@ def detection_rows(
     )  # fmt: skip
 
 
-def _table_rows(path: Path, image_ids: Sequence[str], *, taxonomy: Taxonomy, iou_type: IouType) -> Iterator[Rows]:
+def _table_rows(
+    path: Path, image_ids: Sequence[str], *, taxonomy: Taxonomy, iou_type: IouType, most: int
+) -> Iterator[Rows]:
     """Rows of a CSV."""
     known = pa.array(image_ids, pa.string())
     for table in _chunks(path, iou_type):
@@ -165,8 +171,9 @@ def _table_rows(path: Path, image_ids: Sequence[str], *, taxonomy: Taxonomy, iou
         regions: list[Any]
         if iou_type == 'segm':
             blank = table.blank('Mask')
-            sizes = [table.sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth')]
-            regions = [*sizes, table.texts['Mask']]
+            heights, widths = (table.sizes(name, where_not=blank) for name in ('ImageHeight', 'ImageWidth'))
+            table.refuse_large(heights, widths, most)
+            regions = [heights, widths, table.texts['Mask']]
         else:
             regions = [table.numbers(side) for side in SIDES]
             boxes = np.stack(regions, axis=1)
@@ -226,7 +233,9 @@ def _chunks(path: Path, iou_type: IouType) -> Iterator[Chunk]:
         yield Chunk(path, table.rows[rows], texts, EvaluationError)
 
 
-def _result_rows(path: Path, image_ids: Sequence[str], *, keys: ResultKeys, iou_type: IouType) -> Iterator[Rows]:
+def _result_rows(
+    path: Path, image_ids: Sequence[str], *, keys: ResultKeys, iou_type: IouType, most: int
+) -> Iterator[Rows]:
     """Rows of COCO results."""
     fix = 'Give COCO results: a list of detections with image_id, category_id, score, and segmentation or bbox.'
     document = read_json(path, error=EvaluationError, fix=fix)
@@ -248,7 +257,9 @@ def _result_rows(path: Path, image_ids: Sequence[str], *, keys: ResultKeys, iou_
                 region: tuple[Any, ...] = (0, 0, '') if iou_type == 'segm' else (0.0, 0.0, 0.0, 0.0)
                 if index >= 0:
                     region = (
-                        _mask(document[number]) if iou_type == 'segm' else _box(document[number], keys.sizes.get(image))
+                        _mask(document[number], most)
+                        if iou_type == 'segm'
+                        else _box(document[number], keys.sizes.get(image), most)
                     )
             except _WrongEntryError as fault:
                 raise EvaluationError(fault.what, where=place_in(path, number), fix=fault.fix) from None
@@ -275,12 +286,12 @@ class _WrongEntryError(Exception):
 def _claims(entry: Any, keys: ResultKeys) -> dict[int, float]:
     """Label → score of what an entry claims; the class that it names comes first."""
     if not isinstance(entry, dict):
-        raise _WrongEntryError(f'is {entry!r:.60}', 'It is an object with image_id, category_id and score.')
+        raise _WrongEntryError(f'is {shown(entry)}', 'It is an object with image_id, category_id and score.')
     if key_of(entry.get('image_id')) is None:
-        raise _WrongEntryError(f'image_id is {entry.get("image_id")!r:.60}', 'It is a number or a text.')
+        raise _WrongEntryError(f'image_id is {shown(entry.get("image_id"))}', 'It is a number or a text.')
     given = entry.get('class_scores', {})
     if not isinstance(given, dict):
-        raise _WrongEntryError(f'class_scores is {given!r:.60}', 'It is an object: category id, then score.')
+        raise _WrongEntryError(f'class_scores is {shown(given)}', 'It is an object: category id, then score.')
     claims = {}
     for what, category, score in [
         ('score', entry.get('category_id'), entry.get('score')),
@@ -289,16 +300,16 @@ def _claims(entry: Any, keys: ResultKeys) -> dict[int, float]:
         label = keys.categories.get(key_of(category) or '')
         if label is None:
             raise _WrongEntryError(
-                f'{"category_id" if what == "score" else what} {category!r:.60} is no category',
+                f'{"category_id" if what == "score" else what} {shown(category)} is no category',
                 'It is that of the COCO file of the data set, the class id, or 1, 2, 3 … in the order of the classes.',
             )
         if not is_number(score):
-            raise _WrongEntryError(f'{what} is {score!r:.60}', 'It must be a finite number.')
+            raise _WrongEntryError(f'{what} is {shown(score)}', 'It must be a finite number.')
         claims[label] = float(score)
     return claims
 
 
-def _mask(entry: Entry) -> tuple[int, int, str]:
+def _mask(entry: Entry, most: int) -> tuple[int, int, str]:
     """Height, width and text of the mask."""
     found = entry.get('segmentation')
     if not found:
@@ -316,7 +327,9 @@ def _mask(entry: Entry) -> tuple[int, int, str]:
         and len(size) == 2
         and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size)
     ):
-        raise _WrongEntryError(f'the size of the segmentation is {size!r:.60}', 'It is [height, width] in pixels.')
+        raise _WrongEntryError(f'the size of the segmentation is {shown(size)}', 'It is [height, width] in pixels.')
+    if what := excess(size[0], size[1], most):
+        raise _WrongEntryError(f'the mask {what}', 'Put the size right, or raise the limit.')
     if isinstance(counts, list):
         try:
             encoded = run_lengths.encode_runs(counts, *size)
@@ -327,17 +340,19 @@ def _mask(entry: Entry) -> tuple[int, int, str]:
     elif isinstance(counts, str) and counts.isascii():
         encoded = counts.encode()  # checked with all others, which takes a fraction of the time
     else:
-        raise _WrongEntryError(f'the counts are {counts!r:.60}', 'They are a list, or the text that pycocotools makes.')
+        raise _WrongEntryError(
+            f'the counts are {shown(counts)}', 'They are a list, or the text that pycocotools makes.'
+        )
     return size[0], size[1], run_lengths.text_of_counts(encoded)
 
 
-def _box(entry: Entry, size: tuple[int, int] | None) -> tuple[float, ...]:
+def _box(entry: Entry, size: tuple[int, int] | None, most: int) -> tuple[float, ...]:
     """Xyxy, parts of the image."""
     box, segmentation = entry.get('bbox'), entry.get('segmentation')
     if not is_quadruple(box) or min(box[2:]) < 0:
-        raise _WrongEntryError(f'bbox is {box!r:.60}', 'It is [x, y, width, height] in pixels.')
+        raise _WrongEntryError(f'bbox is {shown(box)}', 'It is [x, y, width, height] in pixels.')
     if size is None:
-        size = _mask(entry)[:2] if isinstance(segmentation, dict) else None
+        size = _mask(entry, most)[:2] if isinstance(segmentation, dict) else None
     if size is None:
         raise _WrongEntryError('the size of its image is not known', 'Name the COCO file of the images with --coco.')
     height, width = size

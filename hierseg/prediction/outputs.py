@@ -9,15 +9,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from hierseg.errors import AnnotationError, ConfigError, HiersegError
-from hierseg.files import write_json
+from hierseg.errors import AnnotationError, ConfigError, HiersegError, OutputError
+from hierseg.files import (
+    disk_faults,
+    free_bytes,
+    in_words,
+    make_folder,
+    output_file,
+    output_folder,
+    whole_path,
+    write_json,
+)
 from hierseg.found import Found, coco_document
+from hierseg.locks import locked
 from hierseg.pictures import Orientation
 from hierseg.prediction.inputs import CAMERA, Shot, Video, expand, is_moving, read_shot
 from hierseg.prediction.predictor import load_model
@@ -72,21 +84,21 @@ def predict(
         **options: What else :func:`~hierseg.prediction.load_model` takes.
 
     Raises:
-        ConfigError: An input does not exist, a format is unknown, ``out`` is a file, or as of
-            :func:`~hierseg.prediction.load_model`; nothing was written then.
+        ConfigError: An input does not exist, a format is unknown, or as of :func:`~hierseg.prediction.load_model`;
+            nothing was written then.
+        OutputError: ``out`` is a file or a link to nothing, another run writes there, or the disk is full.
     """
     unknown = sorted(set(formats) - FORMATS.keys())
     if unknown:
         raise ConfigError(f'unknown format {", ".join(unknown)}', fix=f'Use {", ".join(FORMATS)}.')
     if max_frames is not None and max_frames < 1:
         raise ConfigError(f'max_frames={max_frames}', fix='Look at one frame or more.')
-    folder, names = Path(out), expand(inputs)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError('the output folder is a file', where=str(out), fix='Name another folder.')
+    folder, names = output_folder(out), expand(inputs)
     model = load_model(config, checkpoint, orientation=orientation, **options)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     summary = Summary()
     with ExitStack() as stack:
+        stack.enter_context(locked(folder))
         bar = stack.enter_context(tqdm(total=0, unit='image', disable=None if progress else True))
         shots = Shots(names, orientation, max_frames=max_frames, bar=bar, summary=summary)
         tables = [stack.enter_context(TABLES[name](folder / FORMATS[name])) for name in dict.fromkeys(formats)]
@@ -152,13 +164,14 @@ class Shots:
 
 
 class JsonLines:
-    """A line of JSON for each image, written at once, so that others can follow."""
+    """A line of JSON for each image, written at once, so that others can follow; of a full disk, whole lines stay."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = output_file(path)
 
     def __enter__(self) -> JsonLines:
-        self._file: TextIO = self.path.open('w', encoding='utf-8')
+        with disk_faults(self.path):
+            self._file = self.path.open('wb', buffering=0)
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -166,8 +179,17 @@ class JsonLines:
 
     def add(self, found: Found) -> None:
         """Writes the detections of an image."""
-        self._file.write(json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False) + '\n')
-        self._file.flush()
+        self._write(json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False) + '\n')
+
+    def _write(self, text: str) -> None:
+        content, start = memoryview(text.encode('utf-8')), self._file.tell()
+        with disk_faults(self.path, needed=len(content)):
+            try:
+                while content:
+                    content = content[self._file.write(content) :]
+            except OSError:
+                self._file.truncate(start)
+                raise
 
 
 class Csv(JsonLines):
@@ -177,7 +199,7 @@ class Csv(JsonLines):
 
     def add(self, found: Found) -> None:
         """Writes the detections of an image."""
-        found.to_pandas().to_csv(self._file, index=False, header=self._header, lineterminator='\n')
+        self._write(found.to_pandas().to_csv(index=False, header=self._header, lineterminator='\n'))
         self._header = False
 
 
@@ -208,15 +230,17 @@ class Gallery:
     def __init__(self, folder: Path, shots: Shots) -> None:
         self.folder, self._shots = folder, shots
         self._used: set[Path] = set()
-        self._source: str | None = None
-        self._video: cv2.VideoWriter | None = None
+        self._film: Film | None = None
 
     def __enter__(self) -> Gallery:
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        if self._video is not None:
-            self._video.release()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        film, self._film = self._film, None
+        if film is not None:
+            film.__exit__(kind, error, traceback)
 
     def add(self, found: Found) -> None:
         """Draws the detections of an image or a frame."""
@@ -224,15 +248,13 @@ class Gallery:
             found.draw(self._path('pictures', str(found.source), '.jpg'))
             return
         drawn = found.draw()
-        if self._video is None or found.frame == 0:
-            self.__exit__()
+        if self._film is None or found.frame == 0:
+            self.__exit__(None, None, None)
             path = self._path('videos', str(found.source).replace(CAMERA, 'camera'), '.mp4')
-            path.parent.mkdir(exist_ok=True)
-            fps = self._shots.fps[str(found.source)]
-            self._video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, drawn.shape[1::-1])
-            if not self._video.isOpened():
-                raise ConfigError('OpenCV cannot write the video', where=str(path), fix='Use --no-pictures.')
-        self._video.write(np.ascontiguousarray(drawn[..., ::-1]))
+            make_folder(path.parent)
+            film = Film(path, fps=self._shots.fps[str(found.source)], size=(drawn.shape[1], drawn.shape[0]))
+            self._film = film.__enter__()
+        self._film.add(drawn)
 
     def _path(self, kind: str, source: str, ending: str) -> Path:
         """A file that no input before had."""
@@ -243,3 +265,43 @@ class Gallery:
             path = self.folder / kind / f'{stem}_{number}{ending}'
         self._used.add(path)
         return path
+
+
+class Film:
+    """A video of (H, W, 3) uint8 RGB pictures, which takes its name when it is whole; ``size`` is (W, H)."""
+
+    def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
+        self.path, self.fps, self.size = path, fps, size
+        self._num_frames = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Film:
+        self._partial = self._stack.enter_context(whole_path(self.path))
+        self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, self.size)
+        if not self._writer.isOpened():
+            error = ConfigError('OpenCV cannot write the video', where=str(self.path), fix='Use --no-pictures.')
+            self._stack.__exit__(type(error), error, None)
+            raise error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.release()
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            # OpenCV does not tell what it could not write.
+            whole = cv2.VideoCapture(str(self._partial))
+            num_frames = int(whole.get(cv2.CAP_PROP_FRAME_COUNT))
+            whole.release()
+            if num_frames < self._num_frames:
+                what = f'only {max(num_frames, 0)} of {self._num_frames} frames could be written'
+                fix = f'{in_words(free_bytes(self.path))} are free there; make room, or use --no-pictures.'
+                raise OutputError(what, where=str(self.path), fix=fix)
+
+    def add(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Writes a frame."""
+        self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        self._num_frames += 1

@@ -23,7 +23,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from hierseg.datasets import ClassAwareStreamSampler, RepeatFactorSampler, StreamSampler
 from hierseg.datasets.balanced_samplers import training_labels
 from hierseg.errors import ConfigError
-from hierseg.files import write_atomically
+from hierseg.files import whole_file, write_atomically
 from hierseg.formats import FloatArray, IntArray
 from hierseg.registry import DATA_SAMPLERS, DATASETS
 from hierseg.store import LayerView, Store
@@ -351,7 +351,8 @@ def _write_csv(
     """Writes classes, of which ``nodes`` are the places in the taxonomy, with their columns."""
     described = [(taxonomy.ids[node], taxonomy.names[node], taxonomy.path_name(node)) for node in nodes.tolist()]
     table = pd.DataFrame(described, index=pd.Index(order, name='label'), columns=['id', 'name', 'path'])
-    table.join(pd.DataFrame(columns)).to_csv(path, lineterminator='\n')
+    text = table.join(pd.DataFrame(columns)).to_csv(lineterminator='\n')
+    write_atomically(text.encode('utf-8'), path)
 
 
 def _numbers(values: Iterable[float], *, digits: int) -> list[str]:
@@ -385,7 +386,8 @@ def plot_sampling_report(report: SamplingReport, path: Path) -> None:
         axes.set_ylabel(f'{title} the class')
     handles, found = panels[0].get_legend_handles_labels()
     figure.legend([handles[found.index(label)] for label in labels], labels, loc='outside upper right', frameon=False)
-    figure.savefig(path, dpi=DPI)
+    with whole_file(path) as file:
+        figure.savefig(file, format='png', dpi=DPI)
 
 
 def _sampling_heading(report: SamplingReport) -> str:
@@ -413,7 +415,8 @@ def plot_layer_report(report: LayerReport, path: Path) -> None:
     label = f'cap: {cap:,} images per class, and those that rarer classes bring'
     panels[0].axhline(cap, color=CAP, linewidth=1, linestyle='--', label=label)
     panels[0].legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    figure.savefig(path, dpi=DPI)
+    with whole_file(path) as file:
+        figure.savefig(file, format='png', dpi=DPI)
 
 
 def _layer_heading(report: LayerReport) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from hierseg.errors import ConfigError
 from hierseg.files import write_atomically
+from hierseg.formats.json_files import is_number, parse_json
+from hierseg.formats.reading import reading, shown
 from hierseg.registry import HOOKS
 
 TRAINING, VALIDATION = '#2563eb', '#ea580c'
@@ -65,15 +67,41 @@ def read_losses(work_dir: Path) -> list[LossCurves]:
 
 
 def logged_starts(work_dir: Path) -> list[list[dict[str, Any]]]:
-    """Entries of the log of scalars for each start of a run, whose folders are named by time stamp."""
+    """Entries of the log of scalars for each start of a run, whose folders are named by time stamp.
+
+    Raises:
+        ConfigError: If a log is damaged elsewhere than in the last line, which a kill cuts off.
+    """
     starts = []
+    fix = 'Take the line out of the log, or the log out of the work directory.'
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        with reading(file, ConfigError, fix=fix):
+            lines = file.read_bytes().split(b'\n')
+        while lines and not lines[-1].strip():
+            lines.pop()
         entries = []
-        for line in file.read_text(encoding='utf-8').splitlines():
-            with suppress(json.JSONDecodeError):  # of the last line of a run that was killed
-                entries.append(json.loads(line))
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = parse_json(line, where=f'{file}, line {number}', error=ConfigError, fix=fix)
+            except ConfigError:
+                if number < len(lines):
+                    raise
+                continue
+            if not isinstance(entry, dict) or not all(_is_number(entry[key]) for key in entry if _counts(key)):
+                what = f'{shown(entry)} is no entry of a log of scalars'
+                raise ConfigError(what, where=f'{file}, line {number}', fix=fix)
+            entries.append(entry)
         starts.append(entries)
     return starts
+
+
+def _counts(key: str) -> bool:
+    return key in ('iter', 'epoch', 'time', 'loss') or key.endswith('/loss')
+
+
+def _is_number(value: object) -> bool:
+    """True for numbers, nan too, which the losses of a run become that diverges."""
+    return is_number(value) or (isinstance(value, float) and not isfinite(value))
 
 
 def _losses(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, float]]]:
@@ -143,6 +171,10 @@ class LossCurvesHook(Hook):
     @master_only
     def after_train_epoch(self, runner: Runner) -> None:
         """Reads and draws."""
-        curves = read_losses(Path(runner.work_dir))
+        try:
+            curves = read_losses(Path(runner.work_dir))
+        except ConfigError as error:  # a damaged log of an earlier start is no reason to stop
+            runner.logger.warning('%s', error)
+            return
         if curves:
             write_atomically(draw_losses(curves), Path(runner.log_dir) / 'loss_curves.png')

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,7 +35,7 @@ from hierseg.drawing import (
     side_by_side,
 )
 from hierseg.errors import ConfigError
-from hierseg.pictures import read_picture
+from hierseg.pictures import read_picture, write_picture
 from hierseg.registry import DATASETS, VISUALIZERS
 from hierseg.taxonomy import Taxonomy
 
@@ -120,7 +119,7 @@ class HierLocalVisualizer(DetLocalVisualizer):
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            mmcv.imwrite(drawn[..., ::-1], out_file)
+            write_picture(drawn, out_file)
         else:
             self.add_image(name, drawn, step)
 

@@ -158,7 +158,7 @@ def lock_folder(path: Path) -> int | None:
 
 def has_only_members(folder: Path) -> bool:
     """True for a hidden folder of ours: one with nothing in it but plain files of known names."""
-    return all(entry.name in LEFTOVERS and entry.is_file(follow_symlinks=False) for entry in os.scandir(folder))
+    return all(entry.name in LEFTOVERS and entry.is_file(follow_symlinks=False) for entry in list(os.scandir(folder)))
 
 
 def remove_members(folder: Path) -> None:
@@ -168,24 +168,30 @@ def remove_members(folder: Path) -> None:
             # What tells that it is ours goes last.
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name in (STORE_FILE, 'result.json')):
                 os.unlink(entry)
-            folder.rmdir()
+            with contextlib.suppress(OSError):  # NFS keeps files that are open under other names for a while
+                folder.rmdir()
 
 
 def remove_leftovers(path: Path) -> None:
     """Deletes hidden folders for this path whose process is gone; what is not known to be ours stays."""
-    with store_errors(path):
-        bring_back(path)
-        for purpose in ('partial', 'replaced'):
-            for leftover in hidden_folders(path, purpose):
-                lock = lock_folder(leftover)
-                if lock is not None:
-                    try:
-                        if purpose == 'partial':
-                            remove_members(leftover)
-                        elif has_only_members(leftover):
-                            _put_away(path, leftover)
-                    finally:
-                        os.close(lock)
+    bring_back(path)
+    for purpose in ('partial', 'replaced'):
+        for leftover in hidden_folders(path, purpose):
+            with contextlib.suppress(OSError):  # of another user, or where there are no locks
+                _remove_leftover(path, leftover, purpose)
+
+
+def _remove_leftover(path: Path, leftover: Path, purpose: str) -> None:
+    lock = lock_folder(leftover)
+    if lock is None:
+        return
+    try:
+        if purpose == 'partial':
+            remove_members(leftover)
+        elif has_only_members(leftover):
+            _put_away(path, leftover)
+    finally:
+        os.close(lock)
 
 
 def replace_folder(new: Path, path: Path, *, overwrite: bool) -> None:

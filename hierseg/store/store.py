@@ -367,7 +367,11 @@ class Store:
     @cached_property
     def first_instances(self) -> IntArray:
         """(N,) int64; where each image's instances begin in :attr:`labels`."""
-        return self._images.column('first_instance')
+        first, last = (self._images.column(name) for name in ('first_instance', 'last_instance'))
+        ends = np.concatenate([[0], last])
+        if (first != ends[:-1]).any() or ends[-1] != len(self._instances):
+            raise self._images.file.error('holds images whose instances do not follow each other')
+        return first
 
     @cached_property
     def labels(self) -> IntArray:

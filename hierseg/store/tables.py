@@ -256,6 +256,8 @@ def image_fault(views: Views, *, num_rows: dict[str, int]) -> str | None:
         first, last = views[f'first_{kind}'], views[f'last_{kind}']
         if (first < 0).any() or (last < first).any() or (last > count).any():
             return f'an image whose {kind} rows do not exist'
+        if (first[1:] != last[:-1]).any():
+            return f'images whose {kind} rows do not follow each other'
     return None
 
 

@@ -10,8 +10,6 @@ import csv
 import hashlib
 import json
 import multiprocessing
-import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,7 +24,8 @@ import numpy.typing as npt
 from numpy.random import Generator
 from tqdm import tqdm
 
-from hierseg.errors import AnnotationError, ConfigError
+from hierseg.errors import ConfigError
+from hierseg.files import whole_folder
 from hierseg.formats import BoolArray, FloatArray
 from hierseg.formats.run_lengths import counts_of_mask, text_of_counts
 from hierseg.synthetic.options import SplitOptions, SynthesisOptions
@@ -91,15 +90,13 @@ def synthesize(
 
     Raises:
         ConfigError: If ``out`` exists or an option makes no sense.
-        AnnotationError: If a file cannot be written.
+        OutputError: If a file cannot be written, or ``out`` is a link to nothing.
     """
     if out.exists():
         raise ConfigError('the output folder exists already', where=str(out), fix='Remove it or name another one.')
     if workers < 1:
         raise ConfigError(f'{workers} workers', fix='Ask for at least 1.')
-    partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(out) as partial:
         _write_taxonomy(partial, taxonomy)
         summaries = {}
         for index, split in enumerate(options.splits):
@@ -111,10 +108,6 @@ def synthesize(
             summaries[split.name] = _write_split(encoder, workers=workers, show_progress=show_progress)
         summary = {'options': asdict(options), 'splits': {name: asdict(split) for name, split in summaries.items()}}
         _write_json(partial / SUMMARY_FILE, summary)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return summaries
 
 
@@ -249,8 +242,8 @@ def _annotator_trace(sides: tuple[float, ...], generator: Generator) -> tuple[st
 
 
 def _write(path: Path, picture: npt.NDArray[np.uint8], flags: tuple[int, ...]) -> None:
-    if not cv2.imwrite(str(path), picture, flags):
-        raise AnnotationError('the image could not be written', where=str(path), fix='Is the disk full?')
+    # OpenCV's own writing fails without a reason.
+    path.write_bytes(cv2.imencode(path.suffix, picture, flags)[1].tobytes())
 
 
 def _write_split(encoder: ImageEncoder, *, workers: int, show_progress: bool) -> SplitSummary:

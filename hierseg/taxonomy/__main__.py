@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from hierseg.errors import TaxonomyError, exits_cleanly
-from hierseg.files import write_json
+from hierseg.files import output_file, write_json
 from hierseg.taxonomy.formats import read_draft
 from hierseg.taxonomy.graph import Taxonomy
 from hierseg.taxonomy.levels import Levels
@@ -44,8 +44,11 @@ def several_parents(taxonomy: Taxonomy) -> Iterator[str]:
 def superfluous_edges(taxonomy: Taxonomy) -> Iterator[str]:
     """Edges to a class that is an ancestor by a longer path too."""
     for label, parents in enumerate(taxonomy.parents):
+        if len(parents) < 2:
+            continue
+        higher = {above for parent in parents for above in taxonomy.arrays.above(parent).tolist() if above != parent}
         for parent in parents:
-            if any(parent in taxonomy.arrays.above(other) for other in parents if other != parent):
+            if parent in higher:
                 child, above = described(taxonomy, label), described(taxonomy, parent)
                 yield f'{child} is directly below {above} and again through another class'
 
@@ -176,6 +179,8 @@ def _print(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     options = parse_arguments(arguments)
+    if options.json:
+        output_file(options.json)
     draft = read_draft(
         options.file,
         classes=options.classes,
@@ -189,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings = [*draft.warnings, *lint(taxonomy)]
         lines = [draft.source, *draw(taxonomy), '', summary(taxonomy)]
         if options.json:
-            write_json(taxonomy.to_json(), options.json, error=TaxonomyError)
+            write_json(taxonomy.to_json(), options.json)
     counts = (
         f'{len(found)} {noun}{"s" * (len(found) != 1)}' for found, noun in ((errors, 'error'), (warnings, 'warning'))
     )

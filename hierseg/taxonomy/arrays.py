@@ -17,11 +17,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from hierseg.errors import TaxonomyError
 from hierseg.formats import BoolArray, IntArray
 
 StepArray = npt.NDArray[np.int32]
 
 AnyArray = TypeVar('AnyArray', bound=npt.NDArray[Any])
+AnyScalar = TypeVar('AnyScalar', bound=np.generic)
+
+MOST_PAIRS = 1 << 22
+"""P of the largest taxonomy: 100,000 classes with 41 ancestors each; iNaturalist has 80,000 pairs."""
+MOST_BYTES = 1 << 31
+"""Of a matrix of C × C."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +59,17 @@ class TaxonomyArrays:
         depths = np.zeros(count, dtype=np.int64)
         preferred_parents = np.full(count, -1, dtype=np.int64)
         preferred_roots = np.arange(count, dtype=np.int64)
+        num_pairs = 0
         for label in order:
             steps = steps_up[label] = {label: 0}
             for parent in parents[label]:
                 for above, more in steps_up[parent].items():
                     steps[above] = min(steps.get(above, count), more + 1)
                 depths[label] = max(depths[label], depths[parent] + 1)
+            num_pairs += len(steps)
+            if num_pairs > MOST_PAIRS:
+                what = f'more than {MOST_PAIRS:,} pairs of a class and one at or above it, in {count:,} classes'
+                raise TaxonomyError(what, fix='Leave out levels, or parents of classes that have several.')
             if parents[label]:
                 preferred_parents[label] = parents[label][0]
                 preferred_roots[label] = preferred_roots[parents[label][0]]
@@ -160,17 +172,25 @@ class TaxonomyArrays:
             longest = max(longest, int(distances.max()))
         return longest
 
+    def _matrix(self, value: int, dtype: type[AnyScalar]) -> npt.NDArray[AnyScalar]:
+        """(C, C) of a value; a TaxonomyError if so many classes would take too much memory."""
+        size = len(self.depths) ** 2 * np.dtype(dtype).itemsize
+        if size > MOST_BYTES:
+            what = f'{len(self.depths):,} classes, of which a table of all pairs takes {size / 2**30:.1f} GiB'
+            raise TaxonomyError(what, fix='Leave out classes that are not needed.')
+        return np.full((len(self.depths), len(self.depths)), value, dtype=dtype)
+
     @cached_property
     def ancestor_mask(self) -> BoolArray:
         """(C, C) bool; ``[v, a]`` says that a is v or an ancestor of v, by any path."""
-        mask = np.zeros((len(self.depths), len(self.depths)), dtype=bool)
+        mask = self._matrix(False, np.bool_)
         mask[self.classes, self.at_or_above] = True
         return _read_only(mask)
 
     @cached_property
     def up_steps(self) -> StepArray:
         """(C, C) int32; ``[v, a]`` is the fewest edges from v up to a, 0 for v itself; -1 if a is not above v."""
-        up_steps = np.full((len(self.depths), len(self.depths)), -1, dtype=np.int32)
+        up_steps = self._matrix(-1, np.int32)
         up_steps[self.classes, self.at_or_above] = self.steps
         return _read_only(up_steps)
 
@@ -183,7 +203,7 @@ class TaxonomyArrays:
         ancestor is below it.
         """
         labels = np.arange(len(self.depths))
-        lowest = np.full((len(labels), len(labels)), -1, dtype=np.int32)
+        lowest = self._matrix(-1, np.int32)
         # The best is written last.
         for label in np.lexsort((-labels, -self.heights, self.depths, -self.leaf_counts)):
             below = self.below(label)
@@ -198,7 +218,7 @@ class TaxonomyArrays:
         a DAG the shortest such path over all common ancestors.
         """
         starts, at_or_below, steps = self.rows_below
-        distances = np.empty((len(self.depths), len(self.depths)), dtype=np.int32)
+        distances = self._matrix(0, np.int32)
         # A shortest path into a class only climbs, or its last step comes down from a parent. Depth by the
         # longest path is an order in which every parent comes before its children.
         for label in np.argsort(self.depths, kind='stable'):

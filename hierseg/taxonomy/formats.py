@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from typing import Any
 import yaml
 
 from hierseg.errors import TaxonomyError
+from hierseg.formats.json_files import parse_json
+from hierseg.formats.reading import in_words, printable, reading, shown
 from hierseg.taxonomy.graph import Taxonomy, TaxonomyDraft
 from hierseg.taxonomy.levels import GROUP_PREFIX, NO_SUPERCATEGORY, Levels, levelled_draft, path_of, tree_draft
 
@@ -38,6 +41,8 @@ HEADERS = {('id', 'name'), ('mid', 'name'), ('labelname', 'displayname')}
 OPEN_IMAGES_PREFERRED_PARENTS: Mapping[str, str] = {'/m/0kmg4': '/m/0138tl'}
 """Teddy bear is a Toy before it is a Bear; applied where a file has that edge."""
 
+YAML_NULL, YAML_NULLS = 'tag:yaml.org,2002:null', ('~', 'null', 'Null', 'NULL')
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 YAML_FORMS = 'Write "child: parent", "child: [parent, parent]" or "child: null", or a list of [child, parent] pairs.'
 
 
@@ -110,7 +115,7 @@ def read_draft(
 def _from_json(
     text: str, *, where: str, classes: AnyPath | None, ignore_parts: bool, levels: Levels | None
 ) -> TaxonomyDraft:
-    document = _parse_json(text, where=where)
+    document = parse_json(text, where=where, error=TaxonomyError)
     keys = document.keys() if isinstance(document, dict) else set()
     if levels and 'categories' not in keys:
         fix = 'Leave out --levels, or give the annotations of the data set.'
@@ -194,7 +199,7 @@ def _read_classes(path: AnyPath | None) -> ClassList | dict[str, object] | None:
     text = read_text(path)
     if Path(path).suffix.lower() != '.json':
         return parse_class_list(text, where=str(path))
-    document = _parse_json(text, where=str(path))
+    document = parse_json(text, where=str(path), error=TaxonomyError)
     if not isinstance(document, dict) or 'categories' not in document:
         raise TaxonomyError('no list of classes', where=str(path), fix='Give a CSV with rows "id,name" or a COCO file.')
     return document
@@ -207,36 +212,13 @@ def _with_default_preferences(draft: TaxonomyDraft) -> TaxonomyDraft:
 
 def read_text(path: AnyPath) -> str:
     """Reads UTF-8 text, with or without a byte order mark; an error for another encoding or an unreadable file."""
-    try:
+    with reading(path, TaxonomyError):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise TaxonomyError(f'cannot read the file ({error.strerror})', where=str(path)) from None
     try:
         return content.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
         raise TaxonomyError('not UTF-8 text', where=f'{path}, line {line}', fix='Save the file as UTF-8.') from None
-
-
-def _parse_json(text: str, *, where: str) -> Any:
-    """Parses JSON and refuses an object with the same key twice, of which the first would be lost."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise TaxonomyError(
-                f'an object has the key {repeated!r} twice: {dict(pairs)!r:.80}', where=where, fix='Join the two.'
-            )
-        return fields
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise TaxonomyError(f'not valid JSON: {error.msg}', where=f'{where}, line {error.lineno}') from None
-    except RecursionError:
-        raise TaxonomyError('the JSON is nested too deeply to be a hierarchy', where=where) from None
 
 
 def _csv_rows(text: str, *, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -353,51 +335,89 @@ def _yaml_edges(text: str, *, where: str) -> Iterator[Edge]:
 
     Scalars are taken as written: ``no`` and ``007`` are ids, not a bool and a number.
     """
-    try:
-        # The node graph, not the loaded document: it knows lines and keeps a key that occurs twice.
-        document = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise TaxonomyError(f'not valid YAML: {error.problem}', where=f'{where}, line {line}') from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise TaxonomyError(f'not valid YAML: {str(error).splitlines()[0]}', where=where) from None
-    if document is None:
+    # Events, not a document: they know lines, keep a key that occurs twice, and come one by one, however deep it is.
+    events = _yaml_events(text, where=where)
+    start = next(events, None)
+    is_mapping = isinstance(start, yaml.MappingStartEvent)
+    if start is None or (isinstance(start, yaml.ScalarEvent) and _yaml_scalar(start, where=where) is None):
+        next(events, None)
         return
+    if not isinstance(start, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+        raise TaxonomyError('not an edge', where=_yaml_place(start, where), fix=YAML_FORMS)
     first_lines: dict[str, int] = {}
-    for child_node, parent_node in _yaml_pairs(document, where=where):
-        child = _yaml_scalar(child_node, where=where)
-        line = child_node.start_mark.line + 1
-        place = f'{where}, line {line}'
+    for event in events:
+        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            break
+        if not is_mapping and not isinstance(event, yaml.SequenceStartEvent):
+            raise TaxonomyError('not an edge', where=_yaml_place(event, where), fix=YAML_FORMS)
+        child_event = event if is_mapping else next(events)
+        place = _yaml_place(child_event, where)
+        if isinstance(child_event, yaml.SequenceEndEvent):
+            raise TaxonomyError('not an edge', where=place, fix=YAML_FORMS)
+        child = _yaml_scalar(child_event, where=where)
         if child is None:
             raise TaxonomyError('a child is empty', where=place, fix=YAML_FORMS)
-        if isinstance(document, yaml.MappingNode) and child in first_lines:
+        line = child_event.start_mark.line + 1
+        if is_mapping and child in first_lines:
             raise TaxonomyError(
                 f'child {child!r} occurs twice, first in line {first_lines[child]}',
                 where=place,
                 fix='Give several parents as a list: "child: [parent, parent]".',
             )
         first_lines[child] = line
-        is_list = isinstance(parent_node, yaml.SequenceNode)
-        parents = [_yaml_scalar(node, where=where) for node in (parent_node.value if is_list else [parent_node])]
+        parents, is_list = _yaml_parents(events, where=where)
+        if not is_mapping and not isinstance(next(events), yaml.SequenceEndEvent):
+            raise TaxonomyError('not an edge', where=place, fix=YAML_FORMS)
         for parent in parents or [None]:
             yield Edge(child, parent, None, place, is_list)
+    next(events, None)  # the end of the document, behind which nothing may follow
 
 
-def _yaml_pairs(document: yaml.Node, *, where: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    if isinstance(document, yaml.MappingNode):
-        yield from document.value
-        return
-    for item in document.value if isinstance(document, yaml.SequenceNode) else [document]:
-        if not isinstance(item, yaml.SequenceNode) or len(item.value) != 2:
-            raise TaxonomyError('not an edge', where=f'{where}, line {item.start_mark.line + 1}', fix=YAML_FORMS)
-        yield item.value[0], item.value[1]
+def _yaml_events(text: str, *, where: str) -> Iterator[Any]:
+    """Events of the first document, from its first node on; none of an empty text."""
+    # That of libyaml takes a tenth of the time.
+    events = yaml.parse(text, Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+    try:
+        for event in events:
+            if isinstance(event, yaml.DocumentEndEvent):
+                break
+            if not isinstance(event, (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent)):
+                yield event
+        if isinstance(other := next(events, None), yaml.DocumentStartEvent):
+            fix = 'Write one document: "---" begins another.'
+            raise TaxonomyError('not valid YAML: a second document begins', where=_yaml_place(other, where), fix=fix)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        what = f'not valid YAML: {printable(str(error.problem))}'
+        raise TaxonomyError(what, where=f'{where}, line {line}') from None
+    except yaml.YAMLError as error:
+        raise TaxonomyError(f'not valid YAML: {in_words(error)}', where=where) from None
 
 
-def _yaml_scalar(node: yaml.Node, *, where: str) -> str | None:
-    if not isinstance(node, yaml.ScalarNode):
-        raise TaxonomyError('not a class', where=f'{where}, line {node.start_mark.line + 1}', fix=YAML_FORMS)
-    is_null = node.tag == 'tag:yaml.org,2002:null' or not node.value.strip()
-    return None if is_null else str(node.value).strip()
+def _yaml_parents(events: Iterator[Any], *, where: str) -> tuple[list[str | None], bool]:
+    """The parents of a child, and whether they are a list."""
+    event = next(events)
+    if not isinstance(event, yaml.SequenceStartEvent):
+        return [_yaml_scalar(event, where=where)], False
+    parents = []
+    while not isinstance(event := next(events), yaml.SequenceEndEvent):
+        parents.append(_yaml_scalar(event, where=where))
+    return parents, True
+
+
+def _yaml_scalar(event: Any, *, where: str) -> str | None:
+    if isinstance(event, yaml.AliasEvent):
+        what, fix = f'*{event.anchor} stands for something else', 'Write the class itself.'
+        raise TaxonomyError(what, where=_yaml_place(event, where), fix=fix)
+    if not isinstance(event, yaml.ScalarEvent):
+        raise TaxonomyError('not a class', where=_yaml_place(event, where), fix=YAML_FORMS)
+    text = str(event.value).strip()
+    is_null = event.tag == YAML_NULL or (event.tag is None and event.implicit[0] and text in YAML_NULLS)
+    return None if is_null or not text else text
+
+
+def _yaml_place(event: Any, where: str) -> str:
+    return f'{where}, line {event.start_mark.line + 1}'
 
 
 def _edge_list_draft(edges: Sequence[Edge], *, where: str, classes: ClassList | None) -> TaxonomyDraft:
@@ -457,18 +477,19 @@ def _open_images_draft(
     edges: dict[tuple[str, str], None] = {}
     mentions: Counter[str] = Counter()
     problems = []
+    place = _Places(text, where)
     for class_id, parent, relation in _walk(document, where=where):
         mentions[class_id] += 1
         if class_id in (top, VIRTUAL_ROOT):
             what = f'the virtual root {class_id!r} occurs again below {parent or class_id!r}'
-            problems.append(TaxonomyError(what, where=_place(class_id, text, where, mention=mentions[class_id])))
+            problems.append(TaxonomyError(what, where=place(class_id, mention=mentions[class_id])))
             continue
         ids.setdefault(class_id)
         if relation == 'Part' and not ignore_parts:
             problems.append(
                 TaxonomyError(
                     f'{class_id!r} is a Part of {parent or top!r}, which does not make it a kind of it',
-                    where=_place(class_id, text, where, mention=mentions[class_id]),
+                    where=place(class_id, mention=mentions[class_id]),
                     fix='Remove the Part edges, or have them ignored (ignore_parts=True, --ignore-parts).',
                 )
             )
@@ -476,7 +497,7 @@ def _open_images_draft(
             edges.setdefault((class_id, parent))
     if classes is None:
         return TaxonomyDraft(where, tuple(ids), tuple(ids), tuple(edges), problems=tuple(problems))
-    problems += [*classes.problems, *_mismatches(ids, classes, text, where=where, top=top)]
+    problems += [*classes.problems, *_mismatches(ids, classes, place, where=where, top=top)]
     names = classes.name_of
     kept = tuple(edge for edge in edges if names.keys() >= set(edge))
     return TaxonomyDraft(where, tuple(names), tuple(names.values()), kept, problems=tuple(problems))
@@ -502,7 +523,9 @@ def _require_node(node: Any, *, is_top: bool, where: str) -> None:
         case {**others} if is_top and 'LabelName' not in others:
             pass
         case _:
-            raise TaxonomyError(f'malformed node {node!r:.80}', where=where, fix='It needs a "LabelName" with an id.')
+            raise TaxonomyError(
+                f'malformed node {shown(node, 80)}', where=where, fix='It needs a "LabelName" with an id.'
+            )
     for key, children in others.items():
         if key not in ('Subcategory', 'Part') or not isinstance(children, list):
             raise TaxonomyError(
@@ -513,32 +536,44 @@ def _require_node(node: Any, *, is_top: bool, where: str) -> None:
 
 
 def _mismatches(
-    ids: Collection[str], classes: ClassList, text: str, *, where: str, top: str | None
+    ids: Collection[str], classes: ClassList, place: _Places, *, where: str, top: str | None
 ) -> Iterator[TaxonomyError]:
     """Classes that only the hierarchy or only the class list has."""
     for class_id in ids:
         if class_id not in classes.name_of:
             yield TaxonomyError(
                 f'class {class_id!r} is not in the class list {classes.source}',
-                where=_place(class_id, text, where),
+                where=place(class_id),
                 fix='Add it there: the list gives names and label order.',
             )
-    for class_id, place in classes.place_of.items():
+    for class_id, listed in classes.place_of.items():
         if class_id == top:
             what, fix = f'is the top node of {where}, which stands for no class', 'Put a node above it'
         else:
             what, fix = f'is not in the hierarchy {where}', 'Add it below the top node'
         if class_id not in ids:
-            yield TaxonomyError(f'class {class_id!r} {what}', where=place, fix=f'{fix}, or take it from this list.')
+            yield TaxonomyError(f'class {class_id!r} {what}', where=listed, fix=f'{fix}, or take it from this list.')
 
 
-def _place(class_id: str, text: str, where: str, *, mention: int = 1) -> str:
-    """File and line on which a JSON text has this string for the ``mention``-th time; line 1 if it has not."""
-    position = -1
-    for _ in range(mention):
-        position = text.find(json.dumps(class_id), position + 1)
-    line = text.count('\n', 0, max(position, 0)) + 1
-    return f'{where}, line {line}'
+class _Places:
+    """Lines on which a text of JSON has its strings; looked up when the first is asked for."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self._text, self._where = text, where
+
+    @cached_property
+    def _lines(self) -> Mapping[str, Sequence[int]]:
+        lines, line, last = defaultdict[str, list[int]](list), 1, 0
+        for found in JSON_STRING.finditer(self._text):
+            line, last = line + self._text.count('\n', last, found.start()), found.start()
+            text = found.group()
+            lines[json.loads(text, strict=False) if '\\' in text else text[1:-1]].append(line)
+        return lines
+
+    def __call__(self, class_id: str, *, mention: int = 1) -> str:
+        """File and line on which the text has this string for the ``mention``-th time; line 1 if it has not."""
+        lines = self._lines.get(class_id, ())
+        return f'{self._where}, line {lines[mention - 1] if mention <= len(lines) else 1}'
 
 
 def coco_draft(document: dict[str, Any], *, where: str, edges: Sequence[Edge] = ()) -> TaxonomyDraft:
@@ -607,7 +642,7 @@ def _parse_categories(document: dict[str, Any], *, where: str) -> tuple[ClassLis
                 above = None
         if not isinstance(above, str):
             raise TaxonomyError(
-                f'malformed category {entry!r:.80}',
+                f'malformed category {shown(entry, 80)}',
                 where=f'{where}, categories[{position}]',
                 fix='It needs an "id" (whole number or text), a text "name" and, if any, a text "supercategory".',
             )

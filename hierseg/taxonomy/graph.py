@@ -16,10 +16,14 @@ from typing import Any
 import networkx as nx
 
 from hierseg.errors import ConfigError, TaxonomyError
+from hierseg.formats.reading import shown
 from hierseg.taxonomy.arrays import TaxonomyArrays
 
 FORMAT = 'hierseg-taxonomy'
 VERSION = 1
+
+MOST_LEVELS = 512
+"""Classes on the longest path; WordNet has 20. What is drawn and stored of a path grows with it."""
 
 SHOWN_PROBLEMS = 5
 """The error of :meth:`TaxonomyDraft.build` tells this many problems in full."""
@@ -213,7 +217,7 @@ class TaxonomyDraft:
         """Reads a :meth:`Taxonomy.to_json` document; an error if it is something else or of another version."""
         fields = document if isinstance(document, Mapping) else {}
         if (fields.get('format'), fields.get('version')) != (FORMAT, VERSION):
-            found = f'{fields.get("format")!r} version {fields.get("version")!r}'
+            found = f'{shown(fields.get("format"))} version {shown(fields.get("version"))}'
             raise TaxonomyError(f'expected {FORMAT!r} version {VERSION}, found {found}', where=where)
         classes = fields.get('classes')
         entries: list[Any] = classes if isinstance(classes, list) else [classes]
@@ -222,7 +226,7 @@ class TaxonomyDraft:
                 case {'id': str(), 'name': str(), 'parents': [*parents]} if set(map(type, parents)) <= {str}:
                     continue
             raise TaxonomyError(
-                f'malformed class entry {entry!r:.80}',
+                f'malformed class entry {shown(entry, 80)}',
                 where=where,
                 fix='"classes" is a list of {"id": text, "name": text, "parents": [ids]}.',
             )
@@ -252,9 +256,14 @@ class TaxonomyDraft:
             for child, parent in self.preferred_parents.items()
             if (child, parent) not in edges
         ]
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_edges_from(self.edges)
+        cycles = _cycles(graph)
+        if not cycles and (levels := sum(1 for _ in nx.topological_generations(graph))) > MOST_LEVELS:
+            errors.append(self._error(f'{levels:,} levels', fix=f'At most {MOST_LEVELS} classes stand on one path.'))
         return errors + [
             self._error(f'cycle {" → ".join(cycle)}', fix='No class is its own ancestor: remove one of these edges.')
-            for cycle in self._cycles()
+            for cycle in cycles
         ]
 
     def build(self) -> Taxonomy:
@@ -289,17 +298,16 @@ class TaxonomyDraft:
     def _error(self, what: str, *, fix: str) -> TaxonomyError:
         return TaxonomyError(what, where=self.source, fix=fix)
 
-    def _cycles(self) -> list[list[str]]:
-        """One cycle, child to parent and back to its start, of every knot of classes that has one."""
-        graph: nx.DiGraph[str] = nx.DiGraph()
-        graph.add_edges_from(self.edges)
-        cycles = []
-        for knot in nx.strongly_connected_components(graph):
-            start = min(knot)
-            if len(knot) > 1 or graph.has_edge(start, start):
-                cycle = [edge[0] for edge in nx.find_cycle(graph.subgraph(knot), start)]
-                cycles.append([*cycle, cycle[0]])
-        return sorted(cycles)
+
+def _cycles(graph: nx.DiGraph[str]) -> list[list[str]]:
+    """One cycle, child to parent and back to its start, of every knot of classes that has one."""
+    cycles = []
+    for knot in nx.strongly_connected_components(graph):
+        start = min(knot)
+        if len(knot) > 1 or graph.has_edge(start, start):
+            cycle = [edge[0] for edge in nx.find_cycle(graph.subgraph(knot), start)]
+            cycles.append([*cycle, cycle[0]])
+    return sorted(cycles)
 
 
 def require_same_taxonomy(expected: Taxonomy, found: Taxonomy, *, where: str) -> None:

@@ -19,7 +19,9 @@ from typing import Any, Generic, Literal, TypeVar
 import networkx as nx
 
 from hierseg.errors import TaxonomyError
-from hierseg.taxonomy.graph import TaxonomyDraft
+from hierseg.formats.json_files import key_of
+from hierseg.formats.reading import shown
+from hierseg.taxonomy.graph import MOST_LEVELS, TaxonomyDraft
 
 Levels = Literal['paths', 'ranks', 'wordnet']
 RANKS = ('kingdom', 'phylum', 'class', 'order', 'family', 'genus')
@@ -51,6 +53,9 @@ def levelled_draft(categories: Mapping[str, Category], levels: Levels, *, where:
     if not any(paths.values()):
         fields = ', '.join(RANKS) if levels == 'ranks' else 'supercategory'
         raise TaxonomyError(f'no category has {fields}', where=where, fix='Choose other --levels.')
+    if (longest := max(map(len, paths.values()))) >= MOST_LEVELS:
+        what = f'a category has {longest:,} levels above it'
+        raise TaxonomyError(what, where=where, fix=f'At most {MOST_LEVELS} classes stand on one path.')
     nodes = {
         class_id: path if path[-1:] == (categories[class_id]['name'],) else (*path, categories[class_id]['name'])
         for class_id, path in paths.items()
@@ -81,7 +86,7 @@ def _supercategories(category: Category) -> Path:
 
 
 def _ranks(category: Category) -> Path:
-    return tuple(str(category[rank]).strip() for rank in RANKS if category.get(rank))
+    return tuple(text.strip() for rank in RANKS if (text := key_of(category.get(rank))))
 
 
 def tree_draft(tree: Mapping[str, Any], categories: Mapping[str, Category], *, where: str) -> TaxonomyDraft:
@@ -103,12 +108,17 @@ def tree_draft(tree: Mapping[str, Any], categories: Mapping[str, Category], *, w
 
     def parents_of(node: str) -> Sequence[str]:
         above = fathers.get(node) or []
-        return [above] if isinstance(above, str) else list(above)
+        above = [above] if isinstance(above, str) else above
+        if not isinstance(above, list) or not all(isinstance(parent, str) for parent in above):
+            what = f'"child2father" of {shown(node)} is {shown(above)}'
+            raise TaxonomyError(what, where=where, fix='It is the id of a node, or a list of such.')
+        return above
 
-    nodes = {class_id: str(node_of[class_id]) for class_id in categories if class_id in node_of}
-    return Hierarchy(nodes, parents_of, name_of=lambda node: str(names.get(node, node)), text_of=str).draft(
-        categories, where=where
-    )
+    def name_of(node: str) -> str:
+        return key_of(names.get(node)) or node
+
+    nodes = {class_id: key_of(node_of[class_id]) or '' for class_id in categories if class_id in node_of}
+    return Hierarchy(nodes, parents_of, name_of=name_of, text_of=str).draft(categories, where=where)
 
 
 def _wordnet_draft(categories: Mapping[str, Category], *, where: str) -> TaxonomyDraft:

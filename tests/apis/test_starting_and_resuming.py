@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,9 @@ from hierseg.apis.configs import load_config
 from hierseg.apis.runner import build_runner
 from hierseg.engine.checkpoint_files import read_checkpoint_file
 from hierseg.engine.hooks import ClassCountHook, ValidationLossHook
-from hierseg.errors import ConfigError
+from hierseg.errors import ConfigError, OutputError
+from hierseg.files import make_folder
+from hierseg.locks import locked
 from hierseg.report.visualizer import HierLocalVisualizer
 from hierseg.synthetic import default_taxonomy
 
@@ -60,6 +63,22 @@ def test_a_run_with_a_checkpoint_goes_on_from_it(config: Path, settled: dict[str
     assert settled == {'resume': True, 'load_from': str(checkpoint)}
     train(config, work_dir=tmp_path, resume=str(checkpoint))
     assert settled == {'resume': True, 'load_from': str(checkpoint)}
+
+
+def test_a_second_training_in_a_work_directory_is_told_so(
+    config: Path, settled: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(make_folder(tmp_path / 'work')):
+        before = {path.name for path in (tmp_path / 'work').iterdir()}
+        with pytest.raises(OutputError, match=rf'work: another run writes here \(process {os.getpid()} on .* since 20'):
+            train(config, work_dir=tmp_path / 'work')
+        assert settled == {}
+        assert {path.name for path in (tmp_path / 'work').iterdir()} == before
+        # Of several processes the first one has the lock.
+        monkeypatch.setenv('RANK', '1')
+        train(config, work_dir=tmp_path / 'work', launcher='pytorch')
+    train(config, work_dir=tmp_path / 'work')
+    assert list((tmp_path / 'work').iterdir()) == []
 
 
 def test_the_safe_mode_knows_what_mmengine_puts_into_checkpoints(tmp_path: Path) -> None:

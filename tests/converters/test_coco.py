@@ -149,7 +149,7 @@ def test_files_that_are_none(document, convert, tmp_path):
     with pytest.raises(AnnotationError, match=r'gone\.json: cannot be read'):
         convert_coco(tmp_path / 'gone.json', images=tmp_path, out=tmp_path / 'new')
     (tmp_path / 'cut.json').write_text('{"images": [')
-    with pytest.raises(AnnotationError, match=r'cut\.json: is not JSON'):
+    with pytest.raises(AnnotationError, match=r'cut\.json, line 1: is not JSON'):
         convert_coco(tmp_path / 'cut.json', images=tmp_path, out=tmp_path / 'new')
     with pytest.raises(AnnotationError, match='none: is no folder'):
         convert_coco(tmp_path / 'coco.json', images=tmp_path / 'none', out=tmp_path / 'new')

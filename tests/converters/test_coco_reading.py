@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from hierseg.converters.coco import convert_coco, write_coco
+from hierseg.converters.coco_reading import checked_categories
 from hierseg.errors import AnnotationError
 from hierseg.taxonomy import Taxonomy
 
@@ -330,7 +331,7 @@ def test_other_documents_say_what_they_are(convert, tmp_path, case):
 @pytest.mark.parametrize('content', [b'', b'\xff\xd8\xff', b'<html>'])
 def test_images_that_cannot_be_read(document, convert, tmp_path, content):
     (tmp_path / '4.jpg').write_bytes(content)
-    with pytest.raises(AnnotationError, match=r'image 4: .*4\.jpg cannot be read as an image'):
+    with pytest.raises(AnnotationError, match=r'image 4: .*4\.jpg is no readable image'):
         convert(document)
     store, _ = convert(document, mode='lenient')
     assert len(store) == 1
@@ -429,3 +430,16 @@ def test_a_file_without_a_hierarchy_says_so(document, convert):
     assert f'put right: {kind}: 3 (cat, dog, car)' in str(summary)
     # Who names a taxonomy, even a flat one, knows.
     assert convert(document, Taxonomy.from_edges(['17', '18', '3'], []))[1].mended == {}
+
+
+@pytest.mark.parametrize('above', [5, [1], {'a': 1}])
+def test_a_supercategory_that_is_no_text_is_refused(document, convert, above):
+    document['categories'][1]['supercategory'] = above
+    with pytest.raises(AnnotationError, match='category 18: has the supercategory'):
+        convert(document)
+
+
+@pytest.mark.parametrize('entry', [5, {}, {'id': 3}, {'id': None, 'name': 'car'}, {'id': 3, 'name': 7}])
+def test_categories_are_checked_one_by_one(entry):
+    with pytest.raises(AnnotationError, match=r'coco\.json.*(has no id|has the id|has no name|has the name)'):
+        checked_categories([{'id': 1, 'name': 'a', 'supercategory': None}, entry], where='coco.json')

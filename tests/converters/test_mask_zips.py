@@ -156,8 +156,8 @@ def test_of_equal_names_the_first_archive_counts(tmp_path):
     np.save(tmp_path / 'index.npy', index.members)
     masks = pickle.loads(pickle.dumps(MaskZips(archives, tmp_path / 'index.npy')))
     place, read = masks.locate('mask.png', '')
-    assert (place, read()) == (f'{tmp_path}/1.zip/mask.png', b'content 1')
-    assert [masks.locate(f'other{number}.png', '')[1]() for number in range(3)] == [b'', b'x', b'xx']
+    assert (place, read(99)) == (f'{tmp_path}/1.zip/mask.png', b'content 1')
+    assert [masks.locate(f'other{number}.png', '')[1](99) for number in range(3)] == [b'', b'x', b'xx']
     assert masks.locate('another.png', '') == ('another.png', None)
 
 

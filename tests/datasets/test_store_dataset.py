@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from hierseg.datasets import StoreDataset
 from hierseg.errors import AnnotationError, ConfigError, StoreError, exits_cleanly
 from hierseg.pictures import read_picture
-from hierseg.store import ImageRow, Instances, StoreWriter
+from hierseg.store import ImageRow, Instances, Store, StoreWriter
 from hierseg.taxonomy import Taxonomy
 
 META_KEYS = (
@@ -289,6 +289,13 @@ class TestErrors:
         # The store's size is still that of the stored pixels, which tells that now the turned ones were read.
         with pytest.raises(AnnotationError, match='read with 30 x 40 pixels, the store says 40 x 30'):
             build(pipeline=pipeline)[0]
+
+    def test_a_damaged_mask_is_told_before_it_is_decoded(self, build, pets):
+        path = pets.store / 'instances.arrow'
+        mask = next(filter(None, Store.open(pets.store).instances(0).masks))
+        path.write_bytes(path.read_bytes().replace(mask, b'~' * len(mask)))
+        with pytest.raises(StoreError, match=r'a mask of image 0+ is damaged \(a character is none'):
+            build()[0]
 
     def test_a_faulty_transform_keeps_its_own_error(self, build):
         def divide(results):

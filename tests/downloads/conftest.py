@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,27 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def mirror() -> Iterator[Mirror]:
     with serving(Mirror()) as mirror:
         yield mirror
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of this machine, with its key, signed by itself."""
+    path = tmp_path_factory.mktemp('tls') / 'certificate.pem'
+    command = ['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+    command += ['-keyout', str(path), '-out', str(path) + '.crt', '-days', '2', '-subj', '/CN=localhost']
+    command += ['-addext', 'subjectAltName=IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE']
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(str(path) + '.crt').read_text())
+    return path
+
+
+@pytest.fixture
+def tls_mirror(mirror: Mirror, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A server that is trusted, over TLS; ``fetch`` asks it, too."""
+    monkeypatch.setenv('SSL_CERT_FILE', str(certificate))
+    with serving(Mirror(), certificate=certificate) as secured:
+        mirror.url = secured.url
+        yield secured
 
 
 @pytest.fixture

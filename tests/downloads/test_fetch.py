@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import CancelledError
 
 import pytest
 from mirror import HURRIED, Fault, google_hash
+from small_disk import small_files
 
 from hierseg.downloads import RetryPolicy
 from hierseg.downloads.fetch import Corrupt, Failure
@@ -152,7 +154,7 @@ class TestResume:
 
     def test_a_part_of_which_nobody_knows_the_version_is_thrown_away(self, mirror, fetch, content, tmp_path):
         mirror.files['a.zip'] = content
-        for note in ('', '.a.zip.partial\n', '.a.zip.partial,,\n', '.a.zip.partial,,,"v-1"\n', '.a.zip.partial,1'):
+        for note in ('.a.zip.partial\n', '.a.zip.partial,,\n', '.a.zip.partial,,,"v-1"\n', '.a.zip.partial,1'):
             (tmp_path / 'a.zip').unlink(missing_ok=True)
             (tmp_path / '.a.zip.partial').write_bytes(b'x' * 1000)
             (tmp_path / '.verified.csv').write_text(note)
@@ -256,12 +258,43 @@ class TestFailures:
         with pytest.raises(DownloadError, match=r'^http://127\.0\.0\.1:1: the server cannot be reached \(.*refused'):
             fetch()
 
-    def test_a_full_disk(self, mirror, fetch, content, tmp_path):
+    @pytest.mark.parametrize('resumed_from', [0, 1 << 20])
+    def test_a_full_disk(self, mirror, fetch, content, tmp_path, resumed_from):
         mirror.files['a.zip'] = content
-        (tmp_path / '.a.zip.partial').symlink_to('/dev/full')
-        with pytest.raises(DownloadError, match=r'a\.zip: cannot be written \(No space left on device\)'):
+        message = r'a\.zip: cannot be written \(it grew beyond the largest file that is allowed here: .* free\)'
+        with small_files(1000), pytest.raises(DownloadError, match=message):
+            fetch(resumed_from=resumed_from)
+        assert not (tmp_path / 'a.zip').exists()
+        assert fetch(resumed_from=resumed_from)
+        assert (tmp_path / 'a.zip').read_bytes() == content
+        assert {path.name for path in tmp_path.iterdir()} == {'a.zip', '.verified.csv'}
+
+    @pytest.mark.parametrize(
+        'kind', ['file', 'link', 'link to nothing', 'recorded link', 'recorded hard link', 'folder']
+    )
+    def test_a_part_of_another_is_left_alone(self, mirror, fetch, content, tmp_path, kind):
+        mirror.files['a.zip'] = content
+        part, precious = tmp_path / '.a.zip.partial', tmp_path / 'precious'
+        if kind != 'link to nothing':
+            precious.write_bytes(content[:1000])
+        if kind == 'file':
+            precious.rename(part)
+        elif kind == 'folder':
+            part.mkdir()
+        elif kind == 'recorded hard link':
+            part.hardlink_to(precious)
+        else:
+            part.symlink_to('precious')
+        if kind.startswith('recorded'):
+            (tmp_path / '.verified.csv').write_text('.a.zip.partial,,,"v-1"\n')
+        with pytest.raises(
+            DownloadError, match=r'\.a\.zip\.partial: has the name of a part of a download, and is none'
+        ):
             fetch()
-        assert len(mirror.gets('a.zip')) == 1
+        assert os.path.lexists(part)
+        kept = part if kind == 'file' else precious
+        assert kind == 'link to nothing' or kept.read_bytes() == content[:1000]
+        assert kind != 'link to nothing' or not precious.exists()
 
     def test_stops_when_told(self, mirror, fetch, content, tmp_path):
         mirror.files['a.zip'] = content
@@ -339,6 +372,24 @@ class TestOddServers:
         with pytest.raises(Failure):
             fetch()
         assert not (tmp_path / 'a.zip').exists()
+
+    @pytest.mark.parametrize('at_once', [True, False])
+    @pytest.mark.parametrize('location', ['http://127.0.0.1:1/a.zip', 'ftp://127.0.0.1/a.zip', 'file:///etc/passwd'])
+    def test_a_redirect_from_https_stays_there(self, tls_mirror, fetch, content, tmp_path, location, at_once):
+        tls_mirror.files['a.zip'] = content
+        fault = Fault(status=302, headers={'Location': location})
+        tls_mirror.heads['a.zip'], tls_mirror.always['a.zip'] = [fault] if at_once else [], fault
+        message = 'redirected from https to http:.*, which is not encrypted'
+        with pytest.raises(Failure, match=message if at_once and location.startswith('http') else None):
+            fetch()
+        assert not (tmp_path / 'a.zip').exists()
+
+    def test_a_redirect_within_https(self, tls_mirror, fetch, content, tmp_path):
+        tls_mirror.files['b.zip'] = tls_mirror.files['a.zip'] = content
+        fault = Fault(status=302, headers={'Location': f'{tls_mirror.url}b.zip'})
+        tls_mirror.heads['a.zip'], tls_mirror.always['a.zip'] = [fault], fault
+        assert fetch()
+        assert (tmp_path / 'a.zip').read_bytes() == content
 
     @pytest.mark.parametrize('status', [301, 302, 307, 308])
     def test_a_redirect_within_the_web(self, mirror, fetch, content, tmp_path, status):

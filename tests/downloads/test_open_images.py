@@ -239,10 +239,10 @@ class TestOptions:
 
     def test_only_one_at_a_time(self, tmp_path):
         steps = [OpenImagesDownload(tmp_path, 'train') for _ in range(2)]
-        with steps[0].locked(), pytest.raises(DownloadError, match='another download'), steps[1].locked():
+        with steps[0].locked(), pytest.raises(DownloadError, match='another run'), steps[1].locked():
             pass
         with steps[1].locked():
-            assert (tmp_path / '.lock').exists()
+            assert (tmp_path / '.hierseg.lock').exists()
 
 
 # As on the official download pages.

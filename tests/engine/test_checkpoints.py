@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from small_disk import small_files
 from stub_training import alone_settings, layerwise_settings, make_runner
 from tiny_models import tiny_ensemble
 from torch import Tensor, nn
 
 from hierseg.engine import LoadFromHook
 from hierseg.engine.checkpoints import TensorStatus, as_csv, fit_summary, fit_tensors, fitted
-from hierseg.errors import ConfigError
+from hierseg.errors import ConfigError, OutputError
 from hierseg.files import write_atomically
 from hierseg.registry import MODELS
 
@@ -144,8 +145,9 @@ def epoch_of(path: str) -> int:
     return epoch
 
 
-# Each of the five checkpoints: write and rename it, write and rename its name; from the third on, remove the oldest.
-@pytest.mark.parametrize('moment', range(23))
+# Each of the five checkpoints: sync it, rename it, sync the folder, the same for its name; from the third on, remove
+# the oldest.
+@pytest.mark.parametrize('moment', range(33))
 def test_a_kill_at_any_moment_leaves_a_checkpoint(
     finished: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
@@ -153,10 +155,10 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(
         KilledAt(patch, moment)
         with pytest.raises(Killed):
             make_runner(layerwise_settings(), tmp_path).train()
-    if moment >= 4:  # the first is there, with its name
+    if moment >= 5:  # the first is there, with its name
         named = find_latest_checkpoint(str(tmp_path))
         assert epoch_of(named) == int(Path(named).stem.removeprefix('epoch_'))
-    model = make_runner(layerwise_settings(), tmp_path, resume=moment >= 4).train()
+    model = make_runner(layerwise_settings(), tmp_path, resume=moment >= 5).train()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, finished.model.state_dict()[name]), name
     assert {path.name for path in tmp_path.glob('*.pth*')} == {'epoch_4.pth', 'epoch_5.pth'}
@@ -165,7 +167,28 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(
 def test_there_are_no_more_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = KilledAt(monkeypatch, 1000)
     make_runner(layerwise_settings(), tmp_path).train()
-    assert counter.count == 23
+    assert counter.count == 33
+
+
+def test_a_full_disk_is_one_error_and_keeps_the_checkpoint_before(
+    finished: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        KilledAt(patch, 6)
+        with pytest.raises(Killed):
+            make_runner(layerwise_settings(), tmp_path).train()
+    first = tmp_path / 'epoch_1.pth'
+    runner = make_runner(layerwise_settings(), tmp_path, resume=True)
+    message = r'epoch_2\.pth: cannot be written \(.*: [\d.]+ k?B needed, [\d.]+ [kMGT]B free\)'
+    with small_files(first.stat().st_size // 2), pytest.raises(OutputError, match=message):
+        runner.train()
+    assert {path.name for path in tmp_path.glob('*.pth*')} == {'epoch_1.pth'}
+    assert not [*tmp_path.glob('.*')]
+    assert find_latest_checkpoint(str(tmp_path)) == str(first)
+    assert epoch_of(str(first)) == 1
+    model = make_runner(layerwise_settings(), tmp_path, resume=True).train()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, finished.model.state_dict()[name]), name
 
 
 def test_the_newest_are_kept(finished: Runner) -> None:

@@ -55,7 +55,7 @@ def write_results(store: Path, out: Path) -> list[dict]:
     for sample in samples(metric.store):
         metric.process(None, [sample])
     assert metric.evaluate(len(metric.store)) == {}
-    assert [path for path in out.parent.iterdir() if path.name.endswith('.part')] == []
+    assert [path for path in out.parent.iterdir() if path.name.endswith('.partial')] == []
     return json.loads(out.read_text())
 
 

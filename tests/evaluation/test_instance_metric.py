@@ -187,7 +187,7 @@ def test_two_ranks_give_what_one_gives(store, tmp_path):
     rows = [(tmp_path / name).read_text().splitlines() for name in ('one.csv', 'two.csv')]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 1 + 3 * 2
-    assert not list(tmp_path.glob('.*.part'))
+    assert not list(tmp_path.glob('.*.partial'))
 
 
 def test_bad_arguments(store, tmp_path):

@@ -39,7 +39,7 @@ def test_boxes():
 
 def test_parts_of_several_ranks_become_one_file(tmp_path):
     target = tmp_path / 'out' / 'submission.csv'
-    writers = [SubmissionWriter(target, class_ids=['p', 'q'], rank=rank) for rank in range(2)]
+    writers = [SubmissionWriter(target, class_ids=['p', 'q']) for rank in range(2)]
     spans = {}
     for rank, name in ((0, 'first'), (1, 'second'), (0, 'third'), (1, 'first')):  # the last one pads
         spans.setdefault(name, writers[rank].add(ImageRow(name, '', 8, 6), MASK_DETECTIONS))
@@ -58,12 +58,14 @@ def test_parts_of_several_ranks_become_one_file(tmp_path):
 def test_a_part_that_is_not_there_is_said_and_nothing_is_written(tmp_path):
     target = tmp_path / 'submission.csv'
     target.write_text('old')
-    with pytest.raises(EvaluationError, match=r'rank3\.part.*folder that all ranks share'):
-        SubmissionWriter(target, class_ids=['p'], rank=0).merge([Span(3, 0, 1)], by_mask=True)
+    with pytest.raises(
+        EvaluationError, match=r'other\.partial, the part of another rank, is missing.*folder that all ranks share'
+    ):
+        SubmissionWriter(target, class_ids=['p']).merge([Span('other.partial', 0, 1)], by_mask=True)
     assert target.read_text() == 'old'
     assert [path.name for path in tmp_path.iterdir()] == ['submission.csv']
 
 
 def test_no_images_give_a_header(tmp_path):
-    SubmissionWriter(tmp_path / 's.csv', class_ids=['p'], rank=0).merge([], by_mask=False)
+    SubmissionWriter(tmp_path / 's.csv', class_ids=['p']).merge([], by_mask=False)
     assert (tmp_path / 's.csv').read_text() == 'ImageID,LabelName,Score,XMin,XMax,YMin,YMax\n'

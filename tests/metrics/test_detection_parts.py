@@ -116,7 +116,7 @@ def test_every_image_is_in_one_part(files, tiny_parts, tmp_path):
         (3, 'boat', "line 37: class 'boat' is not in the taxonomy"),
         (4, 'high', "line 37: Score is 'high'"),
         (1, '0', 'line 37: ImageWidth is 0'),
-        (1, '9', r'line 37: the mask is not made of valid .* 9×8 pixels'),
+        (1, '9', r'line 37: the mask is 9×8 pixels, .* are 8×8'),
         (5, 'eNo=', 'line 37: the mask cannot be decoded'),
         (5, 'a,b', 'line 37: 7 values for 6 columns'),
     ],

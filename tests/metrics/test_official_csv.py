@@ -164,7 +164,7 @@ WIDE = base64.b64encode(zlib.compress(counts_of(rectangle(0, 0, 4, 4, size=(8, 9
         ('predictions', ',0.5,', ',high,', r"predictions\.csv, line 2: Score is 'high'"),
         ('predictions', 'a,8,8', 'a,0,8', r'predictions\.csv, line 2: ImageWidth is 0. It must be a whole number'),
         ('predictions', 'a,8,8', 'a,8,8.5', r'predictions\.csv, line 2: ImageHeight is 8.5'),
-        ('predictions', 'a,8,8', 'a,9,8', r'predictions\.csv, line 2: the mask is not made of valid .* 9×8 pixels'),
+        ('predictions', 'a,8,8', 'a,9,8', r'predictions\.csv, line 2: the mask is 9×8 pixels, .* are 8×8'),
         ('predictions', MASK, CUT, r'predictions\.csv, line 2: the mask is not made of valid COCO run lengths'),
         ('predictions', MASK, MASK[:-5], r'predictions\.csv, line 2: the mask cannot be decoded'),
         ('predictions', MASK, '!!!', r'predictions\.csv, line 2: the mask cannot be decoded'),

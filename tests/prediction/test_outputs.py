@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 import hierseg.prediction.outputs as outputs
 from hierseg.__main__ import main
-from hierseg.errors import ConfigError
+from hierseg.errors import ConfigError, HiersegError
 from hierseg.found import Found
 from hierseg.pictures import read_picture
 from hierseg.prediction import Predictor, predict
@@ -186,7 +186,7 @@ class TestRefusals:
         self, loaded: list[Any], images: list[str], tmp_path: Path, changed: dict[str, Any], message: str
     ) -> None:
         arguments = {'inputs': images[:1], 'out': tmp_path / 'out', **changed}
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(HiersegError, match=message):
             predict('c.py', 'w.pth', arguments.pop('inputs'), arguments.pop('out'), **arguments)
         assert loaded == []
         assert not (tmp_path / 'out').exists()

@@ -264,7 +264,7 @@ def test_numbers_that_are_none_become_null(document, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_an_error(document, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(HiersegError, match='the output folder is a file'):
+    with pytest.raises(HiersegError, match='is a file'):
         write_comparison(document, tmp_path / 'file')
 
 

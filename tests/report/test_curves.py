@@ -4,13 +4,15 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from stub_training import layerwise_settings, make_runner
 
-from hierseg.report.curves import LossCurves, draw_losses, read_losses
+from hierseg.errors import ConfigError
+from hierseg.report.curves import LossCurves, LossCurvesHook, draw_losses, read_losses
 
 
 def write(folder: Path, start: str, *entries: dict[str, Any]) -> None:
@@ -85,6 +87,21 @@ def test_a_new_run_in_an_old_directory_begins_anew(tmp_path: Path) -> None:
 
 def test_nothing_is_logged_yet(tmp_path: Path) -> None:
     assert read_losses(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    'line', [b'{"loss": 1', b'\0\0\0', b'\xff', b'5', b'[1]', b'{"loss": "a", "iter": 1, "epoch": 1}', b'[' * 5000]
+)
+def test_a_damaged_log_is_refused_with_its_line_but_stops_no_training(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path, '20260101_000000', step(10, 1, loss=4.0), step(20, 2, loss=3.0))
+    file = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    file.write_bytes(line + b'\n' + file.read_bytes())
+    with pytest.raises(ConfigError, match=r'scalars\.json, line 1'):
+        read_losses(tmp_path)
+    runner = Mock(work_dir=str(tmp_path), log_dir=str(tmp_path))
+    LossCurvesHook().after_train_epoch(runner)
+    runner.logger.warning.assert_called_once()
+    assert not (tmp_path / 'loss_curves.png').exists()
 
 
 def test_the_picture_has_a_panel_for_each_layer() -> None:

@@ -13,14 +13,14 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask
 import pytest
 from PIL import Image
+from small_disk import small_files
 
-from hierseg.errors import AnnotationError, ConfigError
+from hierseg.errors import ConfigError, OutputError
 from hierseg.synthetic import (
     VALIDATION_RATES,
     AnnotationRates,
@@ -272,17 +272,10 @@ def test_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
-def test_nothing_is_left_behind_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = cv2.imwrite, []
-
-    def full_after_ten(path: str, *arguments: object) -> bool:
-        written.append(path)
-        return len(written) <= 10 and write(path, *arguments)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(cv2, 'imwrite', full_after_ten)
-    with pytest.raises(AnnotationError, match='could not be written'):
-        synthesize(tmp_path / 'data', options(), taxonomy=TAXONOMY)
-    assert len(written) == 11
+@pytest.mark.parametrize('workers', [1, 2])
+def test_of_a_full_disk_nothing_is_left_behind(tmp_path: Path, workers: int) -> None:
+    with small_files(1500), pytest.raises(OutputError, match=r'data: cannot be written .* free'):
+        synthesize(tmp_path / 'data', options(), taxonomy=TAXONOMY, workers=workers)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,9 +108,9 @@ class TestYaml:
             ('a: [b\nc: d\n', r'edges.yaml, line \d: not valid YAML'),
             ('a: b\n\tc: d\n', r'edges.yaml, line 2: not valid YAML'),
             ('a: b\n--- \nc: d\n', r'edges.yaml, line 2: not valid YAML'),
-            ('a: *b\n', r'edges.yaml, line 1: not valid YAML'),
+            ('a: *b\n', r'edges.yaml, line 1: \*b stands for something else'),
             ('a: \0\n', 'edges.yaml: not valid YAML: unacceptable character'),
-            ('[' * 1500, 'edges.yaml: not valid YAML'),
+            ('[' * 100_000, r'edges.yaml, line 1: not a'),
             # YAML readers keep the last of two equal keys, and an edge would be lost.
             ('a: b\nc: d\na: e\n', r"edges.yaml, line 3: child 'a' occurs twice, first in line 1. Give several"),
             ('{a: b, a: c}', "child 'a' occurs twice"),
@@ -282,9 +282,9 @@ class TestBadHierarchies:
     @pytest.mark.parametrize(
         ('document', 'message'),
         [
-            ('{"LabelName": "top", ', r'hierarchy.json, line 1: not valid JSON'),
-            ('{"LabelName": "top",\n "Subcategory": [}', r'hierarchy.json, line 2: not valid JSON'),
-            ('{"LabelName": "t", "Subcategory": [], "Subcategory": []}', "key 'Subcategory' twice"),
+            ('{"LabelName": "top", ', r'hierarchy.json, line 1: is not JSON'),
+            ('{"LabelName": "top",\n "Subcategory": [}', r'hierarchy.json, line 2: is not JSON'),
+            ('{"LabelName": "t", "Subcategory": [], "Subcategory": []}', "the key 'Subcategory' stands twice"),
             (node('top'), 'no classes'),
             (node('top', node('')), "below 'the top node': malformed node"),
             (node('top', node('a', {'Subcategory': []})), "below 'a': malformed node"),
@@ -606,7 +606,7 @@ def test_paths_may_be_text(tmp_path):
         ('t.json', '[]', 'no hierarchy that hierseg knows'),
         ('t.json', 'null', 'no hierarchy that hierseg knows'),
         ('t.json', '{"format": "other"}', r"expected 'hierseg-taxonomy' version 1, found 'other' version None"),
-        ('t.json', '', r't.json, line 1: not valid JSON'),
+        ('t.json', '', r't.json, line 1: is not JSON'),
         ('t.json', b'\xff\xfe{\x00}\x00', r't.json, line 1: not UTF-8'),
         ('t.yaml', b'a: b\nb\xe4r: c\n', r't.yaml, line 2: not UTF-8'),
     ],
@@ -618,9 +618,9 @@ def test_files_that_are_no_hierarchy(tmp_path, name, content, message):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(TaxonomyError, match=r'none.json: cannot read the file \(No such file or directory\)'):
+    with pytest.raises(TaxonomyError, match=r'none.json: cannot be read \(No such file or directory\)'):
         read_taxonomy(tmp_path / 'none.json')
-    with pytest.raises(TaxonomyError, match=r'cannot read the file \(Is a directory\)'):
+    with pytest.raises(TaxonomyError, match=r'cannot be read \(Is a directory\)'):
         read_taxonomy(tmp_path)
 
 

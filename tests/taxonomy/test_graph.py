@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taxonomies import ANIMAL, BEAR, CAR, TEDDY, TOY, lowest_common_ancestors, random_taxonomies, teddy_taxonomy
 
 from hierseg.errors import ConfigError, TaxonomyError
-from hierseg.taxonomy import Taxonomy
+from hierseg.taxonomy import Taxonomy, arrays
 from hierseg.taxonomy.graph import require_same_class_names, require_same_taxonomy
 
 # Two root classes above two classes that each have both as parents: two lowest common ancestors.
@@ -216,3 +216,21 @@ def test_many_differences_are_counted():
     # Ten names against none: one sentence for the counts, ten for the labels; three are shown.
     with pytest.raises(ConfigError, match='; and 8 more'):
         require_same_class_names([f'c{label}' for label in range(10)], [], where='config')
+
+
+class TestLimits:
+    """Hierarchies whose tables would take gigabytes."""
+
+    def test_a_chain_of_too_many_levels(self) -> None:
+        ids = [str(number) for number in range(600)]
+        with pytest.raises(TaxonomyError, match='600 levels'):
+            Taxonomy.from_edges(ids, list(zip(ids[1:], ids, strict=False)))
+
+    def test_too_many_pairs_and_too_large_a_matrix(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        taxonomy = Taxonomy.from_edges(['a', 'b', 'c'], [('b', 'a'), ('c', 'b')])
+        monkeypatch.setattr(arrays, 'MOST_BYTES', 8)
+        with pytest.raises(TaxonomyError, match='3 classes, of which a table of all pairs'):
+            _ = taxonomy.arrays.ancestor_mask
+        monkeypatch.setattr(arrays, 'MOST_PAIRS', 5)
+        with pytest.raises(TaxonomyError, match='more than 5 pairs'):
+            _ = Taxonomy.from_edges(['a', 'b', 'c'], [('b', 'a'), ('c', 'b')]).arrays

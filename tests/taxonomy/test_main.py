@@ -91,7 +91,7 @@ def test_part_edges(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['none.json'], 'error: none.json: cannot read the file'),
+        (['none.json'], 'error: none.json: cannot be read'),
         (['{teddy}', '--preferred-parent', 'Teddy'], "error: --preferred-parent: 'Teddy' is no preferred parent"),
         (['{teddy}', '--json', 'none/out.json'], 'error: none/out.json: cannot be written (No such file or directory)'),
         (['{teddy}', '--classes', 'none.csv'], 'names its classes itself'),

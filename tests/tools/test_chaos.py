@@ -26,11 +26,11 @@ LIGHT = (*LIGHT, 'stores', 'store-check', 'work', 'submissions', 'results', 'gro
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 sys.path.insert(0, str(TOOLS))
 
-from chaos import data, workers  # noqa: E402
+from chaos import data, trained, workers  # noqa: E402
 from chaos.entries import Case, Entry, make_corpus  # noqa: E402
 from chaos.mutations import mutated, zeros_zlib  # noqa: E402
 
-ENTRIES = {entry.name: entry for entry in data.ENTRIES}
+ENTRIES = {entry.name: entry for entry in (*data.ENTRIES, *trained.ENTRIES)}
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 

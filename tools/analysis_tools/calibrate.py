@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from hierseg.arguments import add_config_options
-from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.errors import exits_cleanly
 from hierseg.files import write_atomically, write_json
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
     )
-    write_json(calibration.to_json(), work_dir / 'calibration.json', error=ConfigError)
+    write_json(calibration.to_json(), work_dir / 'calibration.json')
     write_atomically(draw_calibration(calibration), work_dir / 'calibration.png')
     print(calibration)
     print(f'all thresholds: {work_dir / "calibration.json"}\npicture:        {work_dir / "calibration.png"}')

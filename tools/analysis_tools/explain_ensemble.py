@@ -26,18 +26,18 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
-    import mmcv
-
     from hierseg.apis import explain_ensemble
+    from hierseg.files import output_file
+    from hierseg.pictures import write_picture
     from hierseg.report.flow import draw_flow, flow_rows
 
+    out = output_file(arguments.out or Path('work_dirs/explain_ensemble') / f'{Path(arguments.image).stem}.png')
     flow = explain_ensemble(
         arguments.config, arguments.checkpoint, arguments.image, device=arguments.device, options=arguments.cfg_options
     )
     for row in flow_rows(flow, score_threshold=arguments.score_thr):
         print(row)
-    out = arguments.out or Path('work_dirs/explain_ensemble') / f'{Path(arguments.image).stem}.png'
-    mmcv.imwrite(draw_flow(flow, score_threshold=arguments.score_thr)[..., ::-1], str(out))
+    write_picture(draw_flow(flow, score_threshold=arguments.score_thr), out)
     print(f'picture: {out}')
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hierseg.errors import exits_cleanly
+from hierseg.files import make_folder, output_folder
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,8 +29,9 @@ def main() -> None:
     from hierseg.report.class_reports import layer_reports, plot_layer_report
     from hierseg.store import Store
 
+    output_folder(args.out)
     reports = layer_reports(Store.open(args.store), images_per_class=args.images_per_class, seed=args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     for report in reports:
         print(report, end='\n\n')
         report.write_csv(args.out / f'layer{report.view.layer}.csv')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
-from hierseg.files import write_json
+from hierseg.files import make_folder, output_folder, write_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,13 +35,14 @@ def main() -> None:
     from hierseg.apis import read_config
     from hierseg.report.class_reports import configured_samplers, plot_sampling_report, sampling_report
 
+    output_folder(args.out)
     config = read_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
     reports = {
         name: sampling_report(sampler, compare=args.compare, threshold=args.threshold)
         for name, sampler in configured_samplers(config).items()
     }
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     for name, report in reports.items():
         if name:
             print(f'== {name}')

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -42,8 +43,8 @@ TABLES = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
 
 
 @cache
-def official(parent: int = 0) -> Path:
-    """The official files of a few small images; made once a process, whose id ``parent`` is, and removed with it."""
+def official() -> Path:
+    """The official files of a few small images, in a temporary folder; made once a process."""
     folder = Path(mkdtemp(prefix='hierseg-chaos-')) / 'data'
     rates = AnnotationRates(negatives=2)
     splits = tuple(SplitOptions(name, 6, 3.0, rates) for name in ('train', 'validation'))
@@ -85,13 +86,16 @@ def split_files(folder: Path) -> OpenImagesFiles:
     )
 
 
-def contents(store: Store) -> Any:
+def contents(store: Store, *, masks: bool = True) -> Any:
     """All that a training or an evaluation takes from a store."""
     rows = range(len(store))
+    instances = [store.instances(row) for row in rows]
+    if not masks:
+        instances = [replace(some, masks=[]) for some in instances]
     return [
         store.taxonomy.to_json(),
         store.orientation,
-        [(store.image(row), store.instances(row), store.verified(row), store.not_exhaustive(row)) for row in rows],
+        [(store.image(row), instances[row], store.verified(row), store.not_exhaustive(row)) for row in rows],
         [store.row_of(store.image(row).id) for row in rows],
         store.labels,
         store.all_boxes(),
@@ -189,9 +193,9 @@ def make_store(folder: Path) -> None:
 
 
 def read_store(case: Case) -> Any:
-    """Reads all images, as a training does."""
+    """Reads all images, as a training does. What masks are is the check's to find: only it compares their checksums."""
     store = Store.open(case.folder / 'store')
-    return contents(store), store.document('coco.json')
+    return contents(store, masks=False), store.document('coco.json')
 
 
 def check(case: Case) -> Any:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,20 +127,28 @@ def make_corpus(folder: Path, entries: Sequence[Entry]) -> dict[str, str]:
 
     A process of its own does it, so that threads and memory of what it takes are not in those that come after.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / 'scratch'
+    scratch.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
         try:
+            tempfile.tempdir = str(scratch)
+            said = os.open(scratch / 'said', os.O_CREAT | os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(said, stream)
             digests = {entry.name: _made(folder, entry) for entry in entries}
             (folder / DIGESTS).write_text(json.dumps(digests))
             os._exit(0)
         except BaseException:
             traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
+    last = (scratch / 'said').read_text(errors='replace')[-1000:]
+    shutil.rmtree(scratch)
     if status:
-        raise SystemExit('error: the honest files cannot be made, or read')
+        raise SystemExit(f'error: the honest files cannot be made, or read\n{last}')
     found: dict[str, str] = json.loads((folder / DIGESTS).read_text())
     return found
 

@@ -41,17 +41,21 @@ class Act:
         run: Does it, in a folder; the second time as one who goes on.
         result: What it made, in the folder; equal by ``==`` where it is the same bit for bit.
         processes: The run is so many processes, ranks of one training.
+        takes_models: It needs a trained and an exported model.
     """
 
     name: str
     run: Callable[[Path, bool], None]
     result: Callable[[Path], Any]
     processes: int = 1
+    takes_models: bool = False
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *, models: bool) -> None:
     """Data, configs, and models for all runs."""
     make_data(folder)
+    if not models:
+        return
     (folder / 'model').mkdir()
     trained.make_checkpoint(folder / 'model')
     (folder / 'exported').mkdir()
@@ -124,8 +128,8 @@ ACTS = (
     Act('end-to-end training of two processes', _train('end_to_end'), _weights, processes=2),
     Act('ensemble training', _train('ensemble'), _weights),
     Act('ensemble training of two processes', _train('ensemble'), _weights, processes=2),
-    Act('export', _export, _out),
-    Act('prediction', _predict, _out),
+    Act('export', _export, _out, takes_models=True),
+    Act('prediction', _predict, _out, takes_models=True),
 )
 
 
@@ -241,10 +245,11 @@ def _said(folder: Path) -> str:
 def kill(folder: Path, acts: Sequence[Act], *, kills: int, seed: int) -> Iterator[Killed]:
     """Kills each act in turn until there were so many kills."""
     # In a process of its own: what it remembers is no business of those that are killed.
-    preparation = Act('preparation', lambda folder, again: prepare(folder), lambda folder: None)
+    models = any(act.takes_models for act in acts)
+    preparation = Act('preparation', lambda folder, again: prepare(folder, models=models), lambda folder: None)
     (folder / 'out').mkdir()
     _wait(_start(preparation, folder, again=False, aimed=None), kill_after=None)
-    if not (folder / 'exported/model.onnx').exists():
+    if not (folder / ('exported/model.onnx' if models else 'ensemble.py')).exists():
         raise SystemExit(f'error: {_said(folder)}')
     generator = Random(seed)
     expected: dict[str, tuple[Any, float, int]] = {}

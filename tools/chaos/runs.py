@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from chaos import data
 from hierseg.apis import train
 from hierseg.converters.open_images import convert_open_images
+from hierseg.report import HierLocalVisualizer
 from hierseg.synthetic import AnnotationRates, SplitOptions, SynthesisOptions, synthesize
 from hierseg.synthetic.options import default_taxonomy
 
@@ -78,6 +79,8 @@ def train_here(config: Path, work_dir: Path, **options: Any) -> None:
     """Trains, or goes on from the latest checkpoint, as ``tools/train.py --resume``; the data lie beside the config."""
     # MMEngine formats the config anew for every checkpoint, which takes longer than an epoch here.
     Config.pretty_text = property(lambda config: repr(config.to_dict()))  # type: ignore[assignment]
+    # MMEngine would give the visualizer of the run before, which draws into that one's folder.
+    HierLocalVisualizer._instance_dict.clear()
     torch.set_num_threads(1)
     os.chdir(config.parent)
     launcher = 'pytorch' if 'WORLD_SIZE' in os.environ else 'none'

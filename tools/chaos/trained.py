@@ -17,8 +17,8 @@ from chaos.entries import Case, Entry
 from chaos.runs import ROOT, make_data, train_here, trained_state
 from hierseg import deploy
 from hierseg.apis.compare import loss_curves
-from hierseg.apis.export import write_graph
 from hierseg.apis.configs import load_config
+from hierseg.apis.export import write_graph
 from hierseg.apis.runner import load_detector
 from hierseg.registry import MODELS
 from hierseg.report.curves import draw_losses, read_losses

@@ -14,11 +14,12 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -27,7 +28,7 @@ from chaos.mutations import MARKER
 from hierseg.errors import HiersegError
 
 SECONDS, WAITING, BYTES = 10.0, 120.0, 2 << 30
-"""Limits of one file: of the processor, of the clock (a process that waits for ever), of memory."""
+"""Limits of one file: of the processor, of the clock without any of the processor (it waits for ever), of memory."""
 FAULTS = ('foreign', 'died', 'time', 'memory', 'silent', 'ran code')
 
 
@@ -108,7 +109,10 @@ def _place() -> str:
 
 @dataclass
 class _Worker:
-    """A process at work on some numbers of an entry."""
+    """A process at work on some numbers of an entry.
+
+    ``used`` is its time of the processor at the last outcome, ``seen`` the one seen last and when it was first seen.
+    """
 
     process: int
     pipe: int
@@ -116,8 +120,8 @@ class _Worker:
     numbers: Sequence[int]
     folder: Path
     done: int = 0
-    began: float = field(default_factory=time.monotonic)
     used: float = 0.0
+    seen: tuple[float, float] = (-1.0, 0.0)
     text: bytes = b''
     killed: str = ''
 
@@ -185,6 +189,7 @@ class Pool:
 
     def _work(self, entry: Entry, numbers: Sequence[int], folder: Path, writer: int) -> None:
         os.chdir(folder)
+        tempfile.tempdir = str(folder)  # so that nothing of a process that dies is left
         said = os.open('said', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(said, stream)
@@ -208,7 +213,7 @@ class Pool:
         for line in lines:
             yield Outcome(**json.loads(line))
             worker.done += 1
-            worker.began, worker.used = time.monotonic(), _processor_time(worker.process)
+            worker.used = _processor_time(worker.process)
         if told:
             return
         _, status = os.waitpid(worker.process, 0)
@@ -237,11 +242,13 @@ class Pool:
         if worker.killed:
             return
         try:
-            used = _processor_time(worker.process) - worker.used
+            used, now = _processor_time(worker.process), time.monotonic()
             resident = int(Path(f'/proc/{worker.process}/statm').read_text().split()[1]) * resource.getpagesize()
         except OSError:  # it has just ended
             return
-        if used > SECONDS or time.monotonic() - worker.began > WAITING:
+        if used != worker.seen[0]:
+            worker.seen = used, now
+        if used - worker.used > SECONDS or now - worker.seen[1] > WAITING:
             worker.killed = 'time'
         elif resident > _memory('VmRSS') + BYTES + (1 << 29):
             worker.killed = 'memory'

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from hierseg.errors import exits_cleanly
+from hierseg.limits import add_max_pixels
 from hierseg.taxonomy import Taxonomy, read_taxonomy
 
 
@@ -38,6 +39,10 @@ def parse_arguments() -> argparse.Namespace:
     to_store.add_argument(
         '--no-crowds', action='store_true', help='take iscrowd as 0: CVAT marks every brushed mask as a crowd'
     )
+    to_store.add_argument(
+        '--absolute-paths', action='store_true', help='allow file names that leave the folder: of files that you trust'
+    )
+    add_max_pixels(to_store)
     modes = to_store.add_mutually_exclusive_group()
     modes.add_argument('--lenient', action='store_true', help='leave out what cannot be read, and count it')
     modes.add_argument('--strict', action='store_true', help='refuse what would be put right')
@@ -71,6 +76,8 @@ def main() -> None:
                 orientation=args.orientation,
                 keep_root=args.keep_root,
                 crowds=not args.no_crowds,
+                max_pixels=args.max_pixels,
+                absolute_paths=args.absolute_paths,
                 overwrite=args.overwrite,
                 progress=True,
             )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hierseg.errors import exits_cleanly
 from hierseg.files import write_json
+from hierseg.limits import add_max_pixels
 
 
 def edge(text: str) -> tuple[str, str]:
@@ -96,6 +97,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar='FRACTION',
         help='how far the coordinates of one box may differ between the two files (default: a thousandth)',
     )
+    add_max_pixels(imperfect)
     return parser.parse_args()
 
 
@@ -119,6 +121,7 @@ def main() -> None:
         skip_broken=args.skip_broken or args.lenient,
         strict=args.strict,
         box_tolerance=BOX_TOLERANCE if args.box_tolerance is None else args.box_tolerance,
+        max_pixels=args.max_pixels,
     )
     summary = convert_open_images(
         files,

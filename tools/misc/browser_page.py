@@ -13,7 +13,7 @@ import gzip
 from pathlib import Path
 
 from hierseg.errors import ConfigError, exits_cleanly
-from hierseg.files import write_atomically
+from hierseg.files import output_file, write_atomically
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'examples' / 'browser.html'
 LIBRARY, WASM = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'
@@ -30,6 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 @exits_cleanly()
 def main() -> None:
     arguments = parse_arguments()
+    output_file(arguments.out)
     for name in (LIBRARY, WASM):
         if not (arguments.library / name).is_file():
             raise ConfigError(f'there is no {name}', where=str(arguments.library), fix='npm install onnxruntime-web')

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import ConfigError, exits_cleanly
+from hierseg.files import make_folder, output_file, whole_path
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,14 +28,17 @@ def main() -> None:
         target = arguments.save_path
         if target is not None and target.suffix not in ('.py', '.json', '.yml'):
             raise ConfigError('a config is saved as .py, .json or .yml', where=str(target))
+        if target is not None:
+            output_file(target)
         # ${key} stands for another value of the config, MMDET_DATASETS for the data root.
         config = replace_cfg_vals(read_config(arguments.config))
         update_data_root(config)
         config.merge_from_dict(arguments.cfg_options or {})
         print(f'Config:\n{config.pretty_text}')
         if target is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            config.dump(target)
+            make_folder(target.parent)
+            with whole_path(target) as path:
+                config.dump(path)
             print(f'Config saved at {target}')
 
 

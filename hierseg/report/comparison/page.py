@@ -32,7 +32,6 @@ from hierseg.drawing import (
     label_variants,
     path_steps,
 )
-from hierseg.errors import HiersegError
 from hierseg.files import write_atomically, write_json
 from hierseg.metrics.average_precision import RECALLS
 from hierseg.metrics.declarations import FEWEST_IMAGES
@@ -257,16 +256,13 @@ def write_comparison(document: Comparison, folder: str | Path) -> Path:
     The folder is made if need be. Gives back the path of the page.
 
     Raises:
-        HiersegError: If a file cannot be written.
+        OutputError: If a file cannot be written.
     """
     folder = Path(folder)
     page, table = render_page(document), scores_table(document)
-    try:
-        write_atomically(table.encode('utf-8'), folder / TABLE)
-        write_json(document.to_json(), folder / RESULTS)
-        write_atomically(page.encode('utf-8'), folder / PAGE)
-    except OSError as fault:
-        raise HiersegError(f'cannot write the comparison ({fault.strerror})', where=str(folder)) from None
+    write_atomically(table.encode('utf-8'), folder / TABLE)
+    write_json(document.to_json(), folder / RESULTS)
+    write_atomically(page.encode('utf-8'), folder / PAGE)
     return folder / PAGE
 
 

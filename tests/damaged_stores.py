@@ -50,7 +50,7 @@ def make_store(path: Path, *, images: int, seed: int) -> None:
                 annotation_ids=[f'ü{row}-{i}' for i in range(count)],
             )
             image = ImageRow(f'{row:05}', f'{seed}/{row}.jpg', 60, 50)
-            writer.add(image, instances, [0], [1, 2], not_exhaustive=[3] * (row % 7 == 0))
+            writer.add(image, instances, [seed], [2 + seed], not_exhaustive=[3 + seed] * (row % 7 == 0))
         writer.summary = {'images': images, 'seed': seed}
         writer.documents['coco.json'] = {'images': {'00001': {'license': seed}}}
 
