@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator
 from mmengine.config import Config, DictAction
 from terminaltables import GithubFlavoredMarkdownTable
 
@@ -409,7 +409,8 @@ def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> No
     axes.set_xscale('log')
     everywhere = [place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds]
     axes.set_xlim(min(everywhere) / 1.3, max(everywhere) * 1.3)  # a score without values would have no limits
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter('{x:,g}')
     axes.xaxis.set_minor_formatter('')
     axes.set_ylim(bottom=0)
     axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
