@@ -50,7 +50,8 @@ def calls(curves: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[str]
             folder = Path(options['work-dir'])
             (epochs,) = re.findall(r"'max_epochs': (\d+)", Path(words[1]).read_text())
             checkpoint = folder / f'epoch_{epochs}.pth'
-            torch.save({'state_dict': {'w': torch.zeros(4, 3), 'bn.running_mean': torch.zeros(7)}}, checkpoint)
+            weights = {'w': torch.zeros(4, 3), 'bn.running_mean': torch.zeros(7)}
+            torch.save({'state_dict': weights, 'param_schedulers': [{'last_step': 49}]}, checkpoint)
             (folder / 'last_checkpoint').write_text(str(checkpoint))
         elif tool.endswith('merge_layers.py'):
             torch.save({'state_dict': {'w': torch.zeros(5)}}, options['out'])
@@ -240,7 +241,8 @@ def test_the_rate_is_constant_after_the_warm_up_and_falls_in_a_branch(curves, tm
     assert constant[0] == pytest.approx(0.05 * 2)
     assert (np.diff(constant[:49]) > 0).all()
     assert constant[50:] == pytest.approx(2.0)
-    checkpoint = str(tmp_path / 'constant/epoch_8.pth')
+    (tmp_path / 'branch').mkdir()
+    checkpoint = str(curves.branched(tmp_path / 'constant/epoch_8.pth', tmp_path / 'branch', 20))
     branch = rates(curves, tmp_path / 'branch', epochs=10, decay=20, resume=checkpoint)
     # In a straight line to 1 / 200 of the rate.
     assert branch == pytest.approx(np.linspace(2.0, 0.01, 20), rel=1e-3)

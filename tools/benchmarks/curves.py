@@ -26,17 +26,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator
 from mmengine.config import Config, DictAction
 from terminaltables import GithubFlavoredMarkdownTable
 
 from hierseg.apis.configs import load_config, read_config
 from hierseg.apis.runner import build_runner
-from hierseg.engine.checkpoint_files import safe_loading
+from hierseg.engine.checkpoint_files import read_checkpoint_file, safe_loading
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.evaluation import SystemEvaluation, SystemMetric
-from hierseg.files import finite, write_atomically, write_json
+from hierseg.files import finite, whole_path, write_atomically, write_json
 from hierseg.machine import describe_machine
 from hierseg.metrics.records import OPEN_IMAGES, Verdict
 
@@ -189,10 +190,12 @@ class Run:
             return
         folder.mkdir(exist_ok=True)
         dump(self.configured(part, epochs, decay=decay), folder / 'config.py')
-        source = begin if begin is not None and before == 0 else 'auto'
+        source: Path | str = 'auto'
+        if begin is not None and before == 0:
+            source = branched(begin, folder, decay * self.epoch_of(part))
         given = (folder / 'config.py', f'--work-dir={folder}', f'--resume={source}')
         seconds = self._tool('train.py', *given, lock=lock)
-        first = epochs - decay if source is begin else before
+        first = before if source == 'auto' else epochs - decay
         steps = (epochs - first) * self.epoch_of(part)
         # A training that was killed is not among them, so that steps and seconds belong together.
         line = json.dumps({'part': part, 'steps': steps, 'seconds': round(seconds, 1)})
@@ -245,11 +248,22 @@ class Run:
 def schedulers(decay: int) -> list[dict[str, Any]]:
     """A constant rate after the warm-up or, where ``decay`` is not 0, one that falls for so many steps from now on.
 
-    MMEngine takes the state of the first from the checkpoint that a branch begins with; the second begins there.
+    A branch begins with :func:`branched`.
     """
     if not decay:
         return [WARM_UP]
     return [WARM_UP, dict(type='LinearLR', start_factor=1.0, end_factor=LAST_RATE, by_epoch=False, begin=0, end=decay)]
+
+
+def branched(checkpoint: Path, folder: Path, decay: int) -> Path:
+    """Writes the checkpoint that a branch begins with: one at a constant rate, and the state of a fall that begins."""
+    found = read_checkpoint_file(str(checkpoint), 'cpu')
+    (warm_up,) = found['param_schedulers']
+    numbers = dict(begin=0, end=decay, total_iters=decay - 1, start_factor=1.0, end_factor=LAST_RATE)
+    found['param_schedulers'] = [warm_up, {**warm_up, **numbers, 'last_step': 0, '_global_step': 0}]
+    with whole_path(folder / checkpoint.name) as partial:
+        torch.save(found, partial)
+    return folder / checkpoint.name
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -409,7 +423,8 @@ def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> No
     axes.set_xscale('log')
     everywhere = [place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds]
     axes.set_xlim(min(everywhere) / 1.3, max(everywhere) * 1.3)  # a score without values would have no limits
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter('{x:,g}')
     axes.xaxis.set_minor_formatter('')
     axes.set_ylim(bottom=0)
     axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
