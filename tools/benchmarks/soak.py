@@ -92,7 +92,7 @@ def summarise(rows: list[tuple[float, float, int]]) -> dict[str, Any]:
         'files': [int(files[half]), int(files[-1])],
         'files_per_minute': slopes[1],
         'rows': [[round(float(value), 3) for value in row] for row in rows],
-        'is_flat': slopes[0] < MEGABYTES and slopes[1] < 1 / max(1.0, minutes[-1] - minutes[half]),
+        'is_flat': bool(slopes[0] < MEGABYTES and slopes[1] < 1 / max(1.0, minutes[-1] - minutes[half])),
     }
 
 
