@@ -55,7 +55,7 @@ def write_submission(path: Path) -> None:
 
 
 def write_dumped_results(path: Path) -> None:
-    from hierseg.evaluation import DumpedResults
+    from hierseg.evaluation.dumped_results import DumpedResults
 
     DumpedResults(str(path)).compute_metrics([{'x': NOISE}])
 

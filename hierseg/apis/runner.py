@@ -225,7 +225,10 @@ def evaluate(
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
             raise ConfigError('predictions are dumped as a pickle file', where=out, fix='Name it .pkl or .pickle.')
-        written.append(dict(type='hierseg.DumpedResults', out_file_path=out))
+        # Imported where it is wanted: it imports mmdet, and readers of predictions do without.
+        from hierseg.evaluation.dumped_results import DumpedResults
+
+        written.append(dict(type=f'hierseg.{DumpedResults.__name__}', out_file_path=out))
     if coco_results is not None:
         written.append(dict(type='hierseg.CocoResults', store=_tested_store(settled), out_file=coco_results))
     evaluators = settled.test_evaluator if isinstance(settled.test_evaluator, list) else [settled.test_evaluator]

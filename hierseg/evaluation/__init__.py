@@ -4,13 +4,11 @@ Ground truth comes from a store; predictions come from a model or from a submiss
 """
 
 from hierseg.evaluation.coco_results import CocoResults
-from hierseg.evaluation.dumped_results import DumpedResults
 from hierseg.evaluation.metrics import LocalisedPairsMetric, OpenImagesInstanceMetric, SystemMetric
 from hierseg.evaluation.system_evaluation import SystemEvaluation, evaluate_system
 
 __all__ = [
     'CocoResults',
-    'DumpedResults',
     'LocalisedPairsMetric',
     'OpenImagesInstanceMetric',
     'SystemEvaluation',
