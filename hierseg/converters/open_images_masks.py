@@ -178,7 +178,8 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return [info for info in archive.infolist() if info.filename and not info.is_dir()]  # which fails without a name
+    # is_dir() fails at an empty name.
+    return [info for info in archive.infolist() if info.filename and not info.is_dir()]
 
 
 def _key(name: str) -> int:

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from hierseg.errors import EvaluationError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.formats.csv_tables import Chunk, index_in, read_table
+from hierseg.formats.reading import reading
 from hierseg.formats.run_lengths import MalformedMaskError, counts_of_text, measure, regular
 from hierseg.limits import MAX_PIXELS
 from hierseg.metrics.average_precision import summarise
@@ -416,7 +417,9 @@ def split_by_image(
         folder: Where the file is written; it takes about as much room as the submission.
     """
     images, num_images = list(ground_truth.items()), len(ground_truth)
-    num_parts = max(1, num_images // IMAGES_PER_PART, Path(predictions).stat().st_size // BYTES_PER_PART)
+    with reading(predictions, EvaluationError, fix='Check the path.'):
+        num_bytes = Path(predictions).stat().st_size
+    num_parts = max(1, num_images // IMAGES_PER_PART, num_bytes // BYTES_PER_PART)
     bounds = np.unique(np.linspace(0, num_images, num_parts + 1).astype(np.int64))
     batches: list[list[int]] = [[] for _ in bounds[1:]]
     rows, count = Path(folder) / 'rows.arrow', 0

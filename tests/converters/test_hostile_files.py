@@ -122,6 +122,17 @@ def test_members_are_read_up_to_what_they_claim(members: Any) -> None:
         members(bytes(50_000_000), claimed=1000)
 
 
+def test_a_member_without_a_name_is_none(tmp_path: Path) -> None:
+    path = tmp_path / 'a.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('a.png', b'abc')
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b'PK\x01\x02') + 28
+    whole[at : at + 6] = struct.pack('<HHH', 0, 0, 5)  # lengths of name, extra fields and comment: the name is one
+    path.write_bytes(bytes(whole))
+    assert len(ZipIndex.build([path]).members) == 0
+
+
 def test_methods_without_a_bound_are_refused(members: Any) -> None:
     with pytest.raises(AnnotationError, match='compression method 14'):
         members(b'abc', method=zipfile.ZIP_LZMA)
