@@ -20,6 +20,7 @@ from hierseg.apis.compare import loss_curves
 from hierseg.apis.configs import load_config
 from hierseg.apis.export import write_graph
 from hierseg.apis.runner import load_detector
+from hierseg.deploy.identity import sealed
 from hierseg.registry import MODELS
 from hierseg.report.curves import draw_losses, read_losses
 
@@ -82,7 +83,9 @@ def make_export(folder: Path) -> None:
     model = load_detector(config, str(folder / 'model.pth'), device='cpu')
     picture = folder / 'sample.png'
     _save_picture(picture)
-    write_graph(model, config, folder / 'model.onnx', sample=str(picture))
+    path = folder / 'model.onnx'
+    write_graph(model, config, path, sample=str(picture))
+    path.write_bytes(sealed(path.read_bytes()))
     for name in ('model.pth', 'model.py', 'taxonomy.json', 'sample.png'):
         (folder / name).unlink()
 
@@ -156,7 +159,7 @@ def read_resumed(case: Case) -> Any:
 ENTRIES = (
     Entry('configs', make_configs, read_configs, ('*.py', '*.json', '*.yaml')),
     Entry('checkpoints', make_checkpoint, read_checkpoint, ('model.pth',), sealed=True),
-    Entry('exports', make_export, read_export, ('model.onnx',)),
+    Entry('exports', make_export, read_export, ('model.onnx',), sealed=True),
     Entry('logs', make_logs, read_logs, ('*/vis_data/scalars.json',)),
     Entry('resumed', make_resumed, read_resumed, ('work/last_checkpoint', 'work/epoch_1.pth'), sealed=True, at_once=2),
 )
