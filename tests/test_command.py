@@ -17,7 +17,7 @@ from hierseg.__main__ import COMMANDS, main
 from hierseg.doctor import Finding
 
 ROOT = Path(__file__).parents[1]
-TOOLS = [tool for tool in sorted((ROOT / 'tools').rglob('*.py')) if tool.parent.name != 'benchmarks']
+TOOLS = [tool for tool in sorted((ROOT / 'tools').rglob('*.py')) if tool.parent.name not in ('benchmarks', 'chaos')]
 
 
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:

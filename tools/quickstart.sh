@@ -145,8 +145,11 @@ convert() {
 # What --smoke changes in the training of a system.
 overrides() {
     case $smoke,$1 in
-        true,hier_e2e | true,hier_rtmdet)
+        true,hier_e2e)
             echo --cfg-options train_cfg.max_epochs=1 train_dataloader.batch_sampler.iterations=3 ;;
+        true,hier_rtmdet)
+            echo --cfg-options train_cfg.max_epochs=1 train_dataloader.batch_sampler.iterations=3 \
+                param_scheduler.1.begin=0 param_scheduler.1.T_max=1 ;;
         true,two_layer_ensemble)
             echo --cfg-options train_cfg.max_epochs.layer{0,1}=1 train_dataloader.layer{0,1}.batch_sampler.iterations=2 ;;
     esac

@@ -90,7 +90,7 @@ class AnnotationReader:
             counts,
             self._crowds and bool(int(crowd)),
             float(area),
-            key_of(entry.get('source_id')) or name,
+            '' if entry.get('source_id') == '' else key_of(entry.get('source_id')) or name,
         )
 
     def _box(self, entry: Entry, image: ImageRow, counts: bytes, place: str) -> list[float] | None:

@@ -57,7 +57,7 @@ def measure_parts(content: bytes | mmap.mmap, cuts: Iterable[tuple[str, int]]) -
 
     Example:
         >>> measure_parts(b'123456789', [('head', 4), ('rows', 9)])
-        ['head 4 f63af4ee', 'rows 5 18d12335']
+        ['head 4 f63af4ee', 'rows 5 83b565d8']
     """
     first, parts = 0, []
     for kind, last in cuts:

@@ -73,7 +73,8 @@ class TestPhotographs:
         _, summary = written
         assert summary.images == 4
         assert sorted(summary.unreadable) == [
-            f'{photographs / name}: is no readable image. Fetch it again.' for name in ('broken.jpg', 'empty.png')
+            f'{photographs / "broken.jpg"}: is no readable image (Truncated File Read). Fetch it again.',
+            f'{photographs / "empty.png"}: is no readable image. Fetch it again.',
         ]
 
     def test_json_lines(self, written: Any, expected: list[Found]) -> None:

@@ -113,10 +113,10 @@ class TestErrors:
         [
             (None, 'does not exist'),
             ('cut', 'the checkpoint cannot be read'),
-            ([1], 'no checkpoint of a training'),
+            ([1], 'the file holds a list'),
             ({'weight': torch.zeros(1)}, 'no checkpoint of a training'),
-            ({'state_dict': {}, 'meta': {}}, 'does not say which layer of which taxonomy'),
-            ({'state_dict': {}, 'meta': None}, 'does not say which layer of which taxonomy'),
+            ({'state_dict': {}, 'meta': {}}, 'the checkpoint has no weights'),
+            ({'state_dict': {'weight': torch.zeros(1)}, 'meta': None}, 'does not say which layer of which taxonomy'),
         ],
     )
     def test_files_that_are_no_layer(self, files: list[str], tmp_path: Path, content: Any, message: str) -> None:

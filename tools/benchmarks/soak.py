@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)  # as a program and as a module are two
 class SoakHook(Hook):
     """Notes the state of the process before every epoch, and makes one the last after some minutes."""
 

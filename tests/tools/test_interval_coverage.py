@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'coverage.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'interval_coverage.py'
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
