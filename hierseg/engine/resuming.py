@@ -122,9 +122,9 @@ def require_resumable(checkpoint: Mapping[str, Any], runner: Runner, *, where: s
         'its seed': meta.get('seed') is None or _is_count(meta['seed']),
         'its messages': isinstance(hub, dict) and all(isinstance(hub.get(name), dict) for name in HUB),
         'its optimiser': _same(_states(checkpoint, 'optimizer'), _named(runner.optim_wrapper), _fits_optimiser),
-        'its schedulers': _same(
-            _states(checkpoint, 'param_schedulers'), _named(runner.param_schedulers or []), _fits_schedulers
-        ),
+        # A run that has none needs none.
+        'its schedulers': not runner.param_schedulers
+        or _same(_states(checkpoint, 'param_schedulers'), _named(runner.param_schedulers), _fits_schedulers),
     }
     averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
     if averages:
