@@ -200,6 +200,7 @@ class Pool:
         for number in numbers:
             prepared = self.damaged(entry, self.corpus, folder / 'case', number)
             outcome = attempt(entry, number, prepared, honest=self.digests[entry.name])
+            os.chdir(folder)  # a training has one of its own
             os.truncate('said', 0)
             with suppress(OSError):
                 os.unlink(MARKER)
