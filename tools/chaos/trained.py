@@ -143,7 +143,7 @@ def read_logs(case: Case) -> Any:
 
 
 def make_resumed(folder: Path) -> None:
-    """A training that has done the first of its three epochs, as the whole one left it, so that a new one ends alike."""
+    """A training that has done the first of its three epochs, from the whole one, so that a new one ends alike."""
     make_data(folder)
     train_here(folder / 'end_to_end.py', folder / 'work', **{'default_hooks.checkpoint.max_keep_ckpts': -1})
     for later in (2, 3):
