@@ -27,19 +27,19 @@ class HiersegError(ValueError):
     def __init__(self, what: str, *, where: str = '', fix: str = '') -> None:
         self.what, self.where, self.fix = what, where, fix
         message = f'{where}: {what}' if where else what
-        super().__init__(_printable(f'{message}. {fix}' if fix else message))
+        super().__init__(escaped(f'{message}. {fix}' if fix else message, keep='\n\t'))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments survive the way back from a worker process.
         return _rebuild, (type(self), self.what, self.where, self.fix)
 
 
-def _printable(text: str) -> str:
-    """The text without what a file could tell a terminal to do: control characters become their escapes."""
+def escaped(text: str, *, keep: str = '') -> str:
+    """The text without what a file could tell a terminal to do: escapes for control characters, but those to keep."""
     if text.isprintable():
         return text
     return ''.join(
-        letter if letter.isprintable() or letter in '\n\t' else letter.encode('unicode_escape').decode()
+        letter if letter.isprintable() or letter in keep else letter.encode('unicode_escape').decode()
         for letter in text
     )
 

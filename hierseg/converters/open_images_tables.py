@@ -27,7 +27,7 @@ from hierseg.converters.options import EXAMPLES, ConversionOptions, ConversionSu
 from hierseg.errors import AnnotationError, StoreError
 from hierseg.formats import BoolArray
 from hierseg.formats.csv_tables import Chunk, place_of, read_chunks, read_header
-from hierseg.formats.reading import in_words
+from hierseg.formats.reading import reason_of
 from hierseg.taxonomy import Taxonomy
 
 # Coordinates are published with six decimals; a little more than their rounding may stick out.
@@ -284,7 +284,7 @@ def write_tables(
                 rows = database.sql(query).to_arrow_reader(ROWS_PER_BLOCK)
                 _write_batches(folder, name, rows, num_images, images_per_batch, images_per_piece)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        what = f'cannot hold the sorted tables ({in_words(error)})'
+        what = f'cannot hold the sorted tables ({reason_of(error)})'
         raise StoreError(what, where=str(scratch), fix='Make room.') from None
     shutil.rmtree(scratch)
     return num_images

@@ -25,7 +25,7 @@ import pyarrow.csv
 
 from hierseg.errors import AnnotationError, HiersegError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.formats.reading import DAMAGE, in_words, leaves_folder, printable, reading, shown
+from hierseg.formats.reading import DAMAGE, leaves_folder, printable, reading, reason_of, shown
 from hierseg.limits import MOST_PIXELS, excess
 
 # A line must fit into a block: a base64 mask takes a few kilobytes, a million bytes at the very most.
@@ -235,7 +235,7 @@ def read_chunks(
                 fix='Every line has one value for each column; is the file cut off?',
             ) from None
         raise error(
-            f'cannot be read as CSV ({in_words(fault)})', where=str(path), fix='Is it the official file?'
+            f'cannot be read as CSV ({reason_of(fault)})', where=str(path), fix='Is it the official file?'
         ) from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from hierseg.errors import HiersegError
-from hierseg.formats.reading import in_words, reading, shown
+from hierseg.formats.reading import reading, reason_of, shown
 
 
 def read_json(path: str | PathLike[str], *, error: type[HiersegError], fix: str) -> Any:
@@ -57,7 +57,7 @@ def parse_json(text: str | bytes, *, where: str, error: type[HiersegError], fix:
         what, fix = f'is not JSON ({fault.msg})', 'Is the file cut off?'
         raise error(what, where=f'{where}, line {fault.lineno}', fix=fix) from None
     except (ValueError, MemoryError) as fault:
-        raise error(f'is not JSON ({in_words(fault)})', where=where, fix='Is the file cut off?') from None
+        raise error(f'is not JSON ({reason_of(fault)})', where=where, fix='Is the file cut off?') from None
     return document
 
 

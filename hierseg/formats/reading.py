@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-from hierseg.errors import HiersegError
+from hierseg.errors import HiersegError, escaped
 
 DAMAGE: tuple[type[Exception], ...] = (
     ValueError,  # of wrong encodings, of JSON, of Arrow, and of numbers with more than 4,300 digits
@@ -62,10 +62,10 @@ def reading(
     except kinds as fault:
         if isinstance(fault, OSError) and fault.strerror:
             what = 'cannot be read'
-        raise error(f'{what} ({in_words(fault)})', where=str(path), fix=fix) from None
+        raise error(f'{what} ({reason_of(fault)})', where=str(path), fix=fix) from None
 
 
-def in_words(fault: BaseException) -> str:
+def reason_of(fault: BaseException) -> str:
     """The message of a foreign exception, in one short line without control characters."""
     if isinstance(fault, RecursionError):
         return 'it is nested too deeply'
@@ -87,7 +87,7 @@ def shown(value: object, length: int = 60) -> str:
 
 def printable(text: str, length: int = LONGEST) -> str:
     """The beginning of a text of a file, with escapes in place of what would act on a terminal."""
-    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in text[:length])
+    return escaped(text[:length])
 
 
 def leaves_folder(name: str) -> bool:

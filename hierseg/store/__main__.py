@@ -24,7 +24,7 @@ from tqdm import tqdm
 from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.formats import BoolArray, FloatArray, IntArray
 from hierseg.formats.run_lengths import MalformedMaskError, check_counts
-from hierseg.store.checksums import Part
+from hierseg.store.checksums import FilePart
 from hierseg.store.store import Store
 from hierseg.store.tables import NOT_EXHAUSTIVE, SIDES
 
@@ -161,7 +161,7 @@ def check_store(
     return IntegrityReport(str(store.path), counts, checked, tuple(damage))
 
 
-def _place(part: Part) -> str:
+def _place(part: FilePart) -> str:
     return f'{part.kind} at bytes {part.first} to {part.last}'
 
 

@@ -39,7 +39,7 @@ def crc32c(content: bytes | mmap.mmap, first: int = 0, last: int | None = None) 
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """The bytes [first, last) of a file, what they are and their checksum."""
 
     kind: str
@@ -67,21 +67,21 @@ def measure_parts(content: bytes | mmap.mmap, cuts: Iterable[tuple[str, int]]) -
     return parts
 
 
-def read_parts(said: object, *, where: str) -> list[Part]:
+def read_parts(said: object, *, where: str) -> list[FilePart]:
     """Parts that :func:`measure_parts` gave; StoreError if they are something else."""
-    parts: list[Part] = []
+    parts: list[FilePart] = []
     for text in said if isinstance(said, list) and said else [said]:
         found = _PART.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise StoreError(f'says no parts of a file ({text!r:.80})', where=where, fix='Convert the data set again.')
         first = parts[-1].last if parts else 0
-        parts.append(Part(found[1], first, first + int(found[2]), found[3]))
+        parts.append(FilePart(found[1], first, first + int(found[2]), found[3]))
     return parts
 
 
-def batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
+def batches(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
     """The parts of each record batch of an Arrow file: what lies between one head and the next."""
-    batch: list[Part] = []
+    batch: list[FilePart] = []
     for part in parts:
         if part.kind != 'head':
             batch.append(part)

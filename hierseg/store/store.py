@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from hierseg.errors import StoreError
 from hierseg.formats import BoolArray, FloatArray, IntArray
-from hierseg.store.checksums import Part, read_object, read_parts
+from hierseg.store.checksums import FilePart, read_object, read_parts
 from hierseg.store.folders import (
     CONVERT_AGAIN,
     DOCUMENTS,
@@ -168,7 +168,7 @@ class Store:
         self.generation = hashlib.sha256(content).hexdigest()
         header = read_object(content, where=header_file, sealed=False, fix=CONVERT_AGAIN)
         check_version(header, header_file, fix=f'{CONVERT_AGAIN[:-1]} with this version of hierseg.')
-        self._parts: dict[str, list[Part]] | None = None
+        self._parts: dict[str, list[FilePart]] | None = None
         if header['version'] != 1 or 'members' in header:
             # Another time, now that it must have its checksum.
             header = read_object(content, where=header_file, sealed=True, fix=CONVERT_AGAIN)
@@ -236,7 +236,7 @@ class Store:
         """The JSON document of a file name that the converter kept beside the tables; empty where it kept none."""
         return self._document(self._documents[name]) if name in self._documents else {}
 
-    def damaged_parts(self) -> dict[str, list[Part]]:
+    def damaged_parts(self) -> dict[str, list[FilePart]]:
         """Stretches of files, by file name, that are not as they were written; all bytes are read, masks too."""
         files = [*self._documents.values(), *(table.file for table in self._tables.values())]
         return {file.path.name: damaged for file in files if (damaged := file.damaged())}

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hierseg.errors import StoreError
-from hierseg.store.checksums import Part, batches, measure_parts
+from hierseg.store.checksums import FilePart, batches, measure_parts
 from hierseg.store.folders import CONVERT_AGAIN, open_member
 
 SIDES = ('x1', 'y1', 'x2', 'y2')
@@ -59,7 +59,7 @@ class MappedFile:
         StoreError: If it is missing, empty, no plain file, or of another size than its parts.
     """
 
-    def __init__(self, folder: int, path: Path, parts: Sequence[Part] | None) -> None:
+    def __init__(self, folder: int, path: Path, parts: Sequence[FilePart] | None) -> None:
         self.path = path
         try:
             descriptor = open_member(folder, path.name)
@@ -73,13 +73,13 @@ class MappedFile:
         self.size = len(self.content)
         if parts is not None and self.size != parts[-1].last:
             raise self.error(f'has {self.size:,} bytes, store.json says {parts[-1].last:,}')
-        self.parts = [Part('unchecked', 0, self.size, '')] if parts is None else parts
+        self.parts = [FilePart('unchecked', 0, self.size, '')] if parts is None else parts
 
     def error(self, what: str) -> StoreError:
         """The error of something wrong with this file."""
         return StoreError(what, where=str(self.path), fix=f'The store is damaged. {CONVERT_AGAIN}')
 
-    def check(self, parts: Sequence[Part]) -> None:
+    def check(self, parts: Sequence[FilePart]) -> None:
         """Raises a StoreError if the file no longer holds some of its parts."""
         self.check_size()
         for part in parts:
@@ -91,7 +91,7 @@ class MappedFile:
         if self.content.size() != self.size:
             raise self.error(f'has {self.content.size():,} bytes, {self.size:,} when it was opened')
 
-    def damaged(self) -> list[Part]:
+    def damaged(self) -> list[FilePart]:
         """All parts that do not fit, masks too."""
         self.check_size()
         return [part for part in self.parts if part.checksum and not part.fits(self.content)]

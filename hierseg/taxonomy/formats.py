@@ -26,7 +26,7 @@ import yaml
 
 from hierseg.errors import TaxonomyError
 from hierseg.formats.json_files import parse_json
-from hierseg.formats.reading import in_words, printable, reading, shown
+from hierseg.formats.reading import printable, reading, reason_of, shown
 from hierseg.taxonomy.graph import Taxonomy, TaxonomyDraft
 from hierseg.taxonomy.levels import GROUP_PREFIX, NO_SUPERCATEGORY, Levels, levelled_draft, path_of, tree_draft
 
@@ -391,7 +391,7 @@ def _yaml_events(text: str, *, where: str) -> Iterator[Any]:
         what = f'not valid YAML: {printable(str(error.problem))}'
         raise TaxonomyError(what, where=f'{where}, line {line}') from None
     except yaml.YAMLError as error:
-        raise TaxonomyError(f'not valid YAML: {in_words(error)}', where=where) from None
+        raise TaxonomyError(f'not valid YAML: {reason_of(error)}', where=where) from None
 
 
 def _yaml_parents(events: Iterator[Any], *, where: str) -> tuple[list[str | None], bool]:
