@@ -19,11 +19,14 @@ version = release = hierseg.__version__
 extensions = [
     'myst_nb',  # reads plain Markdown, so that the pages read well in the repository, too, and the notebook
     'sphinx.ext.autodoc',
+    'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
+    'sphinx_copybutton',
 ]
 exclude_patterns = ['_build']
 myst_heading_anchors = 3
+myst_enable_extensions = ['dollarmath']
 nb_execution_mode = 'off'  # its outputs are committed, and a test compares them
 highlight_language = 'none'  # unless a block names its own
 
