@@ -14,7 +14,6 @@ MOST_WORDS = 25
 RECORDS = {ROOT / 'docs' / name for name in ('changelog.md', 'lab_notebook.md')}
 # Pages still to be written in short sentences.
 LONG_STILL = {
-    ROOT / 'docs/comparing.md',
     ROOT / 'docs/decisions.md',
     ROOT / 'docs/design.md',
     ROOT / 'docs/end_to_end.md',
