@@ -15,7 +15,6 @@ RECORDS = {ROOT / 'docs' / name for name in ('changelog.md', 'lab_notebook.md')}
 # Pages still to be written in short sentences.
 LONG_STILL = {
     ROOT / 'docs/decisions.md',
-    ROOT / 'docs/design.md',
     ROOT / 'docs/end_to_end.md',
     ROOT / 'docs/evaluation.md',
     ROOT / 'docs/export.md',
