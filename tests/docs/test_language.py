@@ -20,22 +20,17 @@ LONG_STILL = {
     ROOT / 'docs/comparing.md',
     ROOT / 'docs/design.md',
     ROOT / 'docs/end_to_end.md',
-    ROOT / 'docs/export.md',
     ROOT / 'docs/extending.md',
-    ROOT / 'docs/formats.md',
     ROOT / 'docs/index.md',
     ROOT / 'docs/losses.md',
     ROOT / 'docs/mask_heads.md',
-    ROOT / 'docs/open_images.md',
     ROOT / 'docs/performance.md',
-    ROOT / 'docs/prediction.md',
     ROOT / 'docs/quickstart.md',
     ROOT / 'docs/real_time.md',
     ROOT / 'docs/sampling.md',
     ROOT / 'docs/security.md',
     ROOT / 'docs/two_layer_ensemble.md',
     ROOT / 'docs/verified_labels.md',
-    ROOT / 'docs/your_data.md',
 }
 
 
