@@ -285,6 +285,11 @@ class Problem:
     mask_row: int = -1
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; its own ``is_dir`` fails on a link in a circle."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
 @dataclass(frozen=True)
 class Folder:
     """Files in one folder, or spread over sub-folders, ``parts``, by the first hex digit of the image id.
@@ -301,7 +306,7 @@ class Folder:
         if not os.path.isdir(root):
             raise AnnotationError('is no folder', where=str(root), fix='Give the folder that holds the files.')
         with os.scandir(root) as entries:
-            return cls(str(Path(root)), tuple(sorted(entry.name for entry in entries if entry.is_dir())))
+            return cls(str(Path(root)), tuple(sorted(entry.name for entry in entries if _is_folder(entry))))
 
     def find(self, name: str, image_id: str) -> str | None:
         """The path of a file relative to ``root``, or None; AnnotationError if the folder is not there."""

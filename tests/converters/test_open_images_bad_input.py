@@ -170,6 +170,15 @@ def test_missing_png_when_strict(good):
     assert len(good.convert()[0].instances(1)) == 2
 
 
+def test_a_link_in_a_circle_counts_as_no_file(good):
+    for folder in ('images', 'masks'):
+        (good.root / folder / 'circle').symlink_to('circle')
+    path = good.add_png('b', '/m/man', BOX, None)
+    path.symlink_to(path.name)
+    assert_refused(good, f'{path} (', 'line 4): there is no such mask (image b). ', strict=True)
+    assert len(good.convert()[0].instances(1)) == 2
+
+
 def test_no_mask_folder(good):
     for path in (good.root / 'masks').iterdir():
         path.unlink()
