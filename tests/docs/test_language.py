@@ -14,15 +14,7 @@ MOST_WORDS = 25
 RECORDS = {ROOT / 'docs' / name for name in ('changelog.md', 'lab_notebook.md')}
 # Pages still to be written in short sentences.
 LONG_STILL: set[Path] = {
-    ROOT / 'docs/end_to_end.md',
-    ROOT / 'docs/extending.md',
-    ROOT / 'docs/losses.md',
-    ROOT / 'docs/mask_heads.md',
     ROOT / 'docs/quickstart.md',
-    ROOT / 'docs/real_time.md',
-    ROOT / 'docs/sampling.md',
-    ROOT / 'docs/two_layer_ensemble.md',
-    ROOT / 'docs/verified_labels.md',
 }
 
 
