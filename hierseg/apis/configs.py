@@ -21,6 +21,8 @@ DEEPEST = 100
 
 For thousands, the C library of YAML takes minutes, and then the stack.
 """
+MOST_VALUES = 1_000_000
+"""Values of a config in YAML, with aliases filled in: ten lines of them can stand for billions."""
 
 
 class FormattedOnce(Config):
@@ -144,7 +146,7 @@ def _bases(path: Path) -> tuple[list[str], int | None]:
         base = found.get('_base_', []) if is_mapping else []
         names, line = base if isinstance(base, list) else [base], None
     else:
-        _require_shallow(text, path)
+        _require_bounded(text, path)
         # Nodes, not values: MMEngine builds what tags such as !!python/tuple stand for.
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
         is_mapping = isinstance(root, yaml.MappingNode)
@@ -158,13 +160,31 @@ def _bases(path: Path) -> tuple[list[str], int | None]:
     return [name for name in names if isinstance(name, str)], line
 
 
-def _require_shallow(text: str, path: Path) -> None:
-    depth = 0
+def _require_bounded(text: str, path: Path) -> None:
+    """Refuses lists within lists without end, and a few lines whose aliases stand for millions of values."""
+    sizes: dict[str | None, int] = {}  # of what an anchor names, aliases filled in
+    open_sizes: list[int] = [0]
+    anchors: list[str | None] = []
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            what = f'the config has more than {DEEPEST} lists and mappings within each other'
-            raise ConfigError(what, where=f'{path}, line {event.start_mark.line + 1}')
+        where = f'{path}, line {event.start_mark.line + 1}'
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_sizes.append(1)
+            anchors.append(event.anchor)
+            if len(anchors) > DEEPEST:
+                raise ConfigError(
+                    f'the config has more than {DEEPEST} lists and mappings within each other', where=where
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            size = sizes[anchors.pop()] = open_sizes.pop()
+            open_sizes[-1] += size
+        elif isinstance(event, yaml.AliasEvent):
+            open_sizes[-1] += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1
+            open_sizes[-1] += 1
+        if open_sizes[-1] > MOST_VALUES:
+            what = f'with its aliases filled in, the config has more than {MOST_VALUES:,} values'
+            raise ConfigError(what, where=where, fix='Write out what the aliases (*name) are to stand for.')
 
 
 def _line(error: BaseException) -> int | None:

@@ -10,6 +10,11 @@ import pytest
 from hierseg.apis.configs import load_config, read_config
 from hierseg.errors import ConfigError
 
+# Each line stands for nine times as much as the one above.
+MULTIPLIED = b'a0: &a0 [x]\n' + b''.join(
+    b'a%d: &a%d [%s]\n' % (i, i, b', '.join([b'*a%d' % (i - 1)] * 9)) for i in range(1, 12)
+)
+
 KINDS: dict[str, tuple[str, bytes, str]] = {
     'not UTF-8': ('.py', b'a = 1\nb = "\xff"\n', ', line 2: the config cannot be read: UnicodeDecodeError'),
     'not Python': ('.py', b'a = 1\nb = = 2\n', ', line 2: the config cannot be read: SyntaxError: invalid syntax'),
@@ -33,6 +38,7 @@ KINDS: dict[str, tuple[str, bytes, str]] = {
     'deep sums in Python': ('.py', b'a = ' + b'1+' * 20_000 + b'1', 'nested too deeply'),
     'deep in YAML': ('.yaml', b'a: ' + b'[' * 300_000, ', line 1: the config has more than 100 lists'),
     'deep blocks in YAML': ('.yaml', b'a: ' + b'- ' * 1000 + b'1', ''),
+    'multiplied in YAML': ('.yaml', MULTIPLIED, ', line 7: with its aliases filled in, the config has'),
     'deep in JSON': ('.json', b'{"a": ' + b'[' * 300_000, 'nested too deeply'),
     'of another kind': ('.txt', b'a = 1', ': the file is no config'),
 }  # fmt: skip

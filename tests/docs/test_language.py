@@ -17,7 +17,6 @@ LONG_STILL = {
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
     ROOT / 'docs/command.md',
-    ROOT / 'docs/comparing.md',
     ROOT / 'docs/decisions.md',
     ROOT / 'docs/design.md',
     ROOT / 'docs/end_to_end.md',
