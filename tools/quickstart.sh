@@ -274,6 +274,7 @@ lane() {
     local place system
     trap lane_stopped EXIT
     trap 'exit 143' TERM HUP
+    trap '' INT  # the script hears it, too, and ends the lanes
     if ((at_once > 1)); then
         show=progress
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}

@@ -109,12 +109,13 @@ def test_an_interruption_is_no_failure_and_ends_all(python: Path, at_once: int, 
     pids = python.parent / 'pids'
     wait_until(lambda: pids.exists() and pids.read_text().count('\n') == 2 * at_once)
     (os.killpg if name == 'SIGINT' else os.kill)(process.pid, signal.Signals[name])
-    _, said = process.communicate(timeout=10)
+    printed, said = process.communicate(timeout=10)
     assert process.returncode == {'SIGINT': 130, 'SIGTERM': 143}[name]
     steps = [f'step {number} of 11, train {system}' for number, system in zip((4, 6, 8), SYSTEMS, strict=True)]
     assert f'Interrupted at {" and ".join(steps[:at_once])}.' in said
     assert 'goes on from there' in said
     assert 'mend' not in said
+    assert 'failed' not in printed
     wait_until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
 
 
