@@ -34,9 +34,9 @@ from hierseg.store.folders import (
     STORE_FILE,
     TAXONOMY_FILE,
     check_version,
-    hidden_folders,
     open_folder,
     open_member,
+    stepped_aside,
 )
 from hierseg.store.tables import (
     NOT_EXHAUSTIVE,
@@ -150,7 +150,7 @@ class Store:
                 return open_folder(self.path)
             except OSError as error:
                 gone = isinstance(error, FileNotFoundError)
-                if gone and time.monotonic() < until and hidden_folders(self.path, 'replaced'):
+                if gone and time.monotonic() < until and stepped_aside(self.path):
                     time.sleep(0.01)
                     continue
                 raise _no_store(self.path, STORE_FILE) from None
@@ -159,7 +159,7 @@ class Store:
         try:
             return not os.path.samestat(os.fstat(folder), os.stat(self.path))
         except OSError:
-            return bool(hidden_folders(self.path, 'replaced'))
+            return bool(stepped_aside(self.path))
 
     def _read(self, folder: int) -> None:
         """Opens all members; none of them is read but for the frames of its tables."""
