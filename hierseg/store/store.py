@@ -390,10 +390,6 @@ class Store:
         """(M,) one fixed-width column of all instances, such as ``group_of`` or ``x1``; a copy."""
         return self._instances.column(name)
 
-    def verified_column(self, name: str) -> npt.NDArray[Any]:
-        """One column of all verified labels, ``label`` or ``positive``; a copy."""
-        return self._verified.column(name)
-
 
 def _reopen(kind: type[Store], path: Path, generation: str) -> Store:
     return kind(path, generation=generation)
