@@ -68,7 +68,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left_out = [f'{name}.*' for name in names if name not in SHOWN]
     options = [f'-Dexclude_patterns={",".join(left_out)}', '-Dsuppress_warnings=toc,myst,ref']
     subprocess.run(
-        [sys.executable, '-m', 'sphinx', '-q', '-b', 'html', *options, str(docs), str(folder)], check=True, timeout=120
+        [sys.executable, '-m', 'sphinx', '-q', '-b', 'html', *options, str(docs), str(folder)], check=True, timeout=300
     )
     return folder
 
