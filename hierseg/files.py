@@ -197,26 +197,56 @@ def write_atomically(content: bytes, path: str | PathLike[str]) -> None:
 @contextmanager
 def hidden(target: Path, *, ending: str = '', is_folder: bool = False) -> Iterator[tuple[Path, int]]:
     """A new file or folder under a hidden name beside a target, and a descriptor with its lock; removed at the end."""
-    _tidy(target.parent.absolute())
-    while True:
-        partial = target.with_name(f'.hierseg-{secrets.token_hex(8)}.partial{ending}')
-        if is_folder:
-            partial.mkdir()
-        flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(partial, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with suppress(OSError):  # no locks on this file system: nobody will remove it if we are killed
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if partial.exists():
-            break
-        os.close(descriptor)  # a run that tidied up came between opening and locking
+    _tidy_once(target.parent.absolute())
+    partial, descriptor = _new(target, ending, is_folder)
     try:
         yield partial, descriptor
     finally:
-        if is_folder:
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
         os.close(descriptor)
+
+
+def _new(target: Path, ending: str, is_folder: bool) -> tuple[Path, int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+    while True:
+        partial = _hidden_name(target, ending)
+        if is_folder:
+            partial.mkdir()
+        try:
+            descriptor = os.open(partial, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            if is_folder:
+                continue  # a run that tidied up came between making and opening
+            raise
+        try:
+            with suppress(OSError):  # no locks on this file system: nobody will remove it if we are killed
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if partial.exists():
+                return partial, descriptor
+        except BaseException:
+            _remove(partial)
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # such a run came between opening and locking
+
+
+def _hidden_name(target: Path, ending: str = '') -> Path:
+    return target.with_name(f'.hierseg-{secrets.token_hex(8)}.partial{ending}')
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, as far as the system lets us; a link that took its name is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, of which a kill leaves nothing under its name."""
+    gone = _hidden_name(path)
+    path.rename(gone)
+    _remove(gone)
 
 
 def _take_name(partial: Path, target: Path, descriptor: int) -> None:
@@ -238,32 +268,55 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@lru_cache(maxsize=4096)
-def _tidy(folder: Path) -> None:
-    """Removes, once a process, what killed runs left in a folder. Links and others' files are none of it."""
+def tidy(folder: Path) -> None:
+    """Removes what killed runs left in a folder. Links and others' files are none of it."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if PARTIAL.fullmatch(entry.name)]
     for name in names:
-        # It may be gone, a link, in use, or where there are no locks.
+        # It may be gone, a link, or where there are no locks.
         with suppress(OSError):
             _remove_if_left(folder / name)
 
 
+_tidy_once = lru_cache(maxsize=4096)(tidy)
+"""Once a process, or a folder of pictures would be read for each of them."""
+
+
 def _remove_if_left(path: Path) -> None:
-    is_folder = stat.S_ISDIR(path.lstat().st_mode)
-    access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR  # locks over NFS ask for the right to write
-    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = lock(path)
+    if descriptor is None:
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or not os.path.samestat(status, path.lstat()):
-            return
-        if is_folder:
-            shutil.rmtree(path)
-        elif stat.S_ISREG(status.st_mode):
-            path.unlink()
+        if status.st_uid == os.geteuid() and (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            _remove(path)
     finally:
         os.close(descriptor)
+
+
+def lock(path: Path) -> int | None:
+    """Locks a file or a folder until the descriptor is closed or the process is gone; None if it is locked or gone.
+
+    Raises:
+        OSError: If it is a link, or if there are no locks on its file system.
+    """
+    try:
+        is_folder = stat.S_ISDIR(path.lstat().st_mode)
+        access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR  # locks over NFS ask for the right to write
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

@@ -7,6 +7,7 @@ named, by preferred parents.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from hierseg.errors import AnnotationError, ConfigError
 from hierseg.formats import BoolArray, IntArray
 from hierseg.formats.run_lengths import check_counts, counts_of_mask, mask_of_counts
+from hierseg.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,7 +264,8 @@ class Found:
             raise ConfigError('the image was not kept', fix='Give it: draw(path, image=array).')
         from hierseg.pictures import read_picture
 
-        return read_picture(self.source, self.orientation)
+        # What detections were found on was taken as not too large, by whatever limit.
+        return read_picture(self.source, self.orientation, max_pixels=max(MAX_PIXELS, math.prod(self.image_size)))
 
     def draw(self, path: str | PathLike[str] | None = None, *, image: Picture | None = None) -> Picture:
         """Draws masks, boxes and paths such as ``Person › Man 0.87``, the colour of each class that of its family.

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ['choose_threads', 'free_cores']
+__all__ = ['choose_threads', 'free_cores', 'usable_cores']
 
 CGROUPS = Path('/sys/fs/cgroup')
 STATISTICS = Path('/proc/stat')
@@ -62,6 +62,11 @@ def free_cores(seconds: float = 0.2) -> float:
     time.sleep(seconds)
     idle, total = (after - earlier for after, earlier in zip(_ticks(cores), before, strict=True))
     return len(cores) * idle / total if total > 0 else float(len(cores))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: no more than its control group grants processor time for, rounded up."""
+    return math.ceil(min(len(_cores()), _quota()))
 
 
 def _cores() -> set[int]:

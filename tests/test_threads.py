@@ -79,6 +79,7 @@ def test_no_more_threads_than_the_container_may_use(
     said = threads.choose_threads()
     assert os.environ.get('OMP_NUM_THREADS') == expected
     assert ('this container may use' in said) == (expected is not None)
+    assert threads.usable_cores() == int(expected or 4)
 
 
 def test_nothing_is_chosen_once_torch_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

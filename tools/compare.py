@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
+from hierseg.limits import add_max_pixels
 from hierseg.threads import choose_threads
 
 
@@ -52,6 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--pictures', type=int, default=24, help='images shown; default: 24')
     parser.add_argument('--timed-images', type=int, default=20, help='that latency is measured on; default: 20')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of pictures; default: 0')
+    add_max_pixels(parser)
     add_config_options(parser, of='all configs')
     arguments = parser.parse_args()
     if not arguments.sources:
@@ -78,6 +80,7 @@ def main() -> None:
         num_pictures=arguments.pictures,
         timed_images=arguments.timed_images,
         seed=arguments.seed,
+        max_pixels=arguments.max_pixels,
         options=arguments.cfg_options,
         command=f'{program} {shlex.join(sys.argv[1:])}',
     )

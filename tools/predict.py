@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
+from hierseg.limits import add_max_pixels
 from hierseg.threads import choose_threads
 
 
@@ -46,6 +47,7 @@ def parse_arguments() -> argparse.Namespace:
         '--orientation', choices=['turned', 'stored'], default='turned',
         help='images as EXIF data turn them, or as they are stored; default: turned',
     )  # fmt: skip
+    add_max_pixels(parser)
     add_config_options(parser)
     arguments = parser.parse_args()
     arguments.checkpoint = None if arguments.config.endswith('.onnx') else arguments.files.pop(0)
@@ -69,6 +71,7 @@ def main() -> None:
         pictures=not arguments.no_pictures,
         max_frames=arguments.max_frames,
         orientation=arguments.orientation,
+        max_pixels=arguments.max_pixels,
         score_thr=arguments.score_thr,
         rule=arguments.rule,
         threshold=arguments.threshold,

@@ -19,10 +19,12 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from hierseg.errors import ConfigError, HiersegError, exits_cleanly
 from hierseg.files import write_atomically, write_json
 from hierseg.found import SEPARATOR, Found
+from hierseg.limits import MAX_PIXELS, add_max_pixels
 from hierseg.pictures import read_picture
 from hierseg.threads import choose_threads
 
@@ -68,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--device', help='such as cuda:0 or cpu; default: the first GPU, else the CPU')
     parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0 serves other machines, too; default: %(default)s')
     parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    add_max_pixels(parser)
     return parser.parse_args()
 
 
@@ -149,14 +152,16 @@ def show(
     return picture_of(kept, place), explained, table, str(document), str(sheet)
 
 
-def build(gradio: Any, model: Callable[..., Found], *, score_thr: float, threshold: float) -> Any:
+def build(
+    gradio: Any, model: Callable[..., Found], *, score_thr: float, threshold: float, max_pixels: int = MAX_PIXELS
+) -> Any:
     """The page, as Gradio's Blocks."""
 
     def find(path: str | None) -> tuple[Found | None, None]:
         if path is None:
             return None, None
         try:
-            found = model(read_picture(path, 'turned'), score_thr=0)
+            found = model(read_picture(path, 'turned', max_pixels=max_pixels), score_thr=0)
         except HiersegError as error:
             raise gradio.Error(str(error)) from error
         found = found[found.class_scores.max(axis=1, initial=0) >= LEAST]
@@ -231,7 +236,10 @@ def main() -> None:
 
         chosen = {'device': arguments.device, 'rule': arguments.rule, 'threshold': arguments.threshold}
         model = load_model(arguments.config, arguments.checkpoint, **chosen)
-        page = build(gradio, model, score_thr=arguments.score_thr, threshold=arguments.threshold or 0.5)
+        # Gradio reads headers with Pillow, which has a limit of its own.
+        Image.MAX_IMAGE_PIXELS = arguments.max_pixels
+        shown = {'score_thr': arguments.score_thr, 'threshold': arguments.threshold or 0.5}
+        page = build(gradio, model, **shown, max_pixels=arguments.max_pixels)
         address = launch(gradio, page, arguments.host, arguments.port)
         print(f'{address} shows the page; Ctrl+C ends it', flush=True)
         page.block_thread()

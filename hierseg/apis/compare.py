@@ -24,11 +24,12 @@ from hierseg.apis.configs import load_config
 from hierseg.apis.costs import measure_costs
 from hierseg.apis.runner import build_runner, stores_in
 from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
-from hierseg.errors import AnnotationError, ConfigError, EvaluationError
+from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.system_evaluation import declared_metrics, group_score, train_images_of
 from hierseg.files import make_folder, output_folder
+from hierseg.limits import MAX_PIXELS
 from hierseg.locks import locked
 from hierseg.machine import describe_machine
 from hierseg.metrics import ImagePrediction
@@ -92,11 +93,13 @@ def evaluate_source(
     score_threshold: float,
     timed_images: int,
     work_dir: Path,
+    max_pixels: int = MAX_PIXELS,
     options: Mapping[str, Any] | None = None,
 ) -> EvaluatedSystem:
     """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
-    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log.
+    ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. A mask of a submission that has
+    more than ``max_pixels`` is refused.
 
     Raises:
         ConfigError: A file does not exist, or config and checkpoint do not fit.
@@ -104,7 +107,7 @@ def evaluate_source(
         StoreError: The store does not have an image.
     """
     if isinstance(source, PredictionsSource):
-        predictions = read_predictions(source.path, store)
+        predictions = read_predictions(source.path, store, max_pixels=max_pixels)
         name = source.name
         evaluation = evaluate_system(store, predictions, groups=groups, score_threshold=score_threshold, name=name)
         return EvaluatedSystem(name, '', source.path, predictions, evaluation)
@@ -173,6 +176,7 @@ def compared_images(
     score_threshold: float,
     seed: int,
     folder: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[ComparedImage]:
     """Draws ``count`` images, each with its ground truth and with detections of every system above the threshold.
 
@@ -180,7 +184,8 @@ def compared_images(
     predictions do not know. Without either there are no pictures.
 
     Raises:
-        ConfigError: An image cannot be read.
+        ConfigError: There is no such image.
+        AnnotationError: A file is no readable image, or one of more than ``max_pixels``.
     """
     scores = np.array([[image_score(image.errors) for image in system.evaluation.images] for system in systems])
     shown = []
@@ -191,8 +196,8 @@ def compared_images(
         if path is None:
             return []
         try:
-            picture = read_picture(path, store.orientation)
-        except (OSError, AnnotationError) as error:
+            picture = read_picture(path, store.orientation, max_pixels=max_pixels)
+        except OSError as error:
             what, fix = 'the image cannot be read', 'Name the folder with --images.'
             raise ConfigError(what, where=str(path), fix=fix) from error
         instances = store.instances(row)
@@ -254,6 +259,7 @@ def compare(
     num_pictures: int = 24,
     timed_images: int = 20,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     options: Mapping[str, Any] | None = None,
     command: str = '',
 ) -> Path:
@@ -270,6 +276,7 @@ def compare(
         num_pictures: Images that are shown.
         timed_images: Images that latency and arithmetic are measured on.
         seed: Of the choice of pictures.
+        max_pixels: Of an image that is shown, or a mask of a submission; larger ones are refused.
         options: Values by dotted key that override those of all configs.
         command: Written on the page as its origin.
 
@@ -278,6 +285,7 @@ def compare(
 
     Raises:
         ConfigError: A file does not exist, two systems have one name, or no ground truth is named.
+        AnnotationError: An image to show cannot be read.
         EvaluationError: The systems were not tested on the same images.
         OutputError: The page cannot be written, or another run writes there.
     """
@@ -294,7 +302,7 @@ def compare(
         systems = [
             evaluate_source(
                 source, truth, groups=groups, score_threshold=score_threshold, timed_images=timed_images,
-                work_dir=Path(out) / 'logs' / str(position), options=options,
+                work_dir=Path(out) / 'logs' / str(position), max_pixels=max_pixels, options=options,
             )
             for position, source in enumerate(sources)
         ]  # fmt: skip
@@ -302,7 +310,13 @@ def compare(
         head = _head(title=title, truth=truth, systems=systems, training=training, seed=seed, command=command)
         folder = None if images is None else Path(images)
         shown = compared_images(
-            systems, truth, count=num_pictures, score_threshold=score_threshold, seed=seed, folder=folder
+            systems,
+            truth,
+            count=num_pictures,
+            score_threshold=score_threshold,
+            seed=seed,
+            folder=folder,
+            max_pixels=max_pixels,
         )
         document = comparison_of(systems, truth, head=head, train_images=train_images, images=shown)
         return write_comparison(document, out)

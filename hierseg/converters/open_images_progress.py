@@ -20,18 +20,9 @@ from typing import Any
 
 from hierseg.converters.options import ConversionOptions, ConversionSummary, OpenImagesFiles
 from hierseg.errors import AnnotationError, StoreError
-from hierseg.files import PARTIAL, whole_file
+from hierseg.files import PARTIAL, lock, remove_folder, whole_file, whole_folder
 from hierseg.store.checksums import crc32c, read_object, seal
-from hierseg.store.folders import (
-    STORE_FILE,
-    hidden_folders,
-    hidden_name,
-    lock_folder,
-    new_folder,
-    remove_leftovers,
-    remove_members,
-    store_errors,
-)
+from hierseg.store.folders import STORE_FILE, remove_leftovers, store_errors
 from hierseg.store.writer import StorePart, read_part, write_part
 from hierseg.taxonomy import Taxonomy
 
@@ -100,16 +91,13 @@ def work_path(out: Path) -> Path:
 
 def finished_task(out: Path) -> str | None:
     """The :func:`fingerprint` of the task that ``out`` is the result of, if a kill left its folder of work."""
-    for folder in (work_path(out), *hidden_folders(out, 'partial')):
-        try:
-            content = (folder / 'result.json').read_bytes()
-            generation = hashlib.sha256((out / STORE_FILE).read_bytes()).hexdigest()
-            result = read_object(content, where=folder, sealed=True, fix=DELETE)
-        except (OSError, StoreError):
-            continue
-        if result.get('generation') == generation:
-            return str(result.get('task'))
-    return None
+    file = work_path(out) / 'result.json'
+    try:
+        generation = hashlib.sha256((out / STORE_FILE).read_bytes()).hexdigest()
+        result = read_object(file.read_bytes(), where=file, sealed=True, fix=DELETE)
+    except (OSError, StoreError):
+        return None
+    return str(result.get('task')) if result.get('generation') == generation else None
 
 
 class WorkFolder:
@@ -136,15 +124,13 @@ class WorkFolder:
 
     def __enter__(self) -> WorkFolder:
         with store_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.out)
             if not os.path.lexists(self.path):
                 self._make()
+                self._take()
                 return self
             self._check_is_folder(self.path)
-            self._lock = lock_folder(self.path)
-            if self._lock is None:
-                raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.')
+            self._take()
             try:
                 self._go_on()
             except BaseException:
@@ -162,6 +148,11 @@ class WorkFolder:
         finally:
             self._unlock()
 
+    def _take(self) -> None:
+        self._lock = lock(self.path)
+        if self._lock is None:
+            raise StoreError('a conversion is at work here', where=str(self.path), fix='Wait for it.')
+
     def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
@@ -172,16 +163,10 @@ class WorkFolder:
 
     def _make(self) -> None:
         """Makes the folder, which takes its name when it says what it is."""
-        hidden, self._lock = new_folder(self.out)
-        try:
-            content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
-            with store_errors(self.path / 'begun.json', needed=len(content)):
-                (hidden / 'begun.json').write_bytes(content)
-            hidden.rename(self.path)
-        except BaseException:
-            remove_members(hidden)
-            self._unlock()
-            raise
+        content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
+        errors = store_errors(self.path / 'begun.json', needed=len(content))
+        with whole_folder(self.path, error=StoreError) as folder, errors:
+            (folder / 'begun.json').write_bytes(content)
 
     def _go_on(self) -> None:
         """Goes on with what is there, or begins anew."""
@@ -202,6 +187,7 @@ class WorkFolder:
         self.discard()
         self._unlock()
         self._make()
+        self._take()
 
     def _check_is_folder(self, path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
@@ -234,9 +220,7 @@ class WorkFolder:
             for entry in self.path.iterdir():
                 if entry.name not in ('begun.json', 'result.json'):
                     entry.unlink()
-            hidden = hidden_name(self.out)
-            self.path.rename(hidden)
-            remove_members(hidden)
+            remove_folder(self.path)
 
     def sorted_tables(self) -> tuple[int, ConversionSummary] | None:
         """The number of images and the summary that :meth:`keep_tables` kept, or None.

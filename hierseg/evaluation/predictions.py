@@ -28,6 +28,7 @@ from hierseg.evaluation.result_keys import keys_of_store
 from hierseg.files import disk_faults, hidden, make_folder, output_file, whole_file
 from hierseg.formats import IntArray
 from hierseg.formats.run_lengths import Measures, measure, regular, text_of_counts
+from hierseg.limits import MAX_PIXELS
 from hierseg.metrics.matching import check_sizes, common_pixels
 from hierseg.metrics.open_images import read_detections
 from hierseg.metrics.records import (
@@ -229,12 +230,13 @@ def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePrediction]:
+def read_predictions(path: str | PathLike[str], store: Store, *, max_pixels: int = MAX_PIXELS) -> list[ImagePrediction]:
     """Reads a submission of masks, see :mod:`hierseg.metrics.submissions`, as predictions of every image of a store.
 
     Rows of an image with the same mask are one detection with a path of classes, as ``submission_file`` of
     ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
-    score, the rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped.
+    score, the rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped. A
+    mask of more than ``max_pixels`` is refused.
 
     Returns:
         One for each image, in the order of image ids.
@@ -245,7 +247,16 @@ def read_predictions(path: str | PathLike[str], store: Store) -> list[ImagePredi
     image_ids = store.image_ids.tolist()
     sizes = np.stack([store.image_column(side) for side in ('height', 'width')], axis=1).astype(np.int64)
     keys = keys_of_store(store)
-    found = read_detections(path, image_ids, sizes, taxonomy=store.taxonomy, iou_type='segm', keys=keys, progress=True)
+    found = read_detections(
+        path,
+        image_ids,
+        sizes,
+        taxonomy=store.taxonomy,
+        iou_type='segm',
+        keys=keys,
+        max_pixels=max_pixels,
+        progress=True,
+    )
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
     named = is_results(path)
     return [_submitted(image_ids[index], found[index], store.taxonomy.arrays, named=named) for index in order]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from hierseg.errors import AnnotationError, ConfigError
+from hierseg.limits import MAX_PIXELS, excess
 from hierseg.pictures import Orientation, read_picture
 
 IMAGES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.jp2', '.ppm', '.pgm'})
@@ -82,16 +83,16 @@ def expand(names: Sequence[str | PathLike[str]]) -> list[str]:
     return found
 
 
-def read_shot(given: Any, orientation: Orientation) -> Shot:
+def read_shot(given: Any, orientation: Orientation, *, max_pixels: int = MAX_PIXELS) -> Shot:
     """A picture of an image file, an (H, W, 3) uint8 RGB array, or an image of Pillow.
 
     Raises:
-        AnnotationError: The file is no readable image.
+        AnnotationError: The file is no readable image, or one of more than ``max_pixels``.
         ConfigError: The file does not exist, or it is something else.
     """
     if isinstance(given, (str, PathLike)):
         try:
-            return Shot(read_picture(given, orientation), fspath(given), orientation=orientation)
+            return Shot(read_picture(given, orientation, max_pixels=max_pixels), fspath(given), orientation=orientation)
         except OSError as error:
             what = f'the image cannot be read ({error.strerror})'
             raise ConfigError(what, where=fspath(given), fix='Check the path.') from error
@@ -116,16 +117,20 @@ class Video:
         count: Frames, as the file says; None where it does not.
 
     Raises:
-        AnnotationError: OpenCV cannot read it.
+        AnnotationError: OpenCV cannot read it, or it says that a frame has more than ``max_pixels``.
     """
 
-    def __init__(self, source: str, *, max_frames: int | None = None) -> None:
+    def __init__(self, source: str, *, max_frames: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self.source = source
         is_camera = source.startswith(CAMERA)
         self._capture = cv2.VideoCapture(int(source.removeprefix(CAMERA)) if is_camera else source)
         if not self._capture.isOpened():
             what = 'the camera cannot be opened' if is_camera else 'is no readable video'
             raise AnnotationError(what, where=source, fix='Is it connected and free?' if is_camera else '')
+        height, width = (int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        if height * width > 0 and (what := excess(height, width, max_pixels)):
+            self._capture.release()
+            raise AnnotationError(what, where=source, fix='Leave it out, or raise the limit.')
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         stated = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = stated if stated > 0 else None

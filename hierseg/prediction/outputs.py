@@ -29,6 +29,7 @@ from hierseg.files import (
     write_json,
 )
 from hierseg.found import Found, coco_document
+from hierseg.limits import MAX_PIXELS
 from hierseg.locks import locked
 from hierseg.pictures import Orientation
 from hierseg.prediction.inputs import CAMERA, Shot, Video, expand, is_moving, read_shot
@@ -63,6 +64,7 @@ def predict(
     pictures: bool = True,
     max_frames: int | None = None,
     orientation: Orientation = 'turned',
+    max_pixels: int = MAX_PIXELS,
     progress: bool = True,
     **options: Any,
 ) -> Summary:
@@ -80,6 +82,7 @@ def predict(
         pictures: Whether images and videos are drawn.
         max_frames: Of each video or camera at most so many.
         orientation: As of :func:`~hierseg.prediction.load_model`.
+        max_pixels: Of an image or a frame; larger ones count as unreadable.
         progress: Whether to show a bar.
         **options: What else :func:`~hierseg.prediction.load_model` takes.
 
@@ -100,7 +103,7 @@ def predict(
     with ExitStack() as stack:
         stack.enter_context(locked(folder))
         bar = stack.enter_context(tqdm(total=0, unit='image', disable=None if progress else True))
-        shots = Shots(names, orientation, max_frames=max_frames, bar=bar, summary=summary)
+        shots = Shots(names, orientation, max_frames=max_frames, max_pixels=max_pixels, bar=bar, summary=summary)
         tables = [stack.enter_context(TABLES[name](folder / FORMATS[name])) for name in dict.fromkeys(formats)]
         gallery = stack.enter_context(Gallery(folder, shots)) if pictures else None
         try:
@@ -130,10 +133,12 @@ class Shots:
         orientation: Orientation,
         *,
         max_frames: int | None,
+        max_pixels: int,
         bar: tqdm[Any],
         summary: Summary,
     ) -> None:
-        self.names, self.orientation, self.max_frames = names, orientation, max_frames
+        self.names, self.orientation = names, orientation
+        self.max_frames, self.max_pixels = max_frames, max_pixels
         self.bar, self.summary = bar, summary
         self.fps: dict[str, float] = {}
         bar.total = sum(not is_moving(name) for name in names)
@@ -144,13 +149,13 @@ class Shots:
                 if is_moving(name):
                     yield from self._frames(name)
                 else:
-                    yield read_shot(name, self.orientation)
+                    yield read_shot(name, self.orientation, max_pixels=self.max_pixels)
             except HiersegError as error:
                 self.summary.unreadable.append(str(error))
                 self.bar.total -= not is_moving(name)
 
     def _frames(self, name: str) -> Iterator[Shot]:
-        video = Video(name, max_frames=self.max_frames)
+        video = Video(name, max_frames=self.max_frames, max_pixels=self.max_pixels)
         self.fps[name] = video.fps
         self.bar.total = None if video.count is None or self.bar.total is None else self.bar.total + video.count
         read = 0

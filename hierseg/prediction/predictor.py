@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hierseg.errors import ConfigError
 from hierseg.found import Found
+from hierseg.limits import MAX_PIXELS
 from hierseg.pictures import Orientation
 from hierseg.prediction.inputs import Shot, Video, expand, holds_several, is_moving, read_shot
 
@@ -36,6 +37,7 @@ def load_model(
     threshold: float | None = None,
     batch_size: int = 1,
     orientation: Orientation = 'turned',
+    max_pixels: int = MAX_PIXELS,
     options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Loads a trained or exported model, ready to be called on pictures.
@@ -50,6 +52,7 @@ def load_model(
         batch_size: Pictures that are computed together, where so many of one size follow each other.
         orientation: Pictures as EXIF data ``turned`` them for people, or as they are ``stored``, which is how Open
             Images counts pixels.
+        max_pixels: Of an image file or a frame; larger ones are refused before memory is taken for them.
         options: Values by dotted key that override the config's.
 
     Raises:
@@ -70,7 +73,7 @@ def load_model(
         finder = TrainedModel(
             config, fspath(checkpoint), device=device, rule=rule, threshold=threshold, options=options
         )
-    return Predictor(finder, score_thr=score_thr, batch_size=batch_size, orientation=orientation)
+    return Predictor(finder, score_thr=score_thr, batch_size=batch_size, orientation=orientation, max_pixels=max_pixels)
 
 
 def _exported(
@@ -112,9 +115,16 @@ class Predictor:
     """
 
     def __init__(
-        self, finder: Finder, *, score_thr: float = 0.3, batch_size: int = 1, orientation: Orientation = 'turned'
+        self,
+        finder: Finder,
+        *,
+        score_thr: float = 0.3,
+        batch_size: int = 1,
+        orientation: Orientation = 'turned',
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.finder, self.score_thr, self.batch_size, self.orientation = finder, score_thr, batch_size, orientation
+        self.finder, self.score_thr, self.batch_size = finder, score_thr, batch_size
+        self.orientation, self.max_pixels = orientation, max_pixels
 
     def __call__(
         self, inputs: Any, *, score_thr: float | None = None, batch_size: int | None = None
@@ -123,12 +133,13 @@ class Predictor:
 
         Raises:
             ConfigError: An input does not exist or is none, or a video is in a list.
-            AnnotationError: A file is no readable image or video.
+            AnnotationError: A file is no readable image or video, or has more than ``max_pixels``.
         """
         if isinstance(inputs, (str, PathLike)):
             name = fspath(inputs)
             if is_moving(name):
-                return self.stream(Video(*expand([name])), score_thr=score_thr, batch_size=batch_size)
+                video = Video(*expand([name]), max_pixels=self.max_pixels)
+                return self.stream(video, score_thr=score_thr, batch_size=batch_size)
             if not holds_several(name):
                 return self([name], score_thr=score_thr)[0]  # type: ignore[index]
             inputs = expand([name])
@@ -138,7 +149,7 @@ class Predictor:
             if isinstance(given, (str, PathLike)) and (is_moving(fspath(given)) or holds_several(fspath(given))):
                 what = 'a list holds images; this is a video, a camera or a folder'
                 raise ConfigError(what, where=fspath(given), fix='Call the model on it alone.')
-        shots = (read_shot(given, self.orientation) for given in inputs)
+        shots = (read_shot(given, self.orientation, max_pixels=self.max_pixels) for given in inputs)
         return list(self.stream(shots, score_thr=score_thr, batch_size=batch_size))
 
     def stream(

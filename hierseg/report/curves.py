@@ -26,6 +26,8 @@ from hierseg.registry import HOOKS
 TRAINING, VALIDATION = '#2563eb', '#ea580c'
 MARKED = 30
 """Curves of up to this many epochs have each of them marked."""
+LONGEST_NAME, MOST_LAYERS = 100, 24
+"""Characters of a loss's name in a log, and panels of a picture: more take minutes to draw, and nobody reads them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ def read_losses(work_dir: Path) -> list[LossCurves]:
 
     Returns:
         An entry for each layer, or a single one; empty before the first loss is logged.
+
+    Raises:
+        ConfigError: If a log is damaged, or has losses of more layers than a picture can show.
     """
     layers: dict[str, tuple[dict[int, list[float]], dict[int, float]]] = {}
     for _, epoch, losses in _without_repeats(_losses(entry for start in logged_starts(work_dir) for entry in start)):
@@ -60,6 +65,9 @@ def read_losses(work_dir: Path) -> list[LossCurves]:
                 validation[epoch] = losses[key]
             else:
                 training.setdefault(epoch, []).append(losses[key])
+    if len(layers) > MOST_LAYERS:
+        what = f'the logs have losses of {len(layers)} layers, beginning with {", ".join([*layers][:3])}'
+        raise ConfigError(what, where=str(work_dir), fix=f'Only {MOST_LAYERS} can be drawn.')
     return [
         LossCurves(name, {epoch: float(np.mean(values)) for epoch, values in training.items()}, validation)
         for name, (training, validation) in layers.items()
@@ -87,7 +95,7 @@ def logged_starts(work_dir: Path) -> list[list[dict[str, Any]]]:
                 if number < len(lines):
                     raise
                 continue
-            if not isinstance(entry, dict) or not all(_is_number(entry[key]) for key in entry if _counts(key)):
+            if not isinstance(entry, dict) or not all(_is_entry(key, entry[key]) for key in entry if _counts(key)):
                 what = f'{shown(entry)} is no entry of a log of scalars'
                 raise ConfigError(what, where=f'{file}, line {number}', fix=fix)
             entries.append(entry)
@@ -99,9 +107,9 @@ def _counts(key: str) -> bool:
     return key in ('iter', 'epoch', 'time', 'loss') or key.endswith('/loss')
 
 
-def _is_number(value: object) -> bool:
-    """True for numbers, nan too, which the losses of a run become that diverges."""
-    return is_number(value) or (isinstance(value, float) and not isfinite(value))
+def _is_entry(key: str, value: object) -> bool:
+    """True for numbers under a short name; nan is one, too, which the losses of a run become that diverges."""
+    return len(key) <= LONGEST_NAME and (is_number(value) or (isinstance(value, float) and not isfinite(value)))
 
 
 def _losses(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, dict[str, float]]]:

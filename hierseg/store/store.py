@@ -34,9 +34,9 @@ from hierseg.store.folders import (
     STORE_FILE,
     TAXONOMY_FILE,
     check_version,
-    hidden_folders,
     open_folder,
     open_member,
+    stepped_aside,
 )
 from hierseg.store.tables import (
     NOT_EXHAUSTIVE,
@@ -150,7 +150,7 @@ class Store:
                 return open_folder(self.path)
             except OSError as error:
                 gone = isinstance(error, FileNotFoundError)
-                if gone and time.monotonic() < until and hidden_folders(self.path, 'replaced'):
+                if gone and time.monotonic() < until and stepped_aside(self.path):
                     time.sleep(0.01)
                     continue
                 raise _no_store(self.path, STORE_FILE) from None
@@ -159,7 +159,7 @@ class Store:
         try:
             return not os.path.samestat(os.fstat(folder), os.stat(self.path))
         except OSError:
-            return bool(hidden_folders(self.path, 'replaced'))
+            return bool(stepped_aside(self.path))
 
     def _read(self, folder: int) -> None:
         """Opens all members; none of them is read but for the frames of its tables."""
@@ -389,10 +389,6 @@ class Store:
     def instance_column(self, name: str) -> npt.NDArray[Any]:
         """(M,) one fixed-width column of all instances, such as ``group_of`` or ``x1``; a copy."""
         return self._instances.column(name)
-
-    def verified_column(self, name: str) -> npt.NDArray[Any]:
-        """One column of all verified labels, ``label`` or ``positive``; a copy."""
-        return self._verified.column(name)
 
 
 def _reopen(kind: type[Store], path: Path, generation: str) -> Store:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from os import PathLike
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hierseg.errors import StoreError
-from hierseg.files import whole_file
+from hierseg.files import hidden, whole_file
 from hierseg.formats import IntArray
 from hierseg.store.checksums import measure_parts, seal
 from hierseg.store.folders import (
@@ -33,9 +33,7 @@ from hierseg.store.folders import (
     TAXONOMY_FILE,
     VERSION,
     check_target,
-    new_folder,
     real_path,
-    remove_members,
     replace_folder,
     store_errors,
 )
@@ -253,20 +251,20 @@ class StoreWriter:
         self._waiting: list[tuple[ImageRow, Instances, Verified]] = []
         # Row of the image → labels; of the few images that have such.
         self._not_exhaustive: dict[int, IntArray] = {}
-        self._lock: int | None = None
+        self._opened = ExitStack()
         self._sealed = False
         check_target(self.path, overwrite=overwrite)
 
     def __enter__(self) -> StoreWriter:
         with store_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial, self._lock = new_folder(self.path)
+            self._partial, _ = self._opened.enter_context(hidden(self.path, is_folder=True))
         try:
             self._tables = {name: self._table_writer(name, schema) for name, schema in SCHEMAS.items()}
             return self
         except BaseException:
             # Python calls no __exit__ for an interruption that comes before the block begins.
-            self._discard()
+            self._opened.close()
             raise
 
     def _table_writer(self, name: str, schema: pa.Schema) -> _TableWriter:
@@ -283,7 +281,7 @@ class StoreWriter:
                 for table in self._tables.values():
                     table.close(whole=False)
         finally:
-            self._discard()
+            self._opened.close()
 
     def seal(self) -> str:
         """Ends the store, which takes its name when the block ends, and returns its ``generation``.
@@ -299,13 +297,6 @@ class StoreWriter:
             self._generation = self._write_documents()
             self._sealed = True
         return self._generation
-
-    def _discard(self) -> None:
-        """Removes the hidden folder, unless it took its name, and lets the lock go."""
-        remove_members(self._partial)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def add(
         self,

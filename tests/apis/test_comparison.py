@@ -24,9 +24,10 @@ from hierseg.apis.compare import (
     image_score,
     loss_curves,
 )
-from hierseg.errors import ConfigError, EvaluationError
+from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric
 from hierseg.metrics.error_kinds import ErrorKind, ImageErrors
+from hierseg.pictures import write_picture
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.comparison import Head
 from hierseg.store import Store
@@ -160,6 +161,13 @@ def test_an_image_that_is_not_there(store, tmp_path):
     found = system('first', store, right_on=range(4))
     with pytest.raises(ConfigError, match=r'\.jpg: the image cannot be read'):
         compared_images([found], Store.open(store), count=1, score_threshold=0.3, seed=0, folder=tmp_path)
+    size = max(Store.open(store).image_column(side).max() for side in ('width', 'height'))
+    for row in range(len(Store.open(store))):
+        write_picture(np.zeros((size, size, 3), np.uint8), tmp_path / Store.open(store).image(row).file_name)
+    with pytest.raises(AnnotationError, match=rf'has {size} x {size} pixels .*--max-pixels'):
+        compared_images(
+            [found], Store.open(store), count=1, score_threshold=0.3, seed=0, folder=tmp_path, max_pixels=size**2 - 1
+        )
     # Nobody knows where the images lie: no pictures.
     assert compared_images([found], Store.open(store), count=1, score_threshold=0.3, seed=0) == []
 

@@ -23,6 +23,7 @@ from hierseg.converters import open_images
 from hierseg.converters.open_images import ConversionOptions, convert_open_images
 from hierseg.converters.open_images_progress import WorkFolder
 from hierseg.errors import AnnotationError, StoreError
+from hierseg.files import PARTIAL
 from hierseg.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_killed_at_any_moment_and_gone_on_with(many, what):
         assert run['equal']
         assert run['opened twice'] <= IMAGES_PER_BATCH
         # A run that had given the store its name may leave its folder of work; a later one removes it.
-        assert all(name in ('.out.work',) or '.partial-' in name for name in run['left over'])
+        assert all(name == '.out.work' or PARTIAL.fullmatch(name) or '.replaced-' in name for name in run['left over'])
     assert sum(not run['left over'] for run in found['runs']) > len(found['runs']) // 2
     if what == 'convert':
         # Some were killed when batches were done, and did not do them again.
@@ -304,22 +305,34 @@ def test_what_was_put_into_a_folder_of_work_stays(many, monkeypatch):
     assert (many.root / 'tables/whole.json').exists()
 
 
-@pytest.mark.parametrize('moment', ['discard', 'unlink'])
-def test_a_kill_after_the_store_has_its_name_is_no_failure(many, monkeypatch, moment):
+def test_a_kill_after_the_store_has_its_name_is_no_failure(many, monkeypatch):
     expected = contents(many.convert()[0].path)
     with monkeypatch.context() as patch:
-        if moment == 'discard':
-            patch.setattr(WorkFolder, 'discard', stop)
-        else:
-            patch.setattr('hierseg.converters.open_images_progress.remove_members', stop)
+        patch.setattr(WorkFolder, 'discard', stop)
         with pytest.raises(Stop):
             convert(many)
     assert contents(many.root / 'out') == expected
-    if moment == 'discard':
-        with pytest.raises(StoreError, match='exists already'):
-            convert(many, strict=True)  # another conversion
+    with pytest.raises(StoreError, match='exists already'):
+        convert(many, strict=True)  # another conversion
     assert convert(many) == expected
     assert list(many.root.glob('.out*')) == []
+
+
+def test_a_kill_while_the_folder_of_work_is_removed_leaves_nothing_to_the_next_run(many, monkeypatch):
+    expected = contents(many.convert()[0].path)
+
+    def lose_its_name(work: Path) -> None:
+        work.rename(work.with_name(f'.hierseg-{1:016x}.partial'))
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr('hierseg.converters.open_images_progress.remove_folder', lose_its_name)
+        with pytest.raises(Stop):
+            convert(many)
+    assert contents(many.root / 'out') == expected
+    with pytest.raises(StoreError, match='exists already'):
+        convert(many)
+    assert list(many.root.glob('.*')) == []
 
 
 @pytest.mark.parametrize('limit', [0, 1500, 3000])

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, FLAGS
 from exported_models import Exported, Trained
 from PIL import Image
 
@@ -27,11 +27,6 @@ from hierseg.deploy import load_model
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'misc' / 'browser_page.py'
 LIBRARY = os.environ.get('HIERSEG_ONNXRUNTIME_WEB', '')
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-FLAGS = (
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-extensions',
-)  # fmt: skip
 SECONDS = 240
 DRIVER = """
 <script type="text/plain" id="given-model">{model}</script>

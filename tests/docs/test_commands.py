@@ -173,6 +173,7 @@ RULES = {
     'python tools/benchmarks/operators.py': Rule(
         parse_only='starts processes; runs in tests/tools/test_operators_benchmark.py'
     ),
+    'python tools/benchmarks/sampling.py': Rule(more=('--images', '400', '--instances', '1000')),
     'python tools/benchmarks/soak.py': Rule(parse_only='trains for half an hour; tests/tools/test_soak.py'),
     'python tools/benchmarks/threads.py': Rule(parse_only='keeps all cores busy for minutes'),
     'python tools/benchmarks/latency.py': Rule(

@@ -14,7 +14,7 @@ from small_store import rectangle_mask
 
 from hierseg.apis.compare import PredictionsSource, compare
 from hierseg.converters.coco import convert_coco, write_coco
-from hierseg.errors import EvaluationError
+from hierseg.errors import EvaluationError, HiersegError
 from hierseg.evaluation import CocoResults, OpenImagesInstanceMetric
 from hierseg.evaluation.predictions import read_predictions
 from hierseg.evaluation.result_keys import keys_of_file
@@ -200,6 +200,8 @@ def test_a_foreign_detector_enters_a_comparison(pets, tmp_path):
     (tmp_path / 'theirs.json').write_text(json.dumps([foreign]))
     sources = [PredictionsSource(name, str(tmp_path / f'{name}.json')) for name in ('ours', 'theirs')]
     compare(sources, tmp_path / 'page', store=pets.store, images=pets.images, num_pictures=1)
+    with pytest.raises(HiersegError, match=r'has 40 x 30 pixels .*--max-pixels'):
+        compare(sources, tmp_path / 'page', store=pets.store, images=pets.images, max_pixels=1199)
     ours, theirs = json.loads((tmp_path / 'page' / 'results.json').read_text())['systems']
     # Dogs with a mask are on images 0 and 3, one each. Ours claims Dog and Animal on the first, theirs Dog alone.
     assert [system['class_ap'][DOG] for system in (ours, theirs)] == [0.5, 0.5]

@@ -75,6 +75,12 @@ class TestVideos:
         opened = Video(video, max_frames=most)
         assert opened.count == len(list(opened)) == count
 
+    def test_of_too_many_pixels_is_refused(self, video: str) -> None:
+        height, width, _ = next(iter(Video(video))).image.shape
+        assert Video(video, max_pixels=height * width).count
+        with pytest.raises(AnnotationError, match=rf'has {width} x {height} pixels .*--max-pixels'):
+            Video(video, max_pixels=height * width - 1)
+
     def test_a_camera_that_is_not_there(self) -> None:
         with pytest.raises(AnnotationError, match=re.escape('camera:97: the camera cannot be opened')):
             Video('camera:97')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,14 @@ class TestPhotographs:
             f'{photographs / "broken.jpg"}: is no readable image (Truncated File Read). Fetch it again.',
             f'{photographs / "empty.png"}: is no readable image. Fetch it again.',
         ]
+
+    def test_large_ones_are_not_read(self, loaded: list[Any], photographs: Path, tmp_path: Path) -> None:
+        sizes = sorted(math.prod(read_shot(path, 'stored').image.shape[:2]) for path in photographs.glob('[0-9]*.jpg'))
+        done = predict('c.py', 'w.pth', [photographs], tmp_path, max_pixels=sizes[0], pictures=False, progress=False)
+        too_large = [said for said in done.unreadable if '--max-pixels' in said]
+        assert done.images + len(too_large) == 4
+        assert too_large
+        assert done.images
 
     def test_json_lines(self, written: Any, expected: list[Found]) -> None:
         out, summary = written
@@ -210,7 +219,17 @@ class TestCommand:
             '--batch-size',
             '2',
         ]
-        options += ['--orientation', 'stored', '--formats', 'csv', '--no-pictures', '--cfg-options', 'a.b=3']
+        options += [
+            '--max-pixels',
+            '99999999',
+            '--orientation',
+            'stored',
+            '--formats',
+            'csv',
+            '--no-pictures',
+            '--cfg-options',
+            'a.b=3',
+        ]
         main(['predict', 'c.py', 'w.pth', *images[:2], '--out', str(tmp_path), *options])
         assert loaded == [
             ('c.py', 'w.pth', {'orientation': 'stored', 'score_thr': 0.01, 'rule': 'leaf', 'threshold': 0.7,

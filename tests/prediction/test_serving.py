@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ class TestViews:
         picture, tree, table, *_ = tool.show(found, None, tool.BACK_OFF, 0.5, 1)
         assert (picture.shape[1] % SIZE[1], tree, table) == (0, tool.HINT, [])
         assert tool.show(None, None, tool.MODEL, 0.5, 0.5) == (None, tool.HINT, [], None, None)
+
+
+def test_photographs_that_are_too_large_are_refused(tool: ModuleType, found: Found, tmp_path: Path) -> None:
+    write_picture(found.picture(), tmp_path / 'street.png')
+    gradio = MagicMock(Error=RuntimeError)
+
+    def find(max_pixels: int) -> Any:
+        tool.build(gradio, lambda *_, **__: found, score_thr=0.3, threshold=0.5, max_pixels=max_pixels)
+        return gradio.Image.return_value.change.call_args[0][0](str(tmp_path / 'street.png'))
+
+    assert len(find(SIZE[0] * SIZE[1])[0]) == 2
+    with pytest.raises(RuntimeError, match=r'street\.png: has 60 x 40 pixels .*--max-pixels'):
+        find(SIZE[0] * SIZE[1] - 1)
 
 
 def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:

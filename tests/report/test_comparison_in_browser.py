@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, opened
 from comparison_documents import made_up
 
 from hierseg.report.comparison import Comparison, write_comparison
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-FLAGS = (
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-extensions',
-    '--force-prefers-reduced-motion', '--enable-logging=stderr', '--virtual-time-budget=20000',
-)  # fmt: skip
 DRIVER = """
 window.addEventListener('load', async () => {
   const result = {};
@@ -96,16 +88,6 @@ FRAME = """<html><body><iframe src="driven.html" style="border: 0; width: {width
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='Chromium is not installed')
 
 
-def opened(page: Path, tmp_path: Path, *, fragment: str = '') -> tuple[dict[str, str], list[str]]:
-    """The data attributes of a page's root element once it stands still, and what it wrote to the console."""
-    command = [CHROMIUM, *FLAGS, f'--user-data-dir={tmp_path / "profile"}', '--window-size=1400,900', '--dump-dom']
-    done = subprocess.run([*command, page.as_uri() + fragment], capture_output=True, text=True, timeout=120, check=True)
-    root = re.search(r'<html[^>]*>', done.stdout)
-    assert root is not None, done.stderr
-    data = {key: unescape(value) for key, value in re.findall(r'data-(\w+)="([^"]*)"', root.group())}
-    return data, [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
-
-
 @pytest.fixture(scope='module')
 def document() -> Comparison:
     return made_up(images=8)
@@ -121,13 +103,13 @@ def test_an_error_would_be_seen(tmp_path):
     page.write_text(
         '<html data-state="before"><script>document.documentElement.dataset.state = nothing;</script></html>'
     )
-    data, console = opened(page, tmp_path)
+    data, console = opened(page.as_uri(), tmp_path)
     assert data == {'state': 'before'}
     assert 'ReferenceError' in console[0]
 
 
 def test_a_link_opens_a_view_without_any_error(page, document, tmp_path):
-    data, console = opened(page, tmp_path, fragment='#find=bear&level=2&error=1%3Amissed')
+    data, console = opened(page.as_uri() + '#find=bear&level=2&error=1%3Amissed', tmp_path)
     assert console == []
     missed = sum('missed' in image.panels['end-to-end'].errors for image in document.images)
     assert 0 < missed < len(document.images)
@@ -136,14 +118,14 @@ def test_a_link_opens_a_view_without_any_error(page, document, tmp_path):
 
 
 def test_what_is_no_choice_is_left_alone(page, document, tmp_path):
-    data, console = opened(page, tmp_path, fragment='#order=sideways&level=9&class=%22%5D&better=x')
+    data, console = opened(page.as_uri() + '#order=sideways&level=9&class=%22%5D&better=x', tmp_path)
     assert console == []
     assert data == {'state': 'ready', 'classes': '22', 'level': '0', 'pictures': str(len(document.images))}
 
 
 def test_a_page_without_pictures_works(tmp_path):
     page = write_comparison(made_up(systems=1, images=0), tmp_path)
-    data, console = opened(page, tmp_path)
+    data, console = opened(page.as_uri(), tmp_path)
     assert console == []
     assert data == {'state': 'ready', 'classes': '22', 'level': '0'}
 
@@ -156,7 +138,7 @@ def test_everything_can_be_used(page, document, tmp_path, width):
     driven.write_text(source.replace('</body>', f'<script>{DRIVER}</script></body>'), encoding='utf-8')
     frame = tmp_path / 'frame.html'
     frame.write_text(FRAME.format(width=width), encoding='utf-8')
-    data, console = opened(frame, tmp_path)
+    data, console = opened(frame.as_uri(), tmp_path, '--window-size=1400,900')
     assert console == []
     result = json.loads(data['result'])
     assert 'error' not in result, result['error']

@@ -90,7 +90,18 @@ def test_nothing_is_logged_yet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'line', [b'{"loss": 1', b'\0\0\0', b'\xff', b'5', b'[1]', b'{"loss": "a", "iter": 1, "epoch": 1}', b'[' * 5000]
+    'line',
+    [
+        b'{"loss": 1',
+        b'\0\0\0',
+        b'\xff',
+        b'5',
+        b'[1]',
+        b'{"loss": "a", "iter": 1, "epoch": 1}',
+        b'[' * 5000,
+        b'{"%s/loss": 1, "iter": 1, "epoch": 1}' % (b'- ' * 100_000),
+    ],
+    ids=range(8),
 )
 def test_a_damaged_log_is_refused_with_its_line_but_stops_no_training(tmp_path: Path, line: bytes) -> None:
     write(tmp_path, '20260101_000000', step(10, 1, loss=4.0), step(20, 2, loss=3.0))
@@ -102,6 +113,13 @@ def test_a_damaged_log_is_refused_with_its_line_but_stops_no_training(tmp_path: 
     LossCurvesHook().after_train_epoch(runner)
     runner.logger.warning.assert_called_once()
     assert not (tmp_path / 'loss_curves.png').exists()
+
+
+def test_more_layers_than_a_picture_can_show_are_refused(tmp_path: Path) -> None:
+    losses = {f'layer{layer}/loss': 1.0 for layer in range(25)}
+    write(tmp_path, '20260101_000000', step(10, 1, **losses))
+    with pytest.raises(ConfigError, match='losses of 25 layers, beginning with layer0, layer1, layer2'):
+        read_losses(tmp_path)
 
 
 def test_the_picture_has_a_panel_for_each_layer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_readers_beside_a_writer_see_one_store_whole(tmp_path):
 @pytest.mark.parametrize('can_exchange', [True, False])
 def test_replacing(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
-        monkeypatch.setattr(folders, '_exchange', lambda one, other: False)
+        monkeypatch.setattr(folders, '_exchange', lambda new, path, *, aside: False)
     old = Store.open(write(tmp_path / 'store', 1))
     travelled = pickle.dumps(old)
     assert check(pickle.loads(travelled)) == 1
@@ -148,7 +149,20 @@ STRANGERS = {
     ),
     'another version': lambda store: reseal(store, version=9),
     'another format': lambda store: reseal(store, format='recipes'),
-    'no JSON': lambda store: (store / 'store.json').write_text('[shopping]'),
+    'no JSON, and no table': lambda store: (
+        (store / 'store.json').write_text('[shopping]'),
+        (store / 'images.arrow').write_text('apples'),
+    ),
+    'no store.json, and no table': lambda store: (
+        (store / 'store.json').unlink(),
+        (store / 'verified.arrow').unlink(),
+    ),
+    'no store.json, and a file': lambda store: ((store / 'store.json').unlink(), (store / 'notes.txt').touch()),
+    'a damaged store.json that is a link': lambda store: (
+        (store / 'store.json').rename(store.parent / 'shopping.json'),
+        (store.parent / 'shopping.json').write_text('[apples'),
+        (store / 'store.json').symlink_to(store.parent / 'shopping.json'),
+    ),
 }
 
 
@@ -175,7 +189,7 @@ def test_what_comes_into_a_store_while_it_is_replaced_is_kept(tmp_path, monkeypa
     monkeypatch.setattr(folders, '_flush', put_in)
     with pytest.raises(StoreError, match='holds what was put into it meanwhile') as caught:
         write(store, 2, overwrite=True)
-    [left] = tmp_path.glob('.store.partial-*')
+    [left] = tmp_path.glob('.store.replaced-*')
     assert str(left) in str(caught.value)
     assert (left / 'notes.txt').read_text() == 'mine'
     assert check(Store.open(store)) == 2
@@ -186,25 +200,26 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     mine.mkdir()
     (mine / 'images.arrow').write_text('mine')
     kept = [
-        tmp_path / '.store.partial-1',  # no name that we give
-        tmp_path / f'.stores.partial-{HEX}',  # of another store
-        tmp_path / f'.store.partial-{uuid.uuid4().hex}',  # holds something else
-        tmp_path / f'.store.replaced-{uuid.uuid4().hex}',
+        tmp_path / '.store.replaced-1',  # no name that we give
+        tmp_path / f'.stores.replaced-{HEX}',  # of another store
+        tmp_path / f'.store.replaced-{uuid.uuid4().hex}',  # holds something else
     ]
     for folder in kept:
         folder.mkdir()
         (folder / ('photo.jpg' if folder.name.startswith('.store.') else 'images.arrow')).touch()
-    link = tmp_path / f'.store.partial-{uuid.uuid4().hex}'
-    link.symlink_to(mine)
-    left = tmp_path / f'.store.partial-{HEX}'
-    left.mkdir()
-    (left / 'instances.arrow').touch()
-    expected = {*names(tmp_path), 'store'} - {left.name}
+    links = [tmp_path / f'.store.replaced-{uuid.uuid4().hex}', tmp_path / f'.hierseg-{1:016x}.partial']
+    for link in links:
+        link.symlink_to(mine)
+    left = [tmp_path / f'.store.replaced-{HEX}', tmp_path / f'.hierseg-{2:016x}.partial']
+    for folder in left:
+        folder.mkdir()
+        (folder / 'instances.arrow').touch()
+    expected = {*names(tmp_path), 'store'} - {folder.name for folder in left}
     write(tmp_path / 'store', 1)
     assert {*names(tmp_path)} == expected
-    assert link.is_symlink()
+    assert all(link.is_symlink() for link in links)
     assert (mine / 'images.arrow').read_text() == 'mine'
-    assert sum(len(list(folder.iterdir())) for folder in tmp_path.glob('.store*-*') if not folder.is_symlink()) == 4
+    assert all(len(list(folder.iterdir())) == 1 for folder in kept)
 
 
 def test_links(tmp_path):
@@ -247,6 +262,39 @@ def test_a_store_that_is_damaged_can_be_replaced(tmp_path):
     (store / 'taxonomy.json').write_text('')
     write(store, 2, overwrite=True)
     assert check(Store.open(store)) == 2
+
+
+def first_digit_changed(content: bytes) -> bytes:
+    return re.sub(rb'\d', lambda digit: b'%d' % (9 - int(digit[0])), content, count=1)
+
+
+DAMAGES = {
+    'empty': (lambda content: b'', 'is not JSON'),
+    'zeroed': (lambda content: bytes(len(content)), 'is not JSON'),
+    'cut off': (lambda content: content[:200], 'is not JSON'),
+    'another version by a bit': (first_digit_changed, 'its checksum does not fit'),
+    'no text': (lambda content: b'\xff' + content[1:], 'is not JSON'),
+}
+
+
+@pytest.mark.parametrize('case', [*DAMAGES, 'missing'])
+@pytest.mark.parametrize('can_exchange', [True, False])
+def test_a_store_whose_header_is_damaged_is_known_by_its_tables(tmp_path, monkeypatch, case, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(folders, '_exchange', lambda new, path, *, aside: False)
+    store = write(tmp_path / 'store', 1)
+    header = store / 'store.json'
+    if case == 'missing':
+        header.unlink()
+    else:
+        header.write_bytes(DAMAGES[case][0](header.read_bytes()))
+    with pytest.raises(StoreError, match='exists already'):
+        write(store, 2)
+    said = 'is missing' if case == 'missing' else DAMAGES[case][1]
+    with pytest.warns(UserWarning, match=rf'store\.json .*{said}.* else in the folder was of a store, it was replaced'):
+        write(store, 2, overwrite=True)
+    assert check(Store.open(store)) == 2
+    assert names(tmp_path) == ['store']
 
 
 def test_stores_of_version_1(tmp_path):

@@ -197,12 +197,12 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('step', ['folders.fcntl.flock', 'writer._TableWriter'])
+@pytest.mark.parametrize('step', ['files.fcntl.flock', 'store.writer._TableWriter'])
 def test_an_interruption_before_the_block_leaves_nothing_behind(tmp_path, monkeypatch, step):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f'hierseg.store.{step}', interrupt)
+    monkeypatch.setattr(f'hierseg.{step}', interrupt)
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / 'store', taxonomy=TAXONOMY):
         pass
     monkeypatch.undo()

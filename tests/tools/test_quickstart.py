@@ -8,27 +8,45 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
+SYSTEMS = ('two_layer_ensemble', 'hier_e2e', 'hier_rtmdet')
+
+
+# A stand-in for Python: leaves the results of data and tests, does what $TRAIN says in place of training, counts cores.
+PYTHON = f"""#!/bin/sh
+case $1 in
+    */synthesize.py) mkdir -p data/quickstart/train ;;
+    */openimages.py) mkdir -p $3 ;;
+    */train.py) system=$(basename $2 .py); eval "$TRAIN" ;;
+    */test.py) touch $5/results.json ;;
+    -c) exec {sys.executable} "$@" ;;
+esac
+"""
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """A stand-in for Python that does nothing, but what $TRAIN says in place of training."""
     stand_in = tmp_path / 'python'
-    stand_in.write_text('#!/bin/sh\ncase $1 in */train.py) eval "$TRAIN" ;; esac\n')
+    stand_in.write_text(PYTHON)
     stand_in.chmod(0o755)
     return stand_in
 
 
-def quickstart(python: Path, train: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': str(python), 'TRAIN': train}
+def variables(python: Path, train: str, at_once: int) -> dict[str, str]:
+    own = {'HIERSEG_SKIP_SETUP': '1', 'PYTHON': str(python), 'TRAIN': train, 'AT_ONCE': str(at_once)}
+    return {**os.environ, **own}
+
+
+def quickstart(python: Path, train: str, *arguments: str, at_once: int = 1) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ['bash', TOOLS / 'quickstart.sh', *arguments],
-        cwd=python.parent, env=environment, capture_output=True, text=True, check=False,
+        cwd=python.parent, env=variables(python, train, at_once), capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -69,23 +87,105 @@ def test_a_failing_step_is_named_with_its_log_and_the_mend(python: Path, failure
     assert '5/11' not in answer.stdout
 
 
-def test_an_interruption_is_no_failure(python: Path) -> None:
-    # Control-C goes to all processes of the terminal, here those of one session.
-    train = f'exec {sys.executable} -c "import time; print(3, flush=True); time.sleep(60)"'
-    environment = {**os.environ, 'HIERSEG_SKIP_SETUP': '1', 'PYTHON': str(python), 'TRAIN': train}
+# A program that is training, as far as the script can tell, with a worker: both say who they are.
+TRAINING = f"""exec {sys.executable} -c "
+import os, sys, time
+if os.fork():
+    print(os.environ['OMP_NUM_THREADS'], 'threads')
+with open('pids', 'a') as pids:
+    print(os.getpid(), file=pids)
+time.sleep(60)
+" """
+
+
+@pytest.mark.parametrize(('at_once', 'name'), [(1, 'SIGINT'), (1, 'SIGTERM'), (3, 'SIGINT'), (3, 'SIGTERM')])
+def test_an_interruption_is_no_failure_and_ends_all(python: Path, at_once: int, name: str) -> None:
+    """Control-C goes to all processes of the terminal, here those of one session; SIGTERM to the script alone."""
     process = subprocess.Popen(
         ['bash', TOOLS / 'quickstart.sh', '--smoke'],
-        cwd=python.parent, env=environment, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=python.parent, env={**variables(python, TRAINING, at_once), 'OMP_NUM_THREADS': '1'}, text=True,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert process.stdout is not None
-    assert any(line == '3\n' for line in process.stdout)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert 'Interrupted at step 4 of 11, train two_layer_ensemble' in said
+    pids = python.parent / 'pids'
+    wait_until(lambda: pids.exists() and pids.read_text().count('\n') == 2 * at_once)
+    (os.killpg if name == 'SIGINT' else os.kill)(process.pid, signal.Signals[name])
+    printed, said = process.communicate(timeout=10)
+    assert process.returncode == {'SIGINT': 130, 'SIGTERM': 143}[name]
+    steps = [f'step {number} of 11, train {system}' for number, system in zip((4, 6, 8), SYSTEMS, strict=True)]
+    assert f'Interrupted at {" and ".join(steps[:at_once])}.' in said
     assert 'goes on from there' in said
     assert 'mend' not in said
+    assert 'failed' not in printed
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no corpse that nobody has looked at."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(') ')[2][0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+# Trainings that end only if all of them run at the same time; they print what real ones do.
+TOGETHER = r"""
+touch begun-$system
+while [ $(ls begun-* | wc -l) -lt $AT_ONCE ]; do sleep 0.02; done
+echo "a line for the log"
+echo "11/30 09:16:25 - mmengine - INFO - Epoch(train) [1][20/98]  lr: 1e-04  eta: 0:18:46  time: 2.0  loss: 2.7  acc: 1"
+mkdir -p work_dirs/quickstart/$system
+echo weights >work_dirs/quickstart/$system/last_checkpoint
+"""
+
+
+def test_systems_are_trained_side_by_side(python: Path) -> None:
+    answer = quickstart(python, TOGETHER, '--smoke', at_once=3)
+    assert '== 3 systems side by side on ' in answer.stdout
+    logs = python.parent / 'work_dirs/quickstart/logs'
+    for number, system in zip((4, 6, 8), SYSTEMS, strict=True):
+        assert f'{system:<18} | Epoch(train) [1][20/98]  eta: 0:18:46  loss: 2.7\n' in answer.stdout
+        assert (logs / f'{number}-train-{system}.log').read_text().startswith('a line for the log\n')
+        assert re.search(rf'== {number}/11 train {system}: took \d+ s', answer.stdout)
+        assert re.search(rf'== {number + 1}/11 test {system}: took \d+ s', answer.stdout)
+    assert 'a line for the log' not in answer.stdout
+    # The stand-in compares nothing, so there is no table in the end.
+    assert re.search(r'== 11/11 compare all: took \d+ s', answer.stdout)
+
+
+def test_what_runs_beside_a_failing_training_ends_whole(python: Path) -> None:
+    fails = 'case $system in hier_e2e) echo MemoryError >&2; exit 7 ;; esac'
+    late = 'while [ ! -e work_dirs/quickstart/.unfinished/failed ]; do sleep 0.02; done'
+    train = TOGETHER.replace('echo "a line', f'{fails}\n{late}\necho "a line')
+    answer = quickstart(python, train, '--smoke', at_once=2)
+    assert answer.returncode == 7
+    assert '== step 6 of 11, train hier_e2e: failed; what runs beside it goes on to its end' in answer.stdout
+    assert re.search(r'== 5/11 test two_layer_ensemble: took \d+ s', answer.stdout)
+    assert '8/11' not in answer.stdout  # nothing new is begun
+    assert answer.stderr.count('error: ') == 1
+    assert 'failed at step 6 of 11, train hier_e2e (status 7)' in answer.stderr
+    assert '  | MemoryError\n' in answer.stderr
+    assert 'too little memory' in answer.stderr
+    # Put right, it goes on with what is missing.
+    again = quickstart(python, TOGETHER, '--smoke', at_once=2)
+    assert re.findall(r'== (\d+)/11 .*: done before', again.stdout) == ['1', '2', '3', '4', '5']
+    assert '== 6/11 train hier_e2e: took' in again.stdout
+    assert '== 8/11 train hier_rtmdet: took' in again.stdout
+
+
+@pytest.mark.parametrize('number', ['0', '4', 'all'])
+def test_a_wrong_number_of_trainings_is_refused(python: Path, number: str) -> None:
+    environment = {**variables(python, '', 1), 'AT_ONCE': number}
+    command = ['bash', str(TOOLS / 'quickstart.sh')]
+    answer = subprocess.run(command, cwd=python.parent, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert f"AT_ONCE is a number from 1 to 3, not '{number}'" in answer.stderr
 
 
 def test_a_failing_set_up_is_named_with_its_log(tmp_path: Path) -> None:
