@@ -29,7 +29,6 @@ from hierseg.models.balance import BALANCES
 from hierseg.registry import DATA_SAMPLERS, METRICS
 from hierseg.store import Store
 from hierseg.taxonomy import Taxonomy, read_taxonomy
-from hierseg.taxonomy.__main__ import lint
 
 pytestmark = pytest.mark.slow
 
@@ -263,7 +262,7 @@ class TestTaxonomies:
         printed = workshop.run('python', '-m', 'hierseg.taxonomy', f'{name}.yaml')
         assert printed in [block.text for block in blocks(ROOT / 'docs/guide_taxonomies.md')]
 
-    def test_the_mistakes_are_found(self, tmp_path: Path) -> None:
+    def test_the_mistakes_are_found(self, workshop: Workshop, tmp_path: Path) -> None:
         mistakes = {
             'bottle: [plastic bottle, glass bottle]': 'upside down',
             '{duck: bird, bird: animal, animal: duck}': 'cycle',
@@ -272,10 +271,10 @@ class TestTaxonomies:
             (tmp_path / 'mistake.yaml').write_text(text)
             with pytest.raises(TaxonomyError, match=told):
                 read_taxonomy(tmp_path / 'mistake.yaml')
-        (tmp_path / 'chain.yaml').write_text('{cola: drink, cola can: cola, fox: carnivore, badger: Carnivore}')
-        odd = lint(read_taxonomy(tmp_path / 'chain.yaml'))
-        assert 'single-child chain drink › cola › cola can' in odd
-        assert "the names 'carnivore', 'Carnivore' differ by blanks or case only" in odd
+        (tmp_path / 'odd.yaml').write_text('{cola: drink, cola can: cola, fox: carnivore, badger: Carnivore}')
+        printed = workshop.run('python', '-m', 'hierseg.taxonomy', str(tmp_path / 'odd.yaml'))
+        assert 'warning: single-child chain drink › cola › cola can\n' in printed
+        assert "warning: the names 'carnivore', 'Carnivore' differ by blanks or case only\n" in printed
 
 
 class TestYourData:
