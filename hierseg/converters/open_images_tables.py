@@ -164,13 +164,14 @@ def _empty(chunk: Chunk, name: str) -> BoolArray:
 
 MOST_PAIRS = 1 << 22
 """Of nearly equal masks and boxes of one class on one image; more would fill the disk."""
-# Equal BoxIDs join whatever the coordinates; -1 comes before all distances.
+# Equal BoxIDs join whatever the coordinates; -1 comes before all distances. Left sides leave few pairs to measure.
 PAIRS = """
 SELECT image_id, masks.label AS label, masks.row AS mask, boxes.row AS box,
     CASE WHEN masks.box_id = boxes.box_id AND masks.box_id <> '' THEN -1 ELSE greatest(
         abs(masks.x1 - boxes.x1), abs(masks.y1 - boxes.y1), abs(masks.x2 - boxes.x2), abs(masks.y2 - boxes.y2)
     ) END AS distance
 FROM {masks} AS masks JOIN boxes USING (image_id) WHERE masks.label = boxes.label
+    AND (abs(masks.x1 - boxes.x1) <= $tolerance OR (masks.box_id <> '' AND masks.box_id = boxes.box_id))
     AND masks.group_of = (boxes.group_of AND $has_group_of) AND distance <= $tolerance
 """
 # Pairs are counted only where so many masks and boxes of one class meet that there could be too many.
