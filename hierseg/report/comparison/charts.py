@@ -77,9 +77,11 @@ class Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and texts of about five round values, or of the powers of ten."""
+        """Places and texts of about five round values, or of powers of ten."""
         if self.logarithmic:
-            values = [0.0, *(10.0**power for power in range(13))]
+            # Where hardly a power of ten lies between the ends, twice and five times as much, too.
+            steps = (1.0,) if math.log10((1 + self.high) / (1 + self.low)) >= 1.5 else (1.0, 2.0, 5.0)
+            values = [0.0, *(step * 10.0**power for power in range(13) for step in steps)]
         else:
             values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
         margin = 1e-9 * (self.high - self.low)
@@ -89,13 +91,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, its points, and the positions of its colour and of its dash pattern."""
+    """A line: its name, its points, the positions of its colour and of its dash pattern, and a note for the legend."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     color: int
     dash: int = 0
+    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,10 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class with those below it; average precision and differences are None where there is none."""
+    """A class with those below it; average precision and differences are None where there is none.
+
+    It says nothing where neither it nor a class below it has any average precision.
+    """
 
     name: str
     path: str
@@ -191,6 +197,16 @@ class ClassRow:
     differences: tuple[ClassDifference, ...]
     children: tuple[ClassRow, ...]
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is no number."""
+        return all(value is None for value in self.values) and all(child.says_nothing for child in self.children)
+
+    @property
+    def idle(self) -> int:
+        """Classes among it and those below it that say nothing."""
+        return self.says_nothing + sum(child.idle for child in self.children)
+
 
 @dataclass(frozen=True)
 class ClassTree:
@@ -199,6 +215,11 @@ class ClassTree:
     rows: tuple[ClassRow, ...]
     extent: float
     is_open: bool
+
+    @property
+    def idle(self) -> int:
+        """Classes that say nothing."""
+        return sum(row.idle for row in self.rows)
 
 
 def class_tree(document: Comparison) -> ClassTree:
