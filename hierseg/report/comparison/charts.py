@@ -27,6 +27,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 390, 26, 242
 """Ends of the scales, on a drawing of 400 by 280."""
 MOST_POINTS = 160
 """Of a line; more would not be seen."""
+FEWEST_TICKS = 3
+"""A logarithmic scale with fewer powers of ten has twice and five times as much, too."""
 SMALLEST_EXTENT = 0.05
 """The scale of differences reaches at least this far, so that tiny ones look tiny."""
 OPEN_UP_TO = 60
@@ -77,16 +79,19 @@ class Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and texts of about five round values, or of powers of ten."""
-        if self.logarithmic:
-            # Where hardly a power of ten lies between the ends, twice and five times as much, too.
-            steps = (1.0,) if math.log10((1 + self.high) / (1 + self.low)) >= 1.5 else (1.0, 2.0, 5.0)
-            values = [0.0, *(step * 10.0**power for power in range(13) for step in steps)]
-        else:
+        """Places and texts of about five round values, or of the powers of ten."""
+        if not self.logarithmic:
             values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
-        margin = 1e-9 * (self.high - self.low)
-        inside = [value for value in values if self.low - margin <= value <= self.high + margin]
-        return [(self.place(value), _tick_text(value)) for value in inside]
+            return [(self.place(value), _tick_text(value)) for value in self._inside(values)]
+        for steps in ((1.0,), (1.0, 2.0, 5.0)):
+            values = self._inside([0.0, *(step * 10.0**power for power in range(13) for step in steps)])
+            if len(values) >= FEWEST_TICKS:
+                break
+        return [(self.place(value), _tick_text(value)) for value in values]
+
+    def _inside(self, values: Sequence[float]) -> list[float]:
+        margin = 1e-9 * (self.high - self.low)  # of rounding
+        return [value for value in values if self.low - margin <= value <= self.high + margin]
 
 
 @dataclass(frozen=True)

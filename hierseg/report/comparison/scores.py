@@ -72,7 +72,11 @@ class CostKind:
 COSTS: Mapping[str, CostKind] = {
     'parameters': CostKind('Parameters', 'the parameters', large),
     'flops': CostKind('Floating-point operations per image', 'the operations per image', large),
-    'latency_ms': CostKind('Time per image', 'the time per image', '{:.3g} ms'.format),
+    'latency_ms': CostKind(
+        'Time per image',
+        'the time per image',
+        lambda milliseconds: duration(milliseconds / 1000) if milliseconds >= 1000 else f'{milliseconds:.3g} ms',
+    ),
     'peak_memory_mb': CostKind('Peak memory', 'the memory', '{:,.0f} MB'.format),
     'training_seconds': CostKind('Training time', 'the training time', duration),
 }
