@@ -206,27 +206,55 @@ def _draw_labels(
     picture: Picture, instances: Sequence[DrawnInstance], factor: int, text_size: int
 ) -> tuple[Picture, int]:
     """Writes every label that finds a place; returns the picture and the number of those that did not."""
-    crowded = len(instances) > CROWD
-    letters = font(round(text_size * 0.85) if crowded else text_size)
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas, 'RGBA')
-    line = letters.size * 1.35 + 1
     boxes = np.array([instance.box * factor for instance in instances]).reshape(-1, 4)
-    small = boxes[(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) < (10 * line) ** 2]
-    placed: list[Rectangle] = []
-    for box, instance in zip(boxes[::-1], reversed(instances), strict=True):  # small ones have the least choice
-        allowed = max(1.5 * (box[2] - box[0]), picture.shape[1] / (7 if crowded else 3))
-        sizes = [(text, int(letters.getlength(text)) + 8, int(line)) for text in instance.texts]
-        sizes = [size for size in sizes[:-1] if size[1] <= allowed] + sizes[-1:]
-        choice = _place(box, sizes, picture.shape[1::-1], np.array(placed).reshape(-1, 4), small)
-        if choice is None:
+    labels = place_labels(boxes, [instance.texts for instance in instances], picture.shape[1::-1], text_size=text_size)
+    letters = font(label_size(text_size, len(instances)))
+    for label, instance in zip(reversed(labels), reversed(instances), strict=True):
+        if label is None:
             continue
-        text, rectangle = choice
-        placed.append(rectangle)
+        text, rectangle = label
         pen.rounded_rectangle(rectangle, radius=3, fill=(*instance.color.tolist(), round(255 * LABEL_OPACITY)))
         middle = (rectangle[0] + 4, (rectangle[1] + rectangle[3]) / 2)
         pen.text(middle, text, font=letters, fill=text_color(instance.color), anchor='lm')
-    return np.asarray(canvas), len(instances) - len(placed)
+    return np.asarray(canvas), labels.count(None)
+
+
+def label_size(text_size: int, count: int) -> int:
+    """Pixels of the text of labels: smaller where there are many."""
+    return round(text_size * 0.85) if count > CROWD else text_size
+
+
+def place_labels(
+    boxes: npt.NDArray[np.floating], texts: Sequence[Sequence[str]], size: Sequence[int], *, text_size: int
+) -> list[tuple[str, Rectangle] | None]:
+    """Finds a place for the label of every instance, the last one first.
+
+    Args:
+        boxes: (L, 4) xyxy, pixels; the larger ones first, since small ones have the least choice.
+        texts: L labels, each from its longest to its shortest form.
+        size: Width and height of the picture.
+        text_size: Pixels, before :func:`label_size`.
+
+    Returns:
+        The chosen form and its rectangle; None where it would cover too much of other labels.
+    """
+    crowded = len(boxes) > CROWD
+    letters = font(label_size(text_size, len(boxes)))
+    line = letters.size * 1.35 + 1
+    small = boxes[(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) < (10 * line) ** 2]
+    placed: list[Rectangle] = []
+    labels: list[tuple[str, Rectangle] | None] = []
+    for box, variants in zip(boxes[::-1], reversed(texts), strict=True):
+        allowed = max(1.5 * (box[2] - box[0]), size[0] / (7 if crowded else 3))
+        sizes = [(text, int(letters.getlength(text)) + 8, int(line)) for text in variants]
+        sizes = [entry for entry in sizes[:-1] if entry[1] <= allowed] + sizes[-1:]
+        label = _place(box, sizes, size, np.array(placed).reshape(-1, 4), small)
+        labels.append(label)
+        if label is not None:
+            placed.append(label[1])
+    return labels[::-1]
 
 
 def _place(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hierseg.metrics.average_precision import RECALLS
+from hierseg.metrics.class_curves import THRESHOLDS, ClassCurve
 from hierseg.metrics.declarations import CountedKind, Estimate, Metric
 from hierseg.metrics.names import Confusion, OperatingCurve, OperatingPoint
 from hierseg.metrics.system import Costs, System
-from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel
+from hierseg.report.comparison import ComparedImage, Comparison, Head, PanelInstance, draw_panel, photograph
 from hierseg.synthetic import default_taxonomy
 from hierseg.synthetic.scenes import Scene, ScenePainter
 from hierseg.taxonomy import Taxonomy
@@ -26,11 +27,9 @@ ERROR_KINDS = (
     CountedKind(MISSED, 'Missed', 'No detection overlaps the object by half.'),
 )
 METRICS = (
-    Metric(
-        'mask_map', 'Mask mAP@0.5', 'Open Images protocol, masks', 'Mean of the classes’ average precision by mask.'
-    ),
-    Metric('mask_map_root', 'Mask mAP, root classes', 'Open Images protocol, masks', 'Over classes without a parent.'),
-    Metric('mask_map_deeper', 'Mask mAP, deeper classes', 'Open Images protocol, masks', 'Over all other classes.'),
+    Metric('mask_map', 'Mask mAP@0.5', 'Open Images protocol', 'Mean of the classes’ average precision by mask.'),
+    Metric('mask_map_root', 'Mask mAP, root classes', 'Open Images protocol', 'Over classes without a parent.'),
+    Metric('mask_map_deeper', 'Mask mAP, deeper classes', 'Open Images protocol', 'Over all other classes.'),
     Metric(
         'distance',
         'Distance of wrong names',
@@ -146,6 +145,7 @@ def _system(
             group: np.clip(1 - (recall / (quality + spread)) ** 4 * 0.7, 0, 1)
             for group, spread in (('all classes', 0.2), ('root classes', 0.3), ('deeper classes', 0.1))
         },
+        class_curves=[_curve(value) for value in known.tolist()],
         operating_curve=OperatingCurve(
             tuple(thresholds.tolist()),
             tuple(
@@ -161,6 +161,14 @@ def _system(
         errors=_errors(taxonomy, confusion),
         training_curves=curves,
     )  # fmt: skip
+
+
+def _curve(average_precision: float) -> ClassCurve | None:
+    """Of that area: all precise up to a recall."""
+    if np.isnan(average_precision):
+        return None
+    f1 = average_precision * np.clip(1.5 - 2 * np.abs(THRESHOLDS - 0.5), 0, 1)
+    return ClassCurve(np.array([average_precision]), np.array([1.0]), f1)
 
 
 def confusion_of(cells: Sequence[tuple[int, int, int]], num_classes: int) -> Confusion:
@@ -252,7 +260,7 @@ def _images(
                 other is not None and other.label == entry.label for entry, other in zip(true, found, strict=True)
             )
             panels[name] = draw_panel(
-                picture,
+                picture.shape[:2],
                 [entry for entry in found if entry is not None],
                 taxonomy=taxonomy,
                 errors=[kind.key for kind in ERROR_KINDS[1:] if kind.key in kinds],
@@ -260,9 +268,11 @@ def _images(
             )
         images.append(
             ComparedImage(
-                image_id=f'made_up_{index:03d}',
+                image_id=f'id_{index:03d}',
+                file_name=f'made_up_{index:03d}.jpg',
                 classes=[entry.label for entry in true],
-                ground_truth=draw_panel(picture, true, taxonomy=taxonomy),
+                photograph=photograph(picture),
+                ground_truth=draw_panel(picture.shape[:2], true, taxonomy=taxonomy),
                 panels=panels,
             )
         )

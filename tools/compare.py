@@ -34,6 +34,15 @@ def submission(text: str) -> tuple[str, str]:
     return name, path
 
 
+def number_of_pictures(text: str) -> int | None:
+    """None for all."""
+    if text == 'all':
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is neither all nor a number')
+    return int(text)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -44,13 +53,19 @@ def parse_arguments() -> argparse.Namespace:
         '--predictions', dest='sources', action='append', type=submission, metavar='NAME=FILE',
         help='detections of any program instead: COCO results (.json) or a submission CSV',
     )  # fmt: skip
-    parser.add_argument('--out', type=Path, required=True, help='folder of index.html, results.json and table.md')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder of index.html, results.json, table.md and tables/*.csv'
+    )
     parser.add_argument('--store', type=Path, help="the ground truth; that of the first run's test data if not given")
     parser.add_argument('--images', type=Path, help='image folder for the pictures, where no system is a run')
     parser.add_argument('--train-store', type=Path, help='training data, for class frequencies; else of the first run')
     parser.add_argument('--title', default='Which system is better?', help='default: %(default)s')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='of pictures and kinds of error; default: 0.3')
-    parser.add_argument('--pictures', type=int, default=24, help='images shown; default: 24')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='of kinds of error, and of pictures at first; default: 0.3'
+    )
+    parser.add_argument(
+        '--pictures', type=number_of_pictures, default=200, metavar='all|N', help='images shown; default: 200'
+    )
     parser.add_argument('--timed-images', type=int, default=20, help='that latency is measured on; default: 20')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of pictures; default: 0')
     add_max_pixels(parser)
@@ -66,7 +81,7 @@ def main() -> None:
     arguments = parse_arguments()
     choose_threads()
     from hierseg.apis import compare
-    from hierseg.apis.compare import PredictionsSource, RunSource
+    from hierseg.apis.evaluated_systems import PredictionsSource, RunSource
 
     program = 'python tools/compare.py' if sys.argv[0].endswith('.py') else sys.argv[0]
     page = compare(
@@ -85,7 +100,7 @@ def main() -> None:
         command=f'{program} {shlex.join(sys.argv[1:])}',
     )
     print((page.parent / 'table.md').read_text(encoding='utf-8'))
-    print(f'the page: {page}')
+    print(f'the page ({page.stat().st_size / 1e6:.1f} MB): {page}')
 
 
 if __name__ == '__main__':

@@ -138,11 +138,11 @@ def declared_metrics(groups: Iterable[str]) -> tuple[Metric, ...]:
     depths = sorted((name for name in groups if name.startswith('depth')), key=lambda name: int(name[len('depth') :]))
     return (
         *(
-            Metric(key, label, 'Open Images, masks', text, has_interval=True, headline=key in HEADLINES,
+            Metric(key, label, 'Open Images protocol', text, has_interval=True, headline=key in HEADLINES,
                    learnt_from=LEARNT if key == 'mAP' else None)
             for key, label, text in _GROUPS
         ),
-        Metric('mAP50_95', 'mAP@0.5:0.95', 'Open Images, masks',
+        Metric('mAP50_95', 'mAP@0.5:0.95', 'Open Images protocol',
                'The mean over IoU 0.5, 0.55, …, 0.95: how well masks fit.'),
         *NAME_METRICS,
         *(

@@ -2,12 +2,13 @@
 
 Groups of classes whose mean average precision is told apart: layers, depths, and how often training shows them.
 
-Shape letters: S scored entries, C classes, K criteria, P recalls.
+Shape letters: S scored entries, C classes, K criteria or steps of a curve, P recalls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 
@@ -82,26 +83,44 @@ def average_precision(scores: FloatArray, weights: FloatArray, num_ground_truth:
     """
     if num_ground_truth == 0:
         return float('nan'), np.full(len(RECALLS), np.nan)
-    weights = weights[descending(scores)]
-    true_positives, false_positives = np.cumsum(weights), np.cumsum(weights <= 0)
-    steps = weights > 0
-    recall = true_positives[steps] / num_ground_truth
-    precision = true_positives / (true_positives + false_positives)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1][steps]
+    recall, envelope = precision_steps(scores, weights, num_ground_truth)
     area = float((np.diff(recall, prepend=0.0) * envelope).sum())
     return area, np.append(envelope, 0.0)[np.searchsorted(recall, RECALLS)]
 
 
-def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesResult:
-    """Average precision of every class.
+def precision_steps(scores: FloatArray, weights: FloatArray, num_ground_truth: float) -> tuple[FloatArray, FloatArray]:
+    """The curve whose area is the average precision; arguments of :func:`average_precision`, with ground truth.
 
-    Args:
-        matches: One record for every image with ground truth, detections or not, in any order.
-        num_classes: C.
-
-    Raises:
-        EvaluationError: If an image occurs twice.
+    Returns:
+        (K,) float64 recalls, ascending, one for each true positive, and (K,) float64 precisions: the envelope from
+        the recall before up to this one.
     """
+    weights = weights[descending(scores)]
+    true_positives, false_positives = np.cumsum(weights), np.cumsum(weights <= 0)
+    steps = weights > 0
+    recall: FloatArray = true_positives[steps] / num_ground_truth
+    precision = true_positives / (true_positives + false_positives)
+    envelope: FloatArray = np.maximum.accumulate(precision[::-1])[::-1][steps]
+    return recall, envelope
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMatches:
+    """The scored entries of one class on all images.
+
+    Attributes:
+        scores: (S,) float64, image after image in the order of their ids.
+        weights: (S,) float64; as of :class:`~hierseg.metrics.records.ImageMatches`.
+        num_ground_truth: Counted ground truth.
+    """
+
+    scores: FloatArray
+    weights: FloatArray
+    num_ground_truth: float
+
+
+def matches_by_class(matches: Iterable[ImageMatches], num_classes: int) -> list[ClassMatches]:
+    """The entries of each of C classes; arguments and errors as of :func:`summarise`."""
     images = sorted(matches, key=attrgetter('image_id'))
     check_once([image.image_id for image in images])
     labels, scores, weights, counted_labels, counts = (
@@ -114,16 +133,33 @@ def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesRe
     num_ground_truth = np.bincount(counted_labels, weights=counts, minlength=num_classes)
     by_class = np.argsort(labels, kind='stable')
     bounds = np.searchsorted(labels[by_class], np.arange(num_classes + 1))
+    return [
+        ClassMatches(scores[by_class[begin:end]], weights[by_class[begin:end]], float(total))
+        for (begin, end), total in zip(pairwise(bounds), num_ground_truth, strict=True)
+    ]
+
+
+def summarise(matches: Iterable[ImageMatches], num_classes: int) -> OpenImagesResult:
+    """Average precision of every class.
+
+    Args:
+        matches: One record for every image with ground truth, detections or not, in any order.
+        num_classes: C.
+
+    Raises:
+        EvaluationError: If an image occurs twice.
+    """
+    images = list(matches)
+    classes = matches_by_class(images, num_classes)
     values, curves = np.empty(num_classes), np.empty((num_classes, len(RECALLS)))
-    for label, (begin, end) in enumerate(pairwise(bounds)):
-        members, total = by_class[begin:end], float(num_ground_truth[label])
-        values[label], curves[label] = average_precision(scores[members], weights[members], total)
+    for label, of_class in enumerate(classes):
+        values[label], curves[label] = average_precision(of_class.scores, of_class.weights, of_class.num_ground_truth)
     return OpenImagesResult(
         average_precision=values,
         precision_curves=curves,
-        num_ground_truth=num_ground_truth.astype(np.float64),
-        num_scored=np.bincount(labels, minlength=num_classes),
-        num_true_positives=np.bincount(labels, weights=weights, minlength=num_classes).astype(np.float64),
+        num_ground_truth=np.array([of_class.num_ground_truth for of_class in classes], dtype=np.float64),
+        num_scored=np.array([len(of_class.scores) for of_class in classes], dtype=np.int64),
+        num_true_positives=np.array([of_class.weights.sum() for of_class in classes], dtype=np.float64),
         num_images=len(images),
     )
 

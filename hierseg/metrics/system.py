@@ -11,6 +11,7 @@ from typing import Any
 
 from hierseg.formats import FloatArray
 from hierseg.metrics.average_precision import RECALLS
+from hierseg.metrics.class_curves import ClassCurve
 from hierseg.metrics.declarations import Estimate
 from hierseg.metrics.names import Confusion, OperatingCurve
 
@@ -72,6 +73,7 @@ class System:
         confusion: Names of the objects.
         costs: As far as they are known.
         precision_curves: (P,) float64 precision at :data:`RECALLS` by group of classes.
+        class_curves: Of each of the C classes, None for one without objects; empty where they are not known.
         operating_curve: By the threshold of the back-off rule; None where nothing was found.
         errors: Counts by the key of the kind.
         training_curves: (epoch, loss) by the curve's name.
@@ -85,12 +87,13 @@ class System:
     confusion: Confusion
     costs: Costs = Costs()
     precision_curves: Mapping[str, FloatArray] = field(default_factory=dict)
+    class_curves: Sequence[ClassCurve | None] = ()
     operating_curve: OperatingCurve | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     training_curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in lists and numbers, nan included."""
+        """All of it but the curves of classes, in lists and numbers, nan included."""
         curve, confusion = self.operating_curve, self.confusion
         cells = (confusion.true_labels, confusion.named_labels, confusion.counts)
         return {

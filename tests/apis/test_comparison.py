@@ -16,14 +16,9 @@ from tiny_runs import ROOT, tiny, train_here
 from warm_python import copies_for_fresh
 
 from hierseg.apis import evaluate
-from hierseg.apis.compare import (
-    EvaluatedSystem,
-    choose_images,
-    compared_images,
-    comparison_of,
-    image_score,
-    loss_curves,
-)
+from hierseg.apis.compare import comparison_of
+from hierseg.apis.compared_images import choose_images, compared_images, image_score
+from hierseg.apis.evaluated_systems import EvaluatedSystem, loss_curves
 from hierseg.errors import AnnotationError, ConfigError, EvaluationError
 from hierseg.evaluation import SystemEvaluation, SystemMetric
 from hierseg.metrics.error_kinds import ErrorKind, ImageErrors
@@ -215,7 +210,7 @@ class TestTool:
             '--cfg-options', *(f'{key}={value}' for key, value in easy.items()),
         )  # fmt: skip
         printed = capsys.readouterr().out
-        assert 'the page: page/index.html' in printed
+        assert 'MB): page/index.html' in printed
         document = json.loads((tiny / 'page/results.json').read_text())
         model, file = document['systems']
         assert model['scores']['mAP']['value'] == pytest.approx(scores['segm/mAP'])
@@ -228,7 +223,7 @@ class TestTool:
         assert document['head']['training_images'] == 16
         assert len(document['images']) == 2
         page = (tiny / 'page/index.html').read_text()
-        assert page.count('data:image/jpeg;base64,') >= 6
+        assert page.count('data:image/webp;base64,') == 2
         assert (tiny / 'page/table.md').read_text() in printed
 
     @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_store import rectangle_mask
 
-from hierseg.apis.compare import PredictionsSource, compare
+from hierseg.apis.compare import compare
+from hierseg.apis.evaluated_systems import PredictionsSource
 from hierseg.converters.coco import convert_coco, write_coco
 from hierseg.errors import EvaluationError, HiersegError
 from hierseg.evaluation import CocoResults, OpenImagesInstanceMetric

@@ -18,12 +18,12 @@ from hierseg.errors import HiersegError
 from hierseg.metrics.declarations import Estimate
 from hierseg.metrics.system import System
 from hierseg.report.comparison import Comparison, write_comparison
-from hierseg.report.comparison.document import NamedPath
-from hierseg.report.comparison.page import render_page
+from hierseg.report.comparison.page import ON_A_PAGE, render_page
+from hierseg.report.comparison.panels import ShownPanel
 from hierseg.taxonomy import Taxonomy
 
 EVIL = '<script>alert("x")</script>\'&<img src=x onerror=alert(1)>'
-VOID = {'meta', 'img', 'br', 'input', 'link'}
+VOID = {'meta', 'br', 'input', 'link'}
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +83,9 @@ def evil_document() -> Comparison:
         for system, name in zip(base.systems, names, strict=True)
     ]
     image = base.images[0]
-    panel = replace(next(iter(image.panels.values())), paths=[NamedPath(EVIL, '#123abc')], errors=['missed'])
+    found = image.ground_truth.instances[0]
+    label = replace(found.label, text=EVIL)
+    panel = ShownPanel([replace(found, text=EVIL, label=label, score=90)], errors=['missed'], score=0.5)
     return replace(
         base,
         head=replace(base.head, title=EVIL, date=EVIL, store=EVIL, command=EVIL, machine=EVIL, versions={EVIL: EVIL}),
@@ -92,7 +94,7 @@ def evil_document() -> Comparison:
         systems=systems,
         differences={names[1]: next(iter(base.differences.values()))},
         error_kinds=[replace(kind, label=EVIL, explanation=EVIL) for kind in base.error_kinds],
-        images=[replace(image, image_id=EVIL, panels=dict.fromkeys(names, panel))],
+        images=[replace(image, image_id=EVIL, file_name=EVIL, panels=dict.fromkeys(names, panel))],
         panel_score=EVIL,
     )
 
@@ -104,17 +106,20 @@ def test_the_page_is_well_formed(page):
     assert len(ids) == len(set(ids))
     links = [attributes['href'] for attributes in elements.named('a')]
     assert {link[1:] for link in links if link.startswith('#')} <= set(ids)
-    assert [link for link in links if not link.startswith('#')] == ['results.json', 'table.md']
+    beside = [link for link in links if not link.startswith(('#', 'data:text/csv;charset=utf-8;base64,'))]
+    tables = ('scores', 'costs', 'classes', 'curves', 'names', 'errors', 'confusions', 'training', 'images')
+    assert beside == ['results.json', 'table.md', *(f'tables/{name}.csv' for name in tables)]
 
 
 def test_nothing_comes_from_elsewhere(page):
-    without_pictures = re.sub(r'data:image/jpeg;base64,[\w+/=]+', 'data:', page)
+    without_pictures = re.sub(r'data:(image/webp|text/csv;charset=utf-8);base64,[\w+/=]+', 'data:', page)
     # The name space of SVG is no address that a browser opens.
     addresses = re.findall(
         r'(?:https?:)?//[\w.]+[^\s"\']*', re.sub(r'^ *// .*', '', without_pictures, flags=re.MULTILINE)
     )
     assert addresses == ['http://www.w3.org/2000/svg']
-    assert {image['src'] for image in Elements(without_pictures).named('img') if 'src' in image} == {'data:'}
+    assert {image['href'] for image in Elements(without_pictures).named('image')} == {'data:'}
+    assert all(use['href'].startswith('#') for use in Elements(page).named('use'))
     assert not re.search(r'@import|url\(', page)
     (policy,) = [meta['content'] for meta in Elements(page).named('meta') if 'http-equiv' in meta]
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -128,24 +133,50 @@ def test_texts_of_users_are_only_text():
     assert len(harmless.named('script')) == len(expected.named('script')) == 1
     assert all(set(attributes) <= {'class', 'data-x', 'data-y'} for attributes in harmless.named('figure'))
     assert all(not name.startswith('on') for _, attributes in harmless.found for name in attributes)
-    assert all(image.get('src') != 'x' for image in harmless.named('img'))
+    assert harmless.named('img') == []
     assert ''.join(harmless.text).count(EVIL) > 40
     # Outside attributes and text there is no trace of it.
     assert page.count('<script>alert') == 0
 
 
-def test_every_picture_is_whole_and_described(document, page):
-    images = [image for image in Elements(page).named('img') if 'src' in image]
-    assert len(images) == 3 * len(document.images)
-    for image in images:
-        jpeg = base64.b64decode(image['src'].removeprefix('data:image/jpeg;base64,'))
-        with Image.open(io.BytesIO(jpeg)) as picture:
+def test_every_photograph_stands_once_and_every_panel_is_described(document, page):
+    elements = Elements(page)
+    photographs = elements.named('image')
+    assert len(photographs) == len(document.images)
+    for image, expected in zip(photographs, sorted(document.images, key=lambda image: -image.spread), strict=True):
+        content = base64.b64decode(image['href'].removeprefix('data:image/webp;base64,'))
+        assert content == expected.photograph.content
+        with Image.open(io.BytesIO(content)) as picture:
             picture.load()
-            assert (image['width'], image['height']) == tuple(map(str, picture.size))
-        assert image['loading'] == 'lazy'
-        assert re.fullmatch(
-            r'(Ground truth|two-layer ensemble|end-to-end) of made_up_\d{3}: \d instances?', image['alt']
-        )
+            assert max(picture.size) == 240  # not enlarged: the drawing is
+            assert (image['width'], image['height']) == tuple(str(round(2.5 * side)) for side in picture.size)
+    assert len(elements.named('use')) == 2 * len(document.images)
+    labels = [svg['aria-label'] for svg in elements.named('svg') if ' of made_up' in svg.get('aria-label', '')]
+    assert len(labels) == 3 * len(document.images)
+    assert all(
+        re.fullmatch(r'(Ground truth|two-layer ensemble|end-to-end) of made_up_\d{3}\.jpg', label) for label in labels
+    )
+
+
+def test_pictures_beyond_the_first_page_wait_as_text():
+    document = made_up(images=1)
+    count = ON_A_PAGE + 3
+    images = [replace(document.images[0], file_name=f'{at}.jpg') for at in range(count)]
+    page = render_page(replace(document, images=images))
+    elements = Elements(page)
+    assert elements.open == []
+    assert len(elements.named('image')) == count
+    inside = re.findall(r'<noscript>(.*?)</noscript>', page, flags=re.DOTALL)
+    assert sum('<image' in part for part in inside) == 3
+
+
+def test_detections_below_the_threshold_are_hidden_at_first(document):
+    image = document.images[0]
+    sure, unsure = (replace(image.ground_truth.instances[0], score=score) for score in (50, 49))
+    panels = dict.fromkeys(image.panels, ShownPanel([sure, unsure], score=0.5))
+    page = render_page(replace(document, images=[replace(image, panels=panels)], score_threshold=0.5))
+    items = [item for item in Elements(page).named('li') if 'data-score' in item]
+    assert [(item['data-score'], 'hidden' in item) for item in items] == [('50', False), ('49', True)] * 2
 
 
 def test_pictures_with_most_difference_come_first(document):
@@ -155,10 +186,10 @@ def test_pictures_with_most_difference_come_first(document):
         name: replace(panel, score=score) for (name, panel), score in zip(panels[1].items(), (0.1, 0.9), strict=True)
     }
     images = [
-        replace(document.images[0], image_id=name, panels=entry) for name, entry in (('near', near), ('far', far))
+        replace(document.images[0], file_name=name, panels=entry) for name, entry in (('near', near), ('far', far))
     ]
     page = render_page(replace(document, images=images))
-    assert page.index('of far:') < page.index('of near:')
+    assert page.index('of far"') < page.index('of near"')
     articles = [
         attributes['data-leaders'] for attributes in Elements(page).named('article') if 'data-leaders' in attributes
     ]
@@ -188,7 +219,7 @@ def test_any_number_of_systems(systems):
     document = made_up(systems=systems, images=1)
     elements = Elements(render_page(document))
     assert elements.open == []
-    assert len([figure for figure in elements.named('img') if 'src' in figure]) == systems + 1
+    assert (len(elements.named('image')), len(elements.named('use'))) == (1, systems)
     rows = len(METRICS) + 4  # and the costs
     scores = [cell for cell in elements.named('td') if 'score' in (cell.get('class') or '').split()]
     assert len(scores) == systems * rows
@@ -216,10 +247,10 @@ def test_a_document_with_next_to_nothing_in_it():
     assert 'nan' not in ''.join(elements.text).lower().split()
 
 
-def test_three_files_are_written(document, tmp_path):
+def test_page_and_tables_are_written(document, tmp_path):
     page = write_comparison(document, tmp_path / 'new' / 'comparison')
     assert page == tmp_path / 'new' / 'comparison' / 'index.html'
-    assert sorted(path.name for path in page.parent.iterdir()) == ['index.html', 'results.json', 'table.md']
+    assert sorted(path.name for path in page.parent.iterdir()) == ['index.html', 'results.json', 'table.md', 'tables']
     assert page.read_text(encoding='utf-8') == render_page(document)
     results = json.loads((page.parent / 'results.json').read_text(encoding='utf-8'))
     assert Taxonomy.from_json(results['taxonomy']) == document.taxonomy
@@ -230,8 +261,11 @@ def test_three_files_are_written(document, tmp_path):
     known = [None if np.isnan(value) else value for value in document.systems[0].class_ap]
     assert results['systems'][0]['class_ap'] == known
     image, first = results['images'][0], document.images[0]
-    assert image['ground_truth'].keys() == {'paths', 'errors', 'score'}
-    assert [path['text'] for path in image['ground_truth']['paths']] == [path.text for path in first.ground_truth.paths]
+    assert (image['image_id'], image['file_name']) == (first.image_id, first.file_name)
+    assert image['ground_truth'].keys() == {'instances', 'errors', 'score'}
+    assert image['ground_truth']['instances'] == [
+        {'text': entry.text, 'score': None} for entry in first.ground_truth.instances
+    ]
 
 
 def test_the_table_is_markdown(tmp_path):
@@ -244,7 +278,7 @@ def test_the_table_is_markdown(tmp_path):
     assert (tmp_path / 'table.md').read_text(encoding='utf-8').splitlines()[:6] == [
         '|  | two-layer ensemble | end-to-end | end-to-end against two-layer ensemble |',
         '| --- | ---: | ---: | ---: |',
-        '| *Open Images protocol, masks* |  |  |  |',
+        '| *Open Images protocol* |  |  |  |',
         '| m\\|A\\*P | 0.500 (0.400 to 0.600) | **0.500** (0.400 to 0.600) | +0.100 (+0.050 to +0.150) |',
         '| *Names of found objects* |  |  |  |',
         '| Objects found | 0.840 | 0.840 | – |',

@@ -1,8 +1,7 @@
-"""Classes along the tree, confusions by level, charts and panels of a comparison."""
+"""Classes along the tree, confusions by level and charts of a comparison."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,11 +10,8 @@ import pytest
 from comparison_documents import confusion_of, made_up
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from pycocotools import mask as coco_mask
 
-from hierseg.drawing import class_colors
-from hierseg.report.comparison import Comparison, PanelInstance, draw_panel
+from hierseg.report.comparison import Comparison
 from hierseg.report.comparison.charts import (
     CORRECT,
     LOST,
@@ -35,7 +31,6 @@ from hierseg.report.comparison.charts import (
     x_scale,
     y_scale,
 )
-from hierseg.report.comparison.page import LONG_SIDE
 from hierseg.taxonomy import Taxonomy
 
 # 0 Toy, 1 Animal, 2 Bear (an Animal), 3 Teddy (a Toy before a Bear), 4 Dog (an Animal), 5 Lamp.
@@ -161,6 +156,7 @@ def test_scales_place_values():
     assert Scale(0, 999, 0, 300, logarithmic=True).place(9) == 100
     assert [text for _, text in Scale(-0.3, 0.3, 0, 1).ticks] == ['−0.3', '−0.15', '0', '0.15', '0.3']
     assert [text for _, text in Scale(5, 30_000, 0, 1, logarithmic=True).ticks] == ['10', '100', '1k', '10k']
+    assert [text for _, text in Scale(14, 800, 0, 1, logarithmic=True).ticks] == ['20', '50', '100', '200', '500']
     assert x_scale(3, 3).high == 4
 
 
@@ -186,50 +182,3 @@ def test_averaging_keeps_the_mean(times):
 def test_values_that_are_no_numbers_leave_a_line():
     assert averaged([(0, 1.0), (1, float('nan')), (2, 3.0)]) == ([0, 2], [1, 3])
     assert averaged([]) == ([], [])
-
-
-def opened(jpeg: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(jpeg)).convert('RGB')).astype(int)
-
-
-@pytest.mark.parametrize('as_run_lengths', [False, True])
-def test_a_panel_shows_masks_and_says_paths(as_run_lengths):
-    image = np.full((300, 400, 3), 128, dtype=np.uint8)
-    mask = np.zeros((300, 400), dtype=bool)
-    mask[150:250, 100:300] = True
-    given_mask = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))['counts'] if as_run_lengths else mask
-    scores = np.array([0, 0.98, 0, 0, 0.71, 0])
-    panel = draw_panel(
-        image,
-        [
-            PanelInstance(DOG, np.array([100, 150, 300, 250]), given_mask, scores),
-            PanelInstance(TOY, np.array([10, 10, 60, 60]), group_of=True),
-        ],
-        taxonomy=TAXONOMY,
-        errors=['missed'],
-        score=0.5,
-    )
-    colors = class_colors(TAXONOMY)
-    assert [path.text for path in panel.paths] == ['Animal 0.98 › Dog 0.71', 'Toy (group)']
-    assert [path.color for path in panel.paths] == [
-        '#{:02x}{:02x}{:02x}'.format(*colors[label]) for label in (DOG, TOY)
-    ]
-    assert (panel.errors, panel.score) == (('missed',), 0.5)
-    drawn = opened(panel.picture)
-    assert drawn.shape == (450, LONG_SIDE, 3)
-    # The mask's middle is at 1.5 × (200, 200): six tenths of the grey and four of the colour, but for JPEG's losses.
-    assert drawn[300, 300] == pytest.approx(0.6 * 128 + 0.4 * colors[DOG], abs=12)
-    assert drawn[420, 570] == pytest.approx([128] * 3, abs=4)
-
-
-def test_small_and_tall_images_get_the_same_long_side():
-    picture = draw_panel(np.zeros((160, 120, 3), dtype=np.uint8), [], taxonomy=TAXONOMY).picture
-    assert opened(picture).shape == (LONG_SIDE, 450, 3)
-
-
-def test_forty_images_of_three_panels_stay_under_eight_megabytes():
-    # The noisiest kind of picture here, at the size of a photograph; base64 adds a third.
-    images = made_up(images=4, size=1024).images
-    sizes = [len(panel.picture) for image in images for panel in (image.ground_truth, *image.panels.values())]
-    assert len(sizes) == 12
-    assert np.mean(sizes) * 120 * 4 / 3 < 8e6

@@ -16,8 +16,8 @@ from chaos.data import TAXONOMY
 from chaos.entries import Case, Entry
 from chaos.runs import ROOT, make_data, train_here, trained_state
 from hierseg import deploy
-from hierseg.apis.compare import loss_curves
 from hierseg.apis.configs import load_config
+from hierseg.apis.evaluated_systems import loss_curves
 from hierseg.apis.export import write_graph
 from hierseg.apis.runner import load_detector
 from hierseg.deploy.identity import sealed

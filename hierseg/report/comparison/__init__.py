@@ -1,6 +1,16 @@
-"""The comparison of evaluated systems: one document of everything measured, and the page, table and JSON made of it."""
+"""The comparison of evaluated systems: one document of everything measured, and page, tables and JSON made of it."""
 
 from hierseg.report.comparison.document import ComparedImage, Comparison, Head
-from hierseg.report.comparison.page import PanelInstance, draw_panel, write_comparison
+from hierseg.report.comparison.page import write_comparison
+from hierseg.report.comparison.panels import PanelInstance, draw_panel, photograph, photograph_side
 
-__all__ = ['ComparedImage', 'Comparison', 'Head', 'PanelInstance', 'draw_panel', 'write_comparison']
+__all__ = [
+    'ComparedImage',
+    'Comparison',
+    'Head',
+    'PanelInstance',
+    'draw_panel',
+    'photograph',
+    'photograph_side',
+    'write_comparison',
+]

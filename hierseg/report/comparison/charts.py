@@ -27,6 +27,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 390, 26, 242
 """Ends of the scales, on a drawing of 400 by 280."""
 MOST_POINTS = 160
 """Of a line; more would not be seen."""
+FEWEST_TICKS = 3
+"""A logarithmic scale with fewer powers of ten has twice and five times as much, too."""
 SMALLEST_EXTENT = 0.05
 """The scale of differences reaches at least this far, so that tiny ones look tiny."""
 OPEN_UP_TO = 60
@@ -78,24 +80,30 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Places and texts of about five round values, or of the powers of ten."""
-        if self.logarithmic:
-            values = [0.0, *(10.0**power for power in range(13))]
-        else:
+        if not self.logarithmic:
             values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
-        margin = 1e-9 * (self.high - self.low)
-        inside = [value for value in values if self.low - margin <= value <= self.high + margin]
-        return [(self.place(value), _tick_text(value)) for value in inside]
+            return [(self.place(value), _tick_text(value)) for value in self._inside(values)]
+        for steps in ((1.0,), (1.0, 2.0, 5.0)):
+            values = self._inside([0.0, *(step * 10.0**power for power in range(13) for step in steps)])
+            if len(values) >= FEWEST_TICKS:
+                break
+        return [(self.place(value), _tick_text(value)) for value in values]
+
+    def _inside(self, values: Sequence[float]) -> list[float]:
+        margin = 1e-9 * (self.high - self.low)  # of rounding
+        return [value for value in values if self.low - margin <= value <= self.high + margin]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, its points, and the positions of its colour and of its dash pattern."""
+    """A line: its name, its points, the positions of its colour and of its dash pattern, and a note for the legend."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     color: int
     dash: int = 0
+    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,10 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class with those below it; average precision and differences are None where there is none."""
+    """A class with those below it; average precision and differences are None where there is none.
+
+    It says nothing where neither it nor a class below it has any average precision.
+    """
 
     name: str
     path: str
@@ -191,6 +202,16 @@ class ClassRow:
     differences: tuple[ClassDifference, ...]
     children: tuple[ClassRow, ...]
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is no number."""
+        return all(value is None for value in self.values) and all(child.says_nothing for child in self.children)
+
+    @property
+    def idle(self) -> int:
+        """Classes among it and those below it that say nothing."""
+        return self.says_nothing + sum(child.idle for child in self.children)
+
 
 @dataclass(frozen=True)
 class ClassTree:
@@ -199,6 +220,11 @@ class ClassTree:
     rows: tuple[ClassRow, ...]
     extent: float
     is_open: bool
+
+    @property
+    def idle(self) -> int:
+        """Classes that say nothing."""
+        return sum(row.idle for row in self.rows)
 
 
 def class_tree(document: Comparison) -> ClassTree:

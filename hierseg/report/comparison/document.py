@@ -5,7 +5,6 @@ Shape letters: C classes.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,10 +13,11 @@ from hierseg.files import finite
 from hierseg.formats import IntArray
 from hierseg.metrics.declarations import CountedKind, Estimate, Metric
 from hierseg.metrics.system import System
+from hierseg.report.comparison.panels import Photograph, ShownPanel
 from hierseg.taxonomy import Taxonomy
 
 FORMAT = 'hierseg-comparison'
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -43,43 +43,13 @@ class Head:
 
 
 @dataclass(frozen=True)
-class NamedPath:
-    """The text of one instance, such as ``Person › Man 0.87``, and its colour on the picture, such as ``#2f6df2``."""
-
-    text: str
-    color: str
-
-
-@dataclass(frozen=True)
-class ShownPanel:
-    """A picture of the ground truth or of what a system found.
-
-    The picture is a JPEG of a width and height in pixels, paths are its instances in words, and errors are keys of
-    their kinds. The score says how good the system is on this image; higher is better.
-    """
-
-    picture: bytes
-    size: tuple[int, int]
-    paths: Sequence[NamedPath] = ()
-    errors: Sequence[str] = ()
-    score: float | None = None
-
-    @property
-    def address(self) -> str:
-        """The picture as an address of a page."""
-        return 'data:image/jpeg;base64,' + base64.b64encode(self.picture).decode()
-
-    def to_json(self) -> dict[str, Any]:
-        """All but the picture."""
-        return {'paths': [asdict(path) for path in self.paths], 'errors': list(self.errors), 'score': self.score}
-
-
-@dataclass(frozen=True)
 class ComparedImage:
-    """One image with labels of its annotated classes, drawn with its ground truth and for each system by name."""
+    """One image with labels of its annotated classes, its ground truth, and what each system found, by name."""
 
     image_id: str
+    file_name: str
     classes: Sequence[int]
+    photograph: Photograph
     ground_truth: ShownPanel
     panels: Mapping[str, ShownPanel]
 
@@ -97,6 +67,7 @@ class ComparedImage:
         """All but the pictures."""
         return {
             'image_id': self.image_id,
+            'file_name': self.file_name,
             'classes': list(self.classes),
             'ground_truth': self.ground_truth.to_json(),
             'panels': {name: panel.to_json() for name, panel in self.panels.items()},
@@ -119,6 +90,7 @@ class Comparison:
         error_kinds: In the order in which they are shown.
         images: Pictures.
         panel_score: What the score of a panel is, such as "part of the objects named rightly"; '' to show none.
+        score_threshold: Detections with a lower score are hidden at first, and have no kind of error.
     """
 
     head: Head
@@ -131,6 +103,7 @@ class Comparison:
     error_kinds: Sequence[CountedKind] = ()
     images: Sequence[ComparedImage] = ()
     panel_score: str = ''
+    score_threshold: float = 0.3
 
     @property
     def shown_metrics(self) -> list[Metric]:
@@ -172,5 +145,6 @@ class Comparison:
             'error_kinds': [asdict(kind) for kind in self.error_kinds],
             'images': [image.to_json() for image in self.images],
             'panel_score': self.panel_score,
+            'score_threshold': self.score_threshold,
         })  # fmt: skip
         return document

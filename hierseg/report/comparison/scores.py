@@ -72,7 +72,11 @@ class CostKind:
 COSTS: Mapping[str, CostKind] = {
     'parameters': CostKind('Parameters', 'the parameters', large),
     'flops': CostKind('Floating-point operations per image', 'the operations per image', large),
-    'latency_ms': CostKind('Time per image', 'the time per image', '{:.3g} ms'.format),
+    'latency_ms': CostKind(
+        'Time per image',
+        'the time per image',
+        lambda milliseconds: duration(milliseconds / 1000) if milliseconds >= 1000 else f'{milliseconds:.3g} ms',
+    ),
     'peak_memory_mb': CostKind('Peak memory', 'the memory', '{:,.0f} MB'.format),
     'training_seconds': CostKind('Training time', 'the training time', duration),
 }
@@ -249,11 +253,16 @@ class DifferenceCell:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A metric with a cell for each system and one for each difference."""
+    """A metric with a cell for each system and one for each difference.
+
+    It says nothing where all systems are equal, or where a row before it has the very same numbers, such as that of
+    depth 0 after that of root classes.
+    """
 
     metric: Metric
     cells: tuple[ScoreCell, ...]
     differences: tuple[DifferenceCell, ...]
+    says_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,14 +289,20 @@ def score_groups(document: Comparison) -> dict[str, list[ScoreRow]]:
         ends = [end for entry in found for end in (entry.value, entry.low, entry.high) if end is not None]
         extents[metric.unit] = max([extents.get(metric.unit, 0.0), *map(abs, ends)])
     groups: dict[str, list[ScoreRow]] = {}
+    seen: list[list[Estimate | None]] = []
     for metric in document.shown_metrics:
         cells = _score_cells(document, metric)
-        differences = (
+        differences = tuple(
             _difference_cell(document, metric, position, extents[metric.unit])
             for position in range(1, len(document.systems))
         )
-        if any(cell.text != NONE for cell in cells):
-            groups.setdefault(metric.group, []).append(ScoreRow(metric, cells, tuple(differences)))
+        if all(cell.text == NONE for cell in cells):
+            continue
+        numbers = [system.scores.get(metric.key) for system in document.systems]
+        is_equal = len(cells) > 1 and len({(cell.text, cell.interval) for cell in cells}) == 1
+        says_nothing = (is_equal or numbers in seen) and not metric.headline and metric != document.shown_metrics[0]
+        seen.append(numbers)
+        groups.setdefault(metric.group, []).append(ScoreRow(metric, cells, differences, says_nothing))
     return groups
 
 

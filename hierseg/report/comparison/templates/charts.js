@@ -1,3 +1,13 @@
+// The height of a line above a place, null beyond its ends; of several, the first.
+function heightAt(points, x) {
+  for (let index = 1; index < points.length; index += 1) {
+    const [[left, from], [right, to]] = [points[index - 1], points[index]];
+    if (left === right || x < Math.min(left, right) || x > Math.max(left, right)) continue;
+    return from + ((x - left) / (right - left)) * (to - from);
+  }
+  return null;
+}
+
 // Reads the lines of a chart where the pointer is.
 function readable(figure) {
   const svg = figure.querySelector('svg');
@@ -26,12 +36,12 @@ function readable(figure) {
     at.textContent = text(xLow + ((x - x0) / (x1 - x0)) * (xHigh - xLow));
     readout.replaceChildren(at);
     for (const line of lines) {
-      const nearest = line.points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
-      if (Math.abs(nearest[0] - x) > (x1 - x0) / 12) continue;
+      const y = heightAt(line.points, x);
+      if (y === null) continue;
       const row = document.createElement('div');
       const figures = document.createElement('b');
       figures.className = line.color;
-      figures.textContent = text(value(nearest[1]));
+      figures.textContent = text(value(y));
       row.append(figures, ` ${line.name}`);
       readout.append(row);
     }

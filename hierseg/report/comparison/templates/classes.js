@@ -22,10 +22,13 @@ function classList(start) {
     objects: (a, b) => number(b, 'objects', 0) - number(a, 'objects', 0),
     name: (a, b) => a.dataset.name.localeCompare(b.dataset.name),
   };
-  const found = (item, text) => item.dataset.path.toLowerCase().includes(text);
+  const idle = document.querySelector('[name="idle-classes"]');
+  const counts = (item) => idle?.checked || !item.classList.contains('idle');
+  const found = (item, text) => counts(item) && item.dataset.path.toLowerCase().includes(text);
 
   function flatItem(item) {
     const copy = document.createElement('li');
+    copy.className = item.className;
     const row = item.firstElementChild.matches('.row') ? item.firstElementChild : item.querySelector('summary .row');
     copy.append(row.cloneNode(true));
     return copy;
@@ -49,13 +52,14 @@ function classList(start) {
     shown.forEach((item, index) => { item.classList.toggle('beyond', !all && index >= AT_FIRST); });
     more.hidden = all || shown.length <= AT_FIRST;
     more.textContent = `Show all ${shown.length}`;
-    tools.querySelector('output').textContent = text ? `${hits.length} of ${items.length} classes` : '';
+    tools.querySelector('output').textContent = text ? `${hits.length} of ${items.filter(counts).length} classes` : '';
     document.documentElement.dataset.classes = hits.length;
   }
 
   tools.hidden = false;
   tools.addEventListener('input', update);
   tools.addEventListener('submit', (event) => event.preventDefault());
+  idle?.addEventListener('input', update);
   more.addEventListener('click', () => { all = true; update(); });
   setValues(tools, start, ['find', 'order']);
   update();

@@ -23,14 +23,41 @@ function confusionLevels(start) {
   update();
 }
 
+// One choice of classes at a time; without JavaScript all of them can be unfolded.
+function curveChoice(start) {
+  const tools = document.getElementById('curve-tools');
+  const list = document.getElementById('curve-list');
+  const curves = [...list.querySelectorAll('.curve')];
+  const update = () => {
+    for (const curve of curves) {
+      const isChosen = curve.dataset.curve === tools.elements.curves.value;
+      const waiting = curve.querySelector('noscript');
+      if (isChosen && waiting) {
+        waiting.insertAdjacentHTML('afterend', waiting.textContent);
+        waiting.remove();
+        curve.querySelectorAll('.chart[data-x]').forEach(readable);
+      }
+      curve.hidden = !isChosen;
+      curve.open = isChosen;
+    }
+    document.documentElement.dataset.curves = tools.elements.curves.value;
+  };
+  list.classList.add('driven');
+  tools.hidden = false;
+  tools.addEventListener('input', update);
+  setValues(tools, start, ['curves']);
+  update();
+}
+
 (() => {
   const start = new URLSearchParams(location.hash.includes('=') ? location.hash.slice(1) : '');
   classList(start);
   document.querySelectorAll('.chart[data-x]').forEach(readable);
+  if (document.getElementById('curve-tools')) curveChoice(start);
   if (document.getElementById('level-tools')) confusionLevels(start);
   if (document.getElementById('gallery')) {
     gallery(start);
-    viewer();
+    enlarged();
   }
   document.documentElement.dataset.state = 'ready';
 })();
