@@ -28,7 +28,7 @@ def opened(address: str, profile: Path, *flags: str) -> tuple[dict[str, str], li
         CHROMIUM, *FLAGS, '--force-prefers-reduced-motion', '--enable-logging=stderr', '--virtual-time-budget=20000',
         f'--user-data-dir={profile}', *flags, '--dump-dom', address,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     root = re.search(r'<html[^>]*>', done.stdout)
     assert root is not None, done.stderr
     data = {key: unescape(value) for key, value in re.findall(r'data-(\w+)="([^"]*)"', root.group())}

@@ -106,11 +106,11 @@ def all_commands(folder: Path) -> list[Command]:
 
 
 def written_files() -> dict[str, str]:
-    """The files that blocks of Python begin with the name of; several blocks of one name are one file."""
+    """The files that blocks of Python or YAML begin with the name of; several blocks of one name are one file."""
     files: dict[str, str] = {}
     for page in PAGES:
         for block in blocks(page):
-            match = re.match(r'# ([\w/]+\.py)\n', block.text)
-            if block.language == 'python' and match:
+            match = re.match(r'# ([\w/]+\.(py|yaml))\n', block.text)
+            if match and block.language == {'py': 'python', 'yaml': 'yaml'}[match[2]]:
                 files[match[1]] = files.get(match[1], '') + block.text
     return files

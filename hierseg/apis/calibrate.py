@@ -24,8 +24,9 @@ from hierseg.apis.runner import build_runner, stores_in
 from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.errors import ConfigError, EvaluationError
 from hierseg.evaluation import LocalisedPairsMetric
-from hierseg.files import finite
+from hierseg.files import finite, write_atomically, write_json
 from hierseg.functional import Relations
+from hierseg.locks import locked_file
 from hierseg.metrics.localised_pairs import LocalisedPairs
 from hierseg.metrics.names import OperatingCurve, OperatingPoint, operating_curve, operating_point
 from hierseg.models.detections import Decision
@@ -190,7 +191,7 @@ def calibrate(
     work_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Calibration, Path]:
-    """Finds the threshold at which the names that a model gives are as right as wanted.
+    """Finds the threshold at which the names that a model gives are as right as wanted; writes table and picture.
 
     The model runs once over the config's validation data, or its test data where it has no other. Pairs of
     detections and objects are judged for every threshold; see ``docs/decisions.md``.
@@ -200,7 +201,7 @@ def calibrate(
         checkpoint: The weights.
         correctness: Part of the names that shall be the true class or an ancestor of it, in (0, 1].
         score_threshold: Detections whose most probable class is less probable do not count.
-        work_dir: Folder of the log, as for :func:`~hierseg.apis.train`.
+        work_dir: Folder of the log, ``calibration.json`` and ``calibration.png``, as for :func:`~hierseg.apis.train`.
         options: Values by dotted key that override the config's.
 
     Returns:
@@ -209,6 +210,7 @@ def calibrate(
     Raises:
         ConfigError: A file does not exist, the model has no such threshold, or the data are not of one store.
         EvaluationError: The model finds no object whose name is known to be right or wrong.
+        OutputError: The files cannot be written, or another calibration writes them.
     """
     for name, value, lowest in (('correctness', correctness, 0.0), ('score_threshold', score_threshold, -1.0)):
         if not lowest < value <= 1:
@@ -217,20 +219,30 @@ def calibrate(
     settled.load_from = check_checkpoint(checkpoint)
     store = _use_validation_data(settled, where=str(config))
     settled.test_evaluator = dict(type='hierseg.LocalisedPairsMetric', store=store, score_thr=score_threshold)
+    table = Path(settled.work_dir) / 'calibration.json'
+    with locked_file(table):
+        calibration = _calibrated(settled, store, where=str(config), correctness=correctness)
+        write_json(calibration.to_json(), table)
+        write_atomically(draw_calibration(calibration), table.with_suffix('.png'))
+    return calibration, table.parent
+
+
+def _calibrated(settled: Config, store: str, *, where: str, correctness: float) -> Calibration:
+    """Runs the model over the images of a store, the test data of a config."""
     with safe_loading():
         runner = build_runner(settled)
         decision = next((module for module in runner.model.modules() if isinstance(module, Decision)), None)
         if decision is None:
             raise ConfigError(
                 f'the {type(runner.model).__name__} has no threshold on class probabilities to calibrate',
-                where=str(config),
+                where=where,
                 fix='Name a config of an end-to-end or real-time model; '
                 "the ensemble's merge.decision_thr is about two models' scores.",
             )
         runner.test()
     metric: LocalisedPairsMetric = runner.test_evaluator.metrics[0]
     trained_on = {Path(path).resolve() for path in stores_in(settled.get('train_dataloader'))}
-    calibration = calibrate_pairs(
+    return calibrate_pairs(
         metric.pairs,
         metric.taxonomy.arrays,
         store=store,
@@ -239,7 +251,6 @@ def calibrate(
         key=f'model.{decision.where}.decision',
         is_training_data=Path(store).resolve() in trained_on,
     )
-    return calibration, Path(settled.work_dir)
 
 
 def calibrate_pairs(

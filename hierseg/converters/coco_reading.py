@@ -98,13 +98,14 @@ class Faults:
         lines = [
             f'{refused.count:,} {kind}; the first: {refused.examples[0]}' for kind, refused in self._refused.items()
         ]
-        raise AnnotationError(
-            '\n  '.join([f'has {count:,} faults of {len(lines)} kinds:', *lines]),
-            where=str(self._path),
-            fix='Put them right, or leave out --strict.'
-            if self._mode == 'strict'
-            else 'Put them right, or leave such things out with --lenient.',
-        )
+        if len(lines) == 1:
+            kinds, fix = 'one kind', self._first.fix
+        elif self._mode == 'strict':
+            kinds, fix = f'{len(lines)} kinds', 'Put them right, or leave out --strict.'
+        else:
+            kinds, fix = f'{len(lines)} kinds', 'Put them right, or leave such things out with --lenient.'
+        what = '\n  '.join([f'has {count:,} faults of {kinds}:', *lines])
+        raise AnnotationError(what, where=str(self._path), fix=fix)
 
 
 @dataclass(frozen=True)

@@ -162,26 +162,29 @@ def _empty(chunk: Chunk, name: str) -> BoolArray:
     return np.asarray(pc.equal(chunk.texts[name], ''))
 
 
-# Equal BoxIDs join whatever the coordinates; -1 comes before all distances.
-FIND_PAIRS = """
-CREATE TABLE pairs AS SELECT * FROM (
-    SELECT masks.row AS mask, boxes.row AS box,
-        CASE WHEN masks.box_id = boxes.box_id AND masks.box_id <> '' THEN -1 ELSE greatest(
-            abs(masks.x1 - boxes.x1), abs(masks.y1 - boxes.y1), abs(masks.x2 - boxes.x2), abs(masks.y2 - boxes.y2)
-        ) END AS distance
-    FROM masks JOIN boxes ON masks.image_id = boxes.image_id AND masks.label = boxes.label
-        AND masks.group_of = (boxes.group_of AND $has_group_of)
-) WHERE distance <= $tolerance
+MOST_PAIRS = 1 << 22
+"""Of nearly equal masks and boxes of one class on one image; more would fill the disk."""
+# Equal BoxIDs join whatever the coordinates; -1 comes before all distances. Left sides leave few pairs to measure.
+PAIRS = """
+SELECT image_id, masks.label AS label, masks.row AS mask, boxes.row AS box,
+    CASE WHEN masks.box_id = boxes.box_id AND masks.box_id <> '' THEN -1 ELSE greatest(
+        abs(masks.x1 - boxes.x1), abs(masks.y1 - boxes.y1), abs(masks.x2 - boxes.x2), abs(masks.y2 - boxes.y2)
+    ) END AS distance
+FROM {masks} AS masks JOIN boxes USING (image_id) WHERE masks.label = boxes.label
+    AND (abs(masks.x1 - boxes.x1) <= $tolerance OR (masks.box_id <> '' AND masks.box_id = boxes.box_id))
+    AND masks.group_of = (boxes.group_of AND $has_group_of) AND distance <= $tolerance
 """
-# A pair that is the nearest left for both its mask and its box is one that the nearest-first order would take.
-TAKE_PAIRS = """
-CREATE OR REPLACE TABLE taken AS SELECT mask, box FROM pairs
-QUALIFY row_number() OVER (PARTITION BY mask ORDER BY distance, box) = 1
-    AND row_number() OVER (PARTITION BY box ORDER BY distance, mask) = 1;
-INSERT INTO joined FROM taken;
-CREATE OR REPLACE TABLE pairs AS SELECT pairs.* FROM pairs
-ANTI JOIN taken USING (mask) ANTI JOIN taken AS boxes_taken ON boxes_taken.box = pairs.box
+# Pairs are counted only where so many masks and boxes of one class meet that there could be too many.
+CROWDED = f"""
+WITH crowds AS (
+    SELECT image_id, label FROM (
+        SELECT image_id, label, true AS is_mask FROM masks UNION ALL SELECT image_id, label, false FROM boxes
+    ) GROUP BY ALL HAVING count(*) FILTER (is_mask) * count(*) FILTER (NOT is_mask) > {MOST_PAIRS}
+)
+SELECT image_id, count(*) AS number FROM ({PAIRS.format(masks='(FROM masks SEMI JOIN crowds USING (image_id, label))')})
+GROUP BY image_id, label HAVING number > {MOST_PAIRS} LIMIT 1
 """
+NEAREST_FIRST = f'SELECT mask, box FROM ({PAIRS.format(masks="masks")}) ORDER BY distance, mask, box'
 
 
 def join_masks(database: duckdb.DuckDBPyConnection, *, has_group_of: bool, tolerance: float) -> None:
@@ -196,10 +199,27 @@ def join_masks(database: duckdb.DuckDBPyConnection, *, has_group_of: bool, toler
         has_group_of: Whether the mask table says what is a group (the form with paths does not).
         tolerance: As a fraction of the image's width and height.
     """
-    database.execute(FIND_PAIRS, {'has_group_of': has_group_of, 'tolerance': tolerance})
-    database.execute('CREATE TABLE joined (mask BIGINT, box BIGINT)')
-    while _count(database, 'pairs'):
-        database.execute(TAKE_PAIRS)
+    options = {'has_group_of': has_group_of, 'tolerance': tolerance}
+    for image_id, number in database.execute(CROWDED, options).fetchall():
+        what = f'has {number:,} pairs of a mask and a nearly equal box of one class; {MOST_PAIRS:,} are allowed'
+        raise AnnotationError(what, where=f'image {image_id}', fix='Leave out what is there twice.')
+    mask_taken, box_taken = (bytearray(_rows(database, name)) for name in ('masks', 'boxes'))
+    joined: list[tuple[int, int]] = []
+    for pairs in database.sql(NEAREST_FIRST, params=options).to_arrow_reader(ROWS_PER_BLOCK):
+        masks, boxes = (np.asarray(column) for column in pairs.columns)
+        left = (np.frombuffer(mask_taken, bool)[masks] | np.frombuffer(box_taken, bool)[boxes]) == 0
+        for mask, box in zip(masks[left].tolist(), boxes[left].tolist(), strict=True):
+            if not (mask_taken[mask] or box_taken[box]):
+                mask_taken[mask] = box_taken[box] = True
+                joined.append((mask, box))
+    rows = np.array(joined, dtype=np.int64).reshape(-1, 2).T
+    database.from_arrow(pa.table([*rows], names=['mask', 'box'])).create('joined')
+
+
+def _rows(database: duckdb.DuckDBPyConnection, table: str) -> int:
+    """The number behind that of the last row."""
+    [(count,)] = database.execute(f'SELECT coalesce(max(row), -1) + 1 FROM {table}').fetchall()
+    return int(count)
 
 
 FIND_IMAGES = """

@@ -19,7 +19,8 @@ from tiny_runs import ROOT, tiny, train_here
 
 from hierseg.apis import calibrate, evaluate
 from hierseg.apis.calibrate import Calibration, calibrate_pairs, draw_calibration
-from hierseg.errors import ConfigError, EvaluationError
+from hierseg.errors import ConfigError, EvaluationError, OutputError
+from hierseg.locks import locked
 from hierseg.metrics.localised_pairs import ImagePairs, LocalisedPairs
 from hierseg.registry import MODELS
 from hierseg.report import HierLocalVisualizer
@@ -223,6 +224,16 @@ class TestTool:
 def test_parts_are_no_percentages(correctness: float, score_threshold: float) -> None:
     with pytest.raises(ConfigError, match='It is a part of 1'):
         calibrate('nowhere.py', 'nowhere.pth', correctness=correctness, score_threshold=score_threshold)
+
+
+def test_a_second_calibration_at_once_is_told_so(tmp_path: Path) -> None:
+    config = str(ROOT / 'configs/quickstart/hier_e2e.py')
+    with (
+        locked(tmp_path / 'calibration.json'),
+        pytest.raises(OutputError, match=r'calibration\.json: another run writes'),
+    ):
+        calibrate(config, config, work_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_config_without_validation_data() -> None:

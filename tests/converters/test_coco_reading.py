@@ -253,6 +253,14 @@ def test_all_faults_are_counted_and_the_first_of_each_kind_is_shown(document, co
     assert '--lenient' in message
 
 
+def test_faults_of_one_kind_say_what_mends_them(document, convert):
+    for image in document['images']:
+        image['file_name'] = f'elsewhere-{image["file_name"]}'
+    with pytest.raises(AnnotationError, match=r'has 2 faults of one kind:\n  2 images without a file') as refusal:
+        convert(document)
+    assert refusal.value.fix.startswith('Is --images the folder that file names are relative to?')
+
+
 def test_the_first_annotation_of_no_image_is_the_first_of_the_file(document, convert):
     document['annotations'] += [{**document['annotations'][0], 'id': 100 + n, 'image_id': 900 + n} for n in range(9)]
     with pytest.raises(AnnotationError, match='9 annotations of no image; the first: annotation 100: image_id 900 is'):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hierseg.converters.open_images_tables import SCHEMAS, join_masks
+from hierseg.errors import AnnotationError
 
 TOLERANCE = 0.25
 # Eighths, so that distances are exact and ties are frequent.
@@ -81,3 +82,21 @@ def check(boxes: list, masks: list, groups: bool) -> None:
         join_masks(database, has_group_of=groups, tolerance=TOLERANCE)
         box_of_mask = dict(database.execute('SELECT mask, box FROM joined').fetchall())
     assert [box_of_mask.get(mask, -1) for mask in range(len(masks))] == greedy(boxes, masks, groups=groups)
+
+
+def test_a_crowd_of_equal_boxes_joins_in_the_order_of_the_files():
+    rows = [(0, 0, 3, False, '')] * 600
+    with duckdb.connect(config={'threads': 1}) as database:
+        for name in ('boxes', 'masks'):
+            database.from_arrow(table(rows, name)).create(name)
+        join_masks(database, has_group_of=False, tolerance=TOLERANCE)
+        assert database.execute('SELECT mask, box FROM joined ORDER BY mask').fetchall() == [(i, i) for i in range(600)]
+
+
+def test_more_pairs_than_a_disk_should_hold_are_refused():
+    rows = [(0, 0, 3, False, '')] * 2049
+    with duckdb.connect(config={'threads': 1}) as database:
+        for name in ('boxes', 'masks'):
+            database.from_arrow(table(rows, name)).create(name)
+        with pytest.raises(AnnotationError, match=r'has 4,198,401 pairs of a mask and a nearly equal box of one class'):
+            join_masks(database, has_group_of=False, tolerance=TOLERANCE)

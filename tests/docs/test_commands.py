@@ -23,6 +23,7 @@ from mmengine.config import Config
 from workshop import CLASSES, HIERARCHY, IMAGE, OFFICIAL, Workshop, make_farm, make_openimages, yaml_of_the_page
 
 from hierseg.datasets import StoreDataset
+from hierseg.errors import TaxonomyError
 from hierseg.functional import SCHEMES
 from hierseg.models.balance import BALANCES
 from hierseg.registry import DATA_SAMPLERS, METRICS
@@ -119,6 +120,7 @@ RULES = {
         more=('--overwrite', '--workers', '1'),
     ),
     'python -m hierseg.store': Rule(),
+    'python tools/synthesize.py': Rule(more=('--images', '16', '--val-images', '4', '--size', '96')),
     'python tools/dataset_converters/coco.py': Rule(words={'STORE': 'data/farm/store/again'}, more=('--overwrite',)),
     'python tools/analysis_tools/browse_dataset.py': Rule(),
     'python tools/analysis_tools/calibrate.py': Rule(may_refuse='no name of them can be judged'),
@@ -184,6 +186,10 @@ RULES = {
 }
 
 
+# Pages whose commands build on those before.
+WALKS = {'docs/guide_own_coco.md'}
+
+
 def rule_of(words: tuple[str, ...]) -> Rule:
     for length in (3, 2):
         if ' '.join(words[:length]) in RULES:
@@ -231,6 +237,16 @@ def test_command(command: Command, workshop: Workshop) -> None:
     rule = rule_of(command.words)
     if rule.skip:
         pytest.skip(rule.skip)
+    page = command.place.partition(':')[0]
+    if page in WALKS:
+        steps = [step for step in COMMANDS if step.place.startswith(page)]
+        for step in steps[: steps.index(command)]:
+            follow(step, workshop)
+    follow(command, workshop)
+
+
+def follow(command: Command, workshop: Workshop) -> None:
+    rule = rule_of(command.words)
     words = tuple({**PLACEHOLDERS, **rule.words}.get(word, word) for word in command.words) + rule.more
     if rule.parse_only:
         workshop.parse(words)
@@ -238,6 +254,27 @@ def test_command(command: Command, workshop: Workshop) -> None:
     if words[0] == 'bash':
         words = workshop.words_of_each_process(words)
     workshop.run(*words, may_refuse=rule.may_refuse)
+
+
+class TestTaxonomies:
+    @pytest.mark.parametrize('name', ['wildlife', 'retail', 'litter'])
+    def test_the_tree_is_that_of_the_page(self, name: str, workshop: Workshop) -> None:
+        printed = workshop.run('python', '-m', 'hierseg.taxonomy', f'{name}.yaml')
+        assert printed in [block.text for block in blocks(ROOT / 'docs/guide_taxonomies.md')]
+
+    def test_the_mistakes_are_found(self, workshop: Workshop, tmp_path: Path) -> None:
+        mistakes = {
+            'bottle: [plastic bottle, glass bottle]': 'upside down',
+            '{duck: bird, bird: animal, animal: duck}': 'cycle',
+        }
+        for text, told in mistakes.items():
+            (tmp_path / 'mistake.yaml').write_text(text)
+            with pytest.raises(TaxonomyError, match=told):
+                read_taxonomy(tmp_path / 'mistake.yaml')
+        (tmp_path / 'odd.yaml').write_text('{cola: drink, cola can: cola, fox: carnivore, badger: Carnivore}')
+        printed = workshop.run('python', '-m', 'hierseg.taxonomy', str(tmp_path / 'odd.yaml'))
+        assert 'warning: single-child chain drink › cola › cola can\n' in printed
+        assert "warning: the names 'carnivore', 'Carnivore' differ by blanks or case only\n" in printed
 
 
 class TestYourData:

@@ -12,10 +12,6 @@ from documented import PAGES, ROOT, prose
 MOST_WORDS = 25
 # Records, not explanations.
 RECORDS = {ROOT / 'docs' / name for name in ('changelog.md', 'lab_notebook.md')}
-# Pages still to be written in short sentences.
-LONG_STILL: set[Path] = {
-    ROOT / 'docs/quickstart.md',
-}
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -40,7 +36,7 @@ def long_sentences(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    'page', [page for page in PAGES if page not in RECORDS | LONG_STILL], ids=lambda page: str(page.relative_to(ROOT))
+    'page', [page for page in PAGES if page not in RECORDS], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_sentences_are_short(page: Path) -> None:
     assert long_sentences(page) == []

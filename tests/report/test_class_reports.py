@@ -24,6 +24,7 @@ from hierseg.datasets import (
     StreamSampler,
 )
 from hierseg.errors import ConfigError
+from hierseg.locks import locked
 from hierseg.report.class_reports import (
     AFTER,
     CLASS_AWARE,
@@ -153,6 +154,13 @@ def test_the_tool(store, tmp_path, run_tool, capsys):
     assert 'Layer 1: 3 deeper classes\n  cap: 1 images per class, and those that rarer classes bring; seed 3' in printed
     written = {path.name for path in (tmp_path / 'new' / 'report').iterdir()}
     assert written == {'layer0.csv', 'layer0.png', 'layer1.csv', 'layer1.png'}
+
+
+def test_a_second_report_at_once_is_told_so(store, tmp_path, run_tool, capsys):
+    with locked(tmp_path), pytest.raises(SystemExit):
+        run_tool(store.path, '--out', tmp_path)
+    assert 'another run writes here (process' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path != store.path] == []
 
 
 @pytest.mark.parametrize(
@@ -322,6 +330,14 @@ def test_the_sampling_tool(run_sampling_tool, folder, capsys):
         'sampling.csv', 'sampling.json', 'sampling.png'
     }  # fmt: skip
     assert json.loads((folder / 'new' / 'report' / 'sampling.json').read_text())['images'] == 4
+
+
+def test_a_second_sampling_report_at_once_is_told_so(run_sampling_tool, folder, capsys):
+    (folder / 'report').mkdir()
+    with locked(folder / 'report'), pytest.raises(SystemExit):
+        run_sampling_tool(STREAM, '--out', folder / 'report')
+    assert 'another run writes here (process' in capsys.readouterr().err
+    assert not list((folder / 'report').iterdir())
 
 
 def test_the_sampling_tool_on_layers(run_sampling_tool, folder, capsys):

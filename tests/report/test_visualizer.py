@@ -29,6 +29,7 @@ from hierseg import drawing
 from hierseg.datasets import StoreDataset
 from hierseg.drawing import GAP, DrawnInstance, line_height
 from hierseg.errors import ConfigError
+from hierseg.locks import locked
 from hierseg.report import HierLocalVisualizer
 from hierseg.report.visualizer import browse_dataset, configured_dataset, store_dataset
 from hierseg.taxonomy import Taxonomy
@@ -289,6 +290,12 @@ def test_the_tool_reads_a_config_and_its_overrides(pets, tmp_path, run_tool, cap
     override = 'train_dataloader.dataset.filter_cfg.filter_empty_gt=False'
     run_tool(path, '--output-dir', out, '--not-show', '--cfg-options', override)
     assert f'4 pictures written to {out}' in capsys.readouterr().out
+
+
+def test_a_second_tool_at_once_is_told_so(pets, tmp_path, run_tool, capsys):
+    with locked(tmp_path), pytest.raises(SystemExit, match='2'):
+        run_tool('--store', pets.store, '--images', pets.images, '--output-dir', tmp_path, '--not-show')
+    assert 'another run writes here (process' in capsys.readouterr().err
 
 
 def test_the_tool_ends_with_one_clear_line(pets, tmp_path, run_tool, capsys):

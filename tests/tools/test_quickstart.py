@@ -179,6 +179,30 @@ def test_what_runs_beside_a_failing_training_ends_whole(python: Path) -> None:
     assert '== 8/11 train hier_rtmdet: took' in again.stdout
 
 
+@pytest.mark.parametrize(
+    ('cores', 'free', 'said'),
+    [
+        ('0', 64_000_000, '== one system after another: there is one core\n'),
+        ('0,1', 1_999_000, '== one system after another: 2000 MB of free memory are needed for each\n'),
+        ('0,1', 5_999_000, '== 2 systems side by side on 2 cores: 2000 MB of free memory are needed for each; '),
+        ('0,1', 6_000_000, '== 3 systems side by side on 2 cores; '),
+    ],
+)
+def test_no_more_at_once_than_cores_and_memory_allow(python: Path, cores: str, free: int, said: str) -> None:
+    folder = python.parent
+    (folder / 'meminfo').write_text(f'MemTotal: 99000000 kB\nMemFree: 1 kB\nMemAvailable: {free} kB\n')
+    stand_in = folder / 'awk'
+    stand_in.write_text(f'#!/bin/sh\nexec {shutil.which("awk")} "$1" "$2" "$3" {folder}/meminfo\n')
+    stand_in.chmod(0o755)
+    environment = {**variables(python, 'exit 1', 1), 'PATH': f'{folder}:{os.environ["PATH"]}', 'AT_ONCE': ''}
+    environment['CUDA_VISIBLE_DEVICES'] = '-1'
+    command = ['taskset', '-c', cores, 'bash', str(TOOLS / 'quickstart.sh'), '--smoke']
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if 'taskset: failed' in answer.stderr:
+        pytest.skip(f'cores {cores} are not there')
+    assert said in answer.stdout
+
+
 @pytest.mark.parametrize('number', ['0', '4', 'all'])
 def test_a_wrong_number_of_trainings_is_refused(python: Path, number: str) -> None:
     environment = {**variables(python, '', 1), 'AT_ONCE': number}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
+from hierseg.files import make_folder
+from hierseg.locks import locked
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,14 +51,15 @@ def main() -> None:
         config = read_config(args.config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'mmdet'))
         dataset = configured_dataset(config, args.split)
-    written = browse_dataset(
-        dataset,
-        HierLocalVisualizer(),
-        output_dir=args.output_dir,
-        show=not args.not_show,
-        show_interval=args.show_interval,
-        max_images=args.max_images,
-    )
+    with nullcontext() if args.output_dir is None else locked(make_folder(args.output_dir)):
+        written = browse_dataset(
+            dataset,
+            HierLocalVisualizer(),
+            output_dir=args.output_dir,
+            show=not args.not_show,
+            show_interval=args.show_interval,
+            max_images=args.max_images,
+        )
     if written:
         print(f'{len(written)} picture{"s" if len(written) > 1 else ""} written to {args.output_dir}')
 

@@ -11,7 +11,6 @@ import argparse
 
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
-from hierseg.files import write_atomically, write_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,7 +45,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     from hierseg.apis import calibrate
-    from hierseg.apis.calibrate import draw_calibration
 
     calibration, work_dir = calibrate(
         arguments.config,
@@ -56,8 +54,6 @@ def main() -> None:
         work_dir=arguments.work_dir,
         options=arguments.cfg_options,
     )
-    write_json(calibration.to_json(), work_dir / 'calibration.json')
-    write_atomically(draw_calibration(calibration), work_dir / 'calibration.png')
     print(calibration)
     print(f'all thresholds: {work_dir / "calibration.json"}\npicture:        {work_dir / "calibration.png"}')
 

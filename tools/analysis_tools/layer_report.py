@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hierseg.errors import exits_cleanly
 from hierseg.files import make_folder, output_folder
+from hierseg.locks import locked
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,11 +32,11 @@ def main() -> None:
 
     output_folder(args.out)
     reports = layer_reports(Store.open(args.store), images_per_class=args.images_per_class, seed=args.seed)
-    make_folder(args.out)
-    for report in reports:
-        print(report, end='\n\n')
-        report.write_csv(args.out / f'layer{report.view.layer}.csv')
-        plot_layer_report(report, args.out / f'layer{report.view.layer}.png')
+    with locked(make_folder(args.out)):
+        for report in reports:
+            print(report, end='\n\n')
+            report.write_csv(args.out / f'layer{report.view.layer}.csv')
+            plot_layer_report(report, args.out / f'layer{report.view.layer}.png')
     print(f'every class as CSV, and plots: {args.out}')
 
 

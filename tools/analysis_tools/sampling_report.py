@@ -8,6 +8,7 @@ from pathlib import Path
 from hierseg.arguments import add_config_options
 from hierseg.errors import exits_cleanly
 from hierseg.files import make_folder, output_folder, write_json
+from hierseg.locks import locked
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,15 +43,15 @@ def main() -> None:
         name: sampling_report(sampler, compare=args.compare, threshold=args.threshold)
         for name, sampler in configured_samplers(config).items()
     }
-    make_folder(args.out)
-    for name, report in reports.items():
-        if name:
-            print(f'== {name}')
-        print(report, end='\n\n')
-        stem = f'{name}_sampling' if name else 'sampling'
-        report.write_csv(args.out / f'{stem}.csv')
-        write_json(report.to_json(), args.out / f'{stem}.json')
-        plot_sampling_report(report, args.out / f'{stem}.png')
+    with locked(make_folder(args.out)):
+        for name, report in reports.items():
+            if name:
+                print(f'== {name}')
+            print(report, end='\n\n')
+            stem = f'{name}_sampling' if name else 'sampling'
+            report.write_csv(args.out / f'{stem}.csv')
+            write_json(report.to_json(), args.out / f'{stem}.json')
+            plot_sampling_report(report, args.out / f'{stem}.png')
     print(f'every class as CSV, totals as JSON, and a plot: {args.out}')
 
 
