@@ -2,8 +2,8 @@
 
 Epochs are short, so that what is opened for each of them is opened often: loaders, workers, evaluators, checkpoints.
 Memory and files are those of this process and the ones that it began. The slope is a line's through the second half of
-the epochs, by least squares: in the first half caches fill. oneDNN keeps the kernels that it compiled for 1,024 shapes,
-which takes hours to fill with as much as 1 GB, and looks like a leak; here it keeps few.
+the epochs, by least squares: in the first half caches fill. oneDNN keeps the kernels that it compiled for 1,024 shapes.
+With the quickstart's model they took 1 GB, and were not all there after 30 minutes. So it keeps few of them here.
 
 Example:
     python tools/benchmarks/soak.py configs/quickstart/hier_e2e.py --minutes 30 --out soak.json
