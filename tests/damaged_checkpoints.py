@@ -56,6 +56,12 @@ def _flipped(sound: Path, path: Path) -> None:
     path.write_bytes(content)
 
 
+def _twice(sound: Path, path: Path) -> None:
+    """The file behind a damaged copy of itself: readers of archives differ in which of the two they read."""
+    _flipped(sound, path)
+    path.write_bytes(path.read_bytes() + sound.read_bytes())
+
+
 class Hostile:
     """Makes a folder when it is unpickled without care."""
 
@@ -85,6 +91,7 @@ KINDS: dict[str, Damage] = {
     'a zip archive': _zip,
     'compressed': _compressed,
     'a flipped bit': _flipped,
+    'twice': _twice,
     'a folder': lambda _, path: path.mkdir(),
     'a list': _content(lambda _: [1, 2, 3]),
     'a number': _content(lambda _: 3),

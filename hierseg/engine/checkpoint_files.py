@@ -137,6 +137,9 @@ def _require_whole(path: str) -> None:
         members = archive.infolist()
         if not any(member.filename.endswith('/data.pkl') for member in members):
             raise ConfigError('the file is a zip archive, but no checkpoint', where=path, fix=kind)
+        if min(member.header_offset for member in members) > 0:
+            # Python counts places from where the archive begins, torch from where the file does.
+            raise ConfigError('the checkpoint is damaged: something lies before its archive', where=path, fix=kind)
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
         if packed or sum(member.file_size for member in members) > os.path.getsize(path):
             what = 'the checkpoint has compressed members, which torch.save never writes'

@@ -12,25 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hierseg.report.comparison import Comparison
-from hierseg.report.comparison.charts import (
-    CORRECT,
-    LOST,
-    MOST_POINTS,
-    POSSIBLE,
-    SHALLOW,
-    WRONG,
-    Scale,
-    Series,
-    averaged,
-    class_tree,
-    collapsed,
-    confusion,
-    frequency_chart,
-    levels,
-    line_chart,
-    x_scale,
-    y_scale,
-)
+from hierseg.report.comparison.charts import MOST_POINTS, Scale, Series, averaged, line_chart, x_scale, y_scale
+from hierseg.report.comparison.class_tree import class_tree, frequency_chart
+from hierseg.report.comparison.confusions import CORRECT, LOST, POSSIBLE, SHALLOW, WRONG, collapsed, confusion, levels
 from hierseg.taxonomy import Taxonomy
 
 # 0 Toy, 1 Animal, 2 Bear (an Animal), 3 Teddy (a Toy before a Bear), 4 Dog (an Animal), 5 Lamp.

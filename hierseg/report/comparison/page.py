@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from hierseg.files import make_folder, write_atomically, write_json
 from hierseg.metrics.declarations import FEWEST_IMAGES
-from hierseg.report.comparison.charts import KIND_WORDS, class_tree, confusion, frequency_chart, levels
+from hierseg.report.comparison.class_tree import class_tree, frequency_chart
+from hierseg.report.comparison.confusions import KIND_WORDS, confusion, levels
 from hierseg.report.comparison.curve_charts import curve_choices, operating_chart, training_charts
 from hierseg.report.comparison.document import Comparison
 from hierseg.report.comparison.scores import answer, big_numbers, cost_rows, score_groups
