@@ -35,7 +35,7 @@ from hierseg.engine.checkpoint_files import (
 )
 from hierseg.engine.checkpoints import fit_tensors, fitted, meta_of, require_all, require_finite, weights_of
 from hierseg.errors import ConfigError
-from hierseg.files import disk_faults, finite, make_folder, write_json
+from hierseg.files import disk_faults, finite, make_folder, tidy, write_json
 from hierseg.locks import locked, locked_file
 from hierseg.models.hierarchical_loss import require_box_heads
 from hierseg.registry import MODELS
@@ -159,11 +159,13 @@ def train(
 
 @contextmanager
 def _only_training(work_dir: str, launcher: str) -> Iterator[None]:
-    """Keeps other trainings out of a work directory; of several processes the first one does."""
+    """Keeps other trainings out of a work directory, and removes what killed ones left; the first process does."""
     if _rank(launcher):
         yield
         return
     with locked(make_folder(work_dir)):
+        for folder, _, _ in os.walk(work_dir):  # each start has a folder of its own
+            tidy(Path(folder))
         yield
 
 

@@ -55,6 +55,19 @@ def test_a_run_without_checkpoint_begins_from_load_from(config: Path, settled: d
         assert settled == {'resume': False, 'load_from': 'coco.pth'}
 
 
+def test_a_run_removes_what_a_killed_one_left(config: Path, settled: dict[str, Any], tmp_path: Path) -> None:
+    logs = tmp_path / 'work/20260101_000000'
+    logs.mkdir(parents=True)
+    for folder in (logs, logs.parent):
+        (folder / '.hierseg-0123456789abcdef.partial').touch()
+        (folder / 'notes.partial').touch()
+    train(config, work_dir=logs.parent)
+    assert [sorted(path.name for path in folder.iterdir()) for folder in (logs, logs.parent)] == [
+        ['notes.partial'],
+        ['20260101_000000', 'notes.partial'],
+    ]
+
+
 def test_a_run_with_a_checkpoint_goes_on_from_it(config: Path, settled: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = tmp_path / 'epoch_1.pth'
     checkpoint.touch()
