@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -24,6 +25,7 @@ Orientation = Literal['stored', 'turned']
 """Whether pixels are counted as they lie in the file, or in the picture that EXIF data turn for people."""
 _FLAGS = {'stored': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, 'turned': cv2.IMREAD_COLOR}
 UNREADABLE, AGAIN = 'is no readable image', 'Fetch it again.'
+_PNG, _CHANNELS = b'\x89PNG\r\n\x1a\n', {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _LOCK = Lock()
 
 
@@ -74,12 +76,27 @@ def read_picture(
     """
     content = Path(path).read_bytes()
     with opened(path, content, max_pixels=max_pixels):
-        pass
+        if _is_overfull(content):
+            raise AnnotationError('has more compressed pixels than its size can need', where=str(path), fix=AGAIN)
     with reading(path, AnnotationError, what=UNREADABLE, fix=AGAIN, also=(cv2.error,)):
         picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _FLAGS[orientation])
     if picture is None:
         raise AnnotationError(UNREADABLE, where=str(path), fix=AGAIN)
     return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+
+
+def _is_overfull(content: bytes) -> bool:
+    """Whether a PNG has many more compressed bytes than its pixels have plain ones: OpenCV would inflate them all."""
+    if not content.startswith(_PNG) or len(content) < 33:
+        return False
+    width, height, depth, color = struct.unpack_from('>IIBB', content, 16)
+    plain = height * (2 + width * depth * _CHANNELS.get(color, 4) // 8)  # and a byte for the filter of each row
+    place, packed = len(_PNG), 0
+    while place + 8 <= len(content):
+        size, kind = struct.unpack_from('>I4s', content, place)
+        packed += size if kind == b'IDAT' else 0
+        place += size + 12
+    return bool(min(packed, len(content)) > 1.1 * plain + 65536)
 
 
 def write_picture(picture: npt.NDArray[np.uint8], path: str | PathLike[str]) -> None:

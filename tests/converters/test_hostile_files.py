@@ -35,14 +35,14 @@ def good(split, rectangle):
     return split
 
 
-def png_of_size(width: int, height: int, depth: int = 1) -> bytes:
-    """A PNG whose header says so, and that ends behind its first rows."""
+def png_of_size(width: int, height: int, depth: int = 1, *, pixels: bytes | None = None) -> bytes:
+    """A PNG whose header says so, with compressed pixels, by default its first rows alone."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
 
     header = struct.pack('>IIBBBBB', width, height, depth, 0, 0, 0, 0)
-    parts = [(b'IHDR', header), (b'IDAT', zlib.compress(bytes(1000))), (b'IEND', b'')]
+    parts = [(b'IHDR', header), (b'IDAT', zlib.compress(bytes(1000)) if pixels is None else pixels), (b'IEND', b'')]
     return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in parts)
 
 
@@ -63,6 +63,17 @@ def test_the_limit_is_an_option(tmp_path: Path) -> None:
     assert read_picture(picture, max_pixels=1200).shape == (30, 40, 3)
     with pytest.raises(AnnotationError, match=r'a\.png: has 40 x 30 pixels'):
         read_picture(picture, max_pixels=1199)
+
+
+def test_pixels_without_end_are_not_inflated(tmp_path: Path) -> None:
+    bomb, path = zlib.compress(bytes(1 << 28)), tmp_path / 'a.png'
+    path.write_bytes(png_of_size(80, 64, 8, pixels=bomb))
+    with pytest.raises(AnnotationError, match=r'a\.png: has more compressed pixels than its size can need'):
+        read_picture(path)
+    # Noise, which compression makes longer, is no bomb.
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, compress_level=0)
+    assert np.array_equal(read_picture(path), noise)
 
 
 @pytest.mark.parametrize('claim', [46_400, 30_000_000])

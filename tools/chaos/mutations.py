@@ -109,10 +109,17 @@ def remove(content: bytes, generator: Random, others: Sequence[bytes]) -> bytes:
     return content[:start] + content[end:]
 
 
+MOST_ADDED = 64 << 20
+"""Bytes that a stretch may have when it is written several times: mutations of mutations grow without end."""
+
+
 def repeat(content: bytes, generator: Random, others: Sequence[bytes]) -> bytes:
     """Writes a stretch, or all, several times."""
     start, end = generator.choice((_span(content, generator), (0, len(content))))
-    return content[:end] + content[start:end] * generator.choice((1, 2, 50)) + content[end:]
+    times = generator.choice((1, 2, 50))
+    if times * (end - start) > MOST_ADDED:
+        times = 1
+    return content[:end] + content[start:end] * times + content[end:]
 
 
 def splice(content: bytes, generator: Random, others: Sequence[bytes]) -> bytes:
