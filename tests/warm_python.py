@@ -135,7 +135,7 @@ def attend(client: socket.socket) -> None:
 
 
 def run(arguments: list[str], folder: str, variables: dict[str, str], files: list[int]) -> None:
-    """Does what Python does with these arguments: ``-u``, ``-m MODULE`` or a script, and the arguments of that."""
+    """Does what Python does with these arguments: ``-u``, ``-c CODE``, ``-m MODULE`` or a script, and those of that."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -147,11 +147,14 @@ def run(arguments: list[str], folder: str, variables: dict[str, str], files: lis
     if arguments[0] == '-u':
         sys.stdout.reconfigure(write_through=True)
         del arguments[0]
-    is_module = arguments[0] == '-m'
-    sys.argv = arguments[1:] if is_module else arguments
+    kind = arguments.pop(0) if arguments[0] in ('-c', '-m') else ''
+    sys.argv = arguments
     named = [entry for entry in variables.get('PYTHONPATH', '').split(os.pathsep) if entry]
-    sys.path[:] = [folder if is_module else os.path.dirname(os.path.abspath(arguments[0])), *named, *OWN_PATH]
-    if is_module:
+    sys.path[:] = [folder if kind else os.path.dirname(os.path.abspath(arguments[0])), *named, *OWN_PATH]
+    if kind == '-c':
+        code, sys.argv[0] = sys.argv[0], '-c'
+        exec(code, {'__name__': '__main__'})
+    elif kind == '-m':
         runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
     else:
         runpy.run_path(sys.argv[0], run_name='__main__')

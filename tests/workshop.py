@@ -21,6 +21,7 @@ from types import ModuleType
 import pytest
 from documented import ROOT, blocks, written_files
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 from tiny_runs import SMALL
 from warm_python import copies_for_fresh
 
@@ -219,8 +220,9 @@ class Workshop:
         patch.setattr(sys, 'argv', [*words[2 if words[1] == '-m' else 1 :]])
         patch.setenv('CUDA_VISIBLE_DEVICES', '-1')
         patch.setenv('LOCAL_RANK', '0')
-        # MMEngine would give the visualizer of the run before, which draws into that one's folder.
-        patch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
+        # MMEngine would give the visualizer of a run before, with that one's folder and classes.
+        for kind in (HierLocalVisualizer, Visualizer):
+            patch.setattr(kind, '_instance_dict', OrderedDict())
         copies_for_fresh(patch)
         # MMEngine formats the config for log and checkpoints, which takes longer than a training here.
         patch.setattr(Config, 'pretty_text', property(lambda config: repr(config.to_dict())))

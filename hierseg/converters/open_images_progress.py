@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -126,8 +127,7 @@ class WorkFolder:
         with store_errors(self.path):
             remove_leftovers(self.out)
             if not os.path.lexists(self.path):
-                self._make()
-                self._take()
+                self._begin()
                 return self
             self._check_is_folder(self.path)
             self._take()
@@ -161,6 +161,20 @@ class WorkFolder:
     def _is_worth_keeping(self) -> bool:
         return any(self.path.glob('*.part'))
 
+    def _begin(self) -> None:
+        """Makes the folder and takes it; who is interrupted on the way leaves none."""
+        try:
+            self._make()
+            self._take()
+        except KeyboardInterrupt:
+            with suppress(StoreError):
+                if os.path.lexists(self.path):
+                    if self._lock is None:
+                        self._take()
+                    self.discard()
+            self._unlock()
+            raise
+
     def _make(self) -> None:
         """Makes the folder, which takes its name when it says what it is."""
         content = json.dumps(self.begun, ensure_ascii=False, indent=1).encode()
@@ -186,8 +200,7 @@ class WorkFolder:
             )
         self.discard()
         self._unlock()
-        self._make()
-        self._take()
+        self._begin()
 
     def _check_is_folder(self, path: Path) -> None:
         if path.is_symlink() or not path.is_dir():

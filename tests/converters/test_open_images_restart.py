@@ -291,6 +291,18 @@ def test_what_only_has_the_name_of_a_folder_of_work_stays(many, case, overwrite)
     assert sorted(many.root.rglob('*')) == before
 
 
+def test_interrupted_when_its_folder_of_work_has_just_its_name(many, monkeypatch):
+    def interrupt(path: Path) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('hierseg.converters.open_images_progress.lock', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(many)
+    assert list(many.root.glob('*out*')) == []
+    assert len(convert(many)) > 0
+
+
 def test_what_was_put_into_a_folder_of_work_stays(many, monkeypatch):
     work = whole_work(many, monkeypatch)
     for stranger in (work / 'thesis.tex', work / 'tables' / 'thesis.tex'):
