@@ -110,7 +110,7 @@ def remove(content: bytes, generator: Random, others: Sequence[bytes]) -> bytes:
 
 
 MOST_ADDED = 64 << 20
-"""Bytes that a stretch may have when it is written several times: mutations of mutations grow without end."""
+"""Bytes that a mutation may make of what earlier ones left, which would grow without end."""
 
 
 def repeat(content: bytes, generator: Random, others: Sequence[bytes]) -> bytes:
@@ -340,6 +340,8 @@ def jpeg_header(content: bytes, generator: Random, others: Sequence[bytes]) -> b
 def _members(content: bytes) -> list[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_ADDED:  # an earlier mutation's bomb
+                return []
             return [(name, archive.read(name)) for name in archive.namelist()]
     except Exception:  # whatever earlier damage makes of it
         return []
