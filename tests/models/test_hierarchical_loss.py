@@ -198,7 +198,7 @@ def test_all_schemes_are_documented() -> None:
         assert f'`{name}`' in page
         assert inspect.getdoc(scheme.losses)
         for option, value in scheme.options.items():
-            assert f'`{option}` {value:g}' in page
+            assert f'`{option}`, {value:g} by default' in page
 
 
 def test_builds_from_a_config_with_a_taxonomy_file(tmp_path) -> None:
