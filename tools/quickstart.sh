@@ -104,18 +104,17 @@ mend() {
     fi
 }
 
-# Seconds that each step takes, of all data and of --smoke. Training and sum of the first are measured on two CPU cores
-# that do nothing else, the second with one thread.
+# Seconds that each step takes, of all data and of --smoke: training and test of one system after another, on two CPU
+# cores that do nothing else. They and the percent below follow from a run with three at once, which took 19 minutes.
 declare -A estimates=(
     ['write a synthetic data set']='8 2' ['convert the training split']='4 1' ['convert the validation split']='3 1'
-    ['train two_layer_ensemble']='289 29' ['test two_layer_ensemble']='20 21'
-    ['train hier_e2e']='288 19' ['test hier_e2e']='14 15'
-    ['train hier_rtmdet']='170 19' ['test hier_rtmdet']='14 15'
-    ['explain the ensemble on one image']='4 10' ['compare all']='45 80'
+    ['train two_layer_ensemble']='530 29' ['test two_layer_ensemble']='30 21'
+    ['train hier_e2e']='490 19' ['test hier_e2e']='18 15'
+    ['train hier_rtmdet']='450 19' ['test hier_rtmdet']='27 15'
+    ['explain the ensemble on one image']='10 10' ['compare all']='110 80'
 )
-# Percent of that, by the number of trainings at once: what each takes, and what all take together. On two cores a step
-# with one thread beside another takes 1.2 times as long as with both.
-one_takes=(0 100 120 180) all_take=(0 100 75 60)
+# Percent of that, by the number of trainings at once: what each takes, and what all take together.
+one_takes=(0 100 125 185) all_take=(0 100 75 67)
 estimate() {
     local full small percent=100
     read -r full small <<<"${estimates[$1]}"

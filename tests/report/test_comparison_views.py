@@ -139,6 +139,7 @@ def test_scales_place_values():
     assert Scale(0, 1, 200, 100).place(0.25) == 175
     assert Scale(0, 999, 0, 300, logarithmic=True).place(9) == 100
     assert [text for _, text in Scale(-0.3, 0.3, 0, 1).ticks] == ['−0.3', '−0.15', '0', '0.15', '0.3']
+    assert [text for _, text in Scale(0, 4, 0, 1, counts=True).ticks] == ['0', '1', '2', '3', '4']  # not 0.8
     assert [text for _, text in Scale(5, 30_000, 0, 1, logarithmic=True).ticks] == ['10', '100', '1k', '10k']
     assert [text for _, text in Scale(14, 800, 0, 1, logarithmic=True).ticks] == ['20', '50', '100', '200', '500']
     assert x_scale(3, 3).high == 4

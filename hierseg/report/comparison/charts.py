@@ -25,7 +25,7 @@ FEWEST_TICKS = 3
 class Scale:
     """From values, ``low`` to ``high``, to places on the drawing, ``start`` to ``end``.
 
-    A logarithmic scale is linear in log(1 + value), which knows 0.
+    A logarithmic scale is linear in log(1 + value), which knows 0. One of counts has ticks at whole numbers.
     """
 
     low: float
@@ -33,6 +33,7 @@ class Scale:
     start: float
     end: float
     logarithmic: bool = False
+    counts: bool = False
 
     def place(self, value: float) -> float:
         """Where a value stands, on a tenth of a pixel."""
@@ -43,7 +44,7 @@ class Scale:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and texts of about five round values, or of the powers of ten."""
         if not self.logarithmic:
-            values = [float(value) for value in MaxNLocator(nbins=5).tick_values(self.low, self.high)]
+            values = [float(value) for value in MaxNLocator(5, integer=self.counts).tick_values(self.low, self.high)]
             return [(self.place(value), _tick_text(value)) for value in self._inside(values)]
         for steps in ((1.0,), (1.0, 2.0, 5.0)):
             values = self._inside([0.0, *(step * 10.0**power for power in range(13) for step in steps)])
@@ -97,9 +98,9 @@ class Chart:
         return ' '.join(f'{self.x.place(at):g},{self.y.place(value):g}' for at, value in pairs)
 
 
-def x_scale(low: float, high: float, *, logarithmic: bool = False) -> Scale:
+def x_scale(low: float, high: float, *, logarithmic: bool = False, counts: bool = False) -> Scale:
     """A horizontal scale; widened if it has no extent."""
-    return Scale(low, high if high > low else low + 1, LEFT, RIGHT, logarithmic)
+    return Scale(low, high if high > low else low + 1, LEFT, RIGHT, logarithmic, counts)
 
 
 def y_scale(low: float, high: float) -> Scale:

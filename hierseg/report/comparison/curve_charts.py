@@ -97,7 +97,7 @@ def training_charts(document: Comparison) -> list[tuple[int, Chart]]:
     for position, (system, series) in enumerate(zip(document.systems, of_systems, strict=True)):
         epochs = [epoch for entry in series for epoch in entry.x]
         if epochs:
-            x = x_scale(0, max(epochs))
+            x = x_scale(0, max(epochs), counts=True)
             charts.append((position, line_chart(system.name, series, x=x, y=y, x_label='epoch', y_label='loss')))
     return charts
 
