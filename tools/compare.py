@@ -19,12 +19,12 @@ from hierseg.limits import add_max_pixels
 from hierseg.threads import choose_threads
 
 
-def trained_run(text: str) -> tuple[str, str, str]:
-    name, separator, files = text.partition('=')
-    config, comma, checkpoint = files.rpartition(',')
-    if not (name and separator and config and comma and checkpoint):
-        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=CONFIG,CHECKPOINT')
-    return name, config, checkpoint
+def trained_run(text: str) -> tuple[str, ...]:
+    name, _, files = text.partition('=')
+    run = (name, *files.split(','))
+    if len(run) not in (3, 4) or not all(run):
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=CONFIG,CHECKPOINT[,RESULTS.json]')
+    return run
 
 
 def submission(text: str) -> tuple[str, str]:
@@ -46,8 +46,9 @@ def number_of_pictures(text: str) -> int | None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--run', dest='sources', action='append', type=trained_run, metavar='NAME=CONFIG,CHECKPOINT',
-        help='a trained system; the first system is what the others are compared to',
+        '--run', dest='sources', action='append', type=trained_run, metavar='NAME=CONFIG,CHECKPOINT[,RESULTS.json]',
+        help='a trained system, and what test.py --coco-results wrote of it, or it is tested; the first system is what '
+        'the others are compared to',
     )  # fmt: skip
     parser.add_argument(
         '--predictions', dest='sources', action='append', type=submission, metavar='NAME=FILE',
@@ -85,7 +86,7 @@ def main() -> None:
 
     program = 'python tools/compare.py' if sys.argv[0].endswith('.py') else sys.argv[0]
     page = compare(
-        [RunSource(*source) if len(source) == 3 else PredictionsSource(*source) for source in arguments.sources],
+        [PredictionsSource(*source) if len(source) == 2 else RunSource(*source) for source in arguments.sources],
         arguments.out,
         store=arguments.store,
         images=arguments.images,

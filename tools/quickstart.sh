@@ -249,7 +249,7 @@ evaluate() {
     rm -rf "$folder/overlays"
     # An absolute folder, or the pictures would lie under a timestamp.
     run "$PYTHON" "$tools/test.py" "$configs/$1.py" "$(<"$folder/last_checkpoint")" --work-dir "$folder" \
-        --show-dir "$PWD/$folder/overlays"
+        --show-dir "$PWD/$folder/overlays" --coco-results "$folder/detections.json"
 }
 
 # How the ensemble comes to what it says of one image, the first.
@@ -263,7 +263,7 @@ explain() {
 compare() {
     local runs=()
     for system in "${systems[@]}"; do
-        runs+=(--run "${names[$system]}=$configs/$system.py,$(<"$work/$system/last_checkpoint")")
+        runs+=(--run "${names[$system]}=$configs/$system.py,$(<"$work/$system/last_checkpoint"),$work/$system/detections.json")
     done
     run "$PYTHON" "$tools/compare.py" "${runs[@]}" --title 'One model or two?' --out "$work/comparison"
 }

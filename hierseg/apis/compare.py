@@ -260,8 +260,9 @@ def _check_sources(
     for source in sources:
         if isinstance(source, RunSource):
             configs.append(source.settled(options))
-        elif not Path(source.path).is_file():
-            raise ConfigError('the predictions do not exist', where=source.path, fix='Check the path.')
+        path = source.detections if isinstance(source, RunSource) else source.path
+        if path is not None and not Path(path).is_file():
+            raise ConfigError('the predictions do not exist', where=path, fix='Check the path.')
     return configs[0] if configs else None
 
 

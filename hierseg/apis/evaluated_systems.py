@@ -23,15 +23,25 @@ from hierseg.store import Store
 
 Groups = Mapping[str, tuple[int, ...]]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
+_Judged = tuple[Sequence[ImagePrediction], SystemEvaluation]
 
 
 @dataclass(frozen=True)
 class RunSource:
-    """A trained model: name, config file, and checkpoint, in whose folder the log of the training lies."""
+    """A trained model.
+
+    Attributes:
+        name: Of the system.
+        config: Its file.
+        checkpoint: Its file, in whose folder the log of the training lies.
+        detections: What the model found on all images of the ground truth, as ``tools/test.py --coco-results`` writes
+            it; the model is tested when omitted.
+    """
 
     name: str
     config: str
     checkpoint: str
+    detections: str | None = None
 
     def settled(self, options: Mapping[str, Any] | None, *, work_dir: Path | None = None) -> Config:
         """The config with overridden values, for the checkpoint; a ConfigError if a file is not there."""
@@ -74,6 +84,8 @@ def evaluate_source(
 ) -> EvaluatedSystem:
     """Evaluates a submission on a store; tests a trained model on its config's test data and measures its costs.
 
+    A model that comes with its detections is not tested again; its costs are measured.
+
     ``groups`` are the classes whose mean AP is told apart; ``work_dir`` takes the log. A mask of a submission that has
     more than ``max_pixels`` is refused.
 
@@ -82,24 +94,40 @@ def evaluate_source(
         EvaluationError: The submission cannot be used; it names the line or entry.
         StoreError: The store does not have an image.
     """
+    judge: dict[str, Any] = {
+        'groups': groups,
+        'score_threshold': score_threshold,
+        'max_pixels': max_pixels,
+        'name': source.name,
+    }
     if isinstance(source, PredictionsSource):
-        predictions = read_predictions(source.path, store, max_pixels=max_pixels)
-        name = source.name
-        evaluation = evaluate_system(store, predictions, groups=groups, score_threshold=score_threshold, name=name)
-        return EvaluatedSystem(name, '', source.path, predictions, evaluation)
+        return EvaluatedSystem(source.name, '', source.path, *_judged(source.path, store, **judge))
     config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
         # Of one name, the second run would get the visualizer of the first, which writes into that one's folder.
         config.visualizer.name = str(work_dir)
+    weights, curves = source.checkpoint, loss_curves(Path(source.checkpoint).parent)
     with safe_loading():
         costs = measure_costs(config, source.checkpoint, images=timed_images)
-        runner = build_runner(config)
-        runner.test()
+        if source.detections is None:
+            found = _tested(config, groups)
+        else:
+            found = _judged(source.detections, store, **judge)
+            weights += f', its detections read from {source.detections}'
+    return EvaluatedSystem(source.name, source.config, weights, *found, costs, curves)
+
+
+def _judged(path: str, store: Store, *, max_pixels: int, **options: Any) -> _Judged:
+    predictions = read_predictions(path, store, max_pixels=max_pixels)
+    return predictions, evaluate_system(store, predictions, **options)
+
+
+def _tested(config: Config, groups: Groups) -> _Judged:
+    runner = build_runner(config)
+    runner.test()
     metric: SystemMetric = runner.test_evaluator.metrics[0]
-    evaluation, curves = replace(metric.evaluation, groups=groups), loss_curves(Path(source.checkpoint).parent)
-    origin = source.name, source.config, source.checkpoint
-    return EvaluatedSystem(*origin, metric.predictions, evaluation, costs, curves)
+    return metric.predictions, replace(metric.evaluation, groups=groups)
 
 
 def loss_curves(work_dir: Path) -> Curves:

@@ -201,22 +201,26 @@ class TestTool:
         easy = {'model.test_cfg.rcnn.score_thr': 0.02, 'model.test_cfg.rcnn.max_per_img': 20}
         monkeypatch.setattr(HierLocalVisualizer, '_instance_dict', OrderedDict())
         scores = evaluate(
-            'end_to_end.py', checkpoint, work_dir='out',
+            'end_to_end.py', checkpoint, work_dir='out', coco_results='detections.json',
             options={**easy, 'test_evaluator.submission_file': 'submission.csv'},
         )  # fmt: skip
         self.compare(
             monkeypatch, '--run', f'model=end_to_end.py,{checkpoint}', '--predictions', 'file=submission.csv',
+            '--run', f'tested=end_to_end.py,{checkpoint},detections.json',
             '--out', 'page', '--pictures', 2, '--timed-images', 1, '--score-thr', 0.02,
             '--cfg-options', *(f'{key}={value}' for key, value in easy.items()),
         )  # fmt: skip
         printed = capsys.readouterr().out
         assert 'MB): page/index.html' in printed
         document = json.loads((tiny / 'page/results.json').read_text())
-        model, file = document['systems']
+        model, file, tested = document['systems']
         assert model['scores']['mAP']['value'] == pytest.approx(scores['segm/mAP'])
         for key, difference in document['differences']['file'].items():
             assert difference['value'] in (None, pytest.approx(0, abs=1e-6)), key
-        assert model['costs']['parameters'] > 10_000
+        assert {difference['value'] for difference in document['differences']['tested'].values()} == {0}
+        assert tested['weights'] == f'{checkpoint}, its detections read from detections.json'
+        assert tested['training_curves'] == model['training_curves']
+        assert model['costs']['parameters'] == tested['costs']['parameters'] > 10_000
         assert model['costs']['training_seconds'] > 0
         assert file['costs']['parameters'] is None
         assert model['training_curves']
@@ -235,6 +239,7 @@ class TestTool:
             (['--run', 'a=nowhere.py,nowhere.pth'], 'the config file does not exist'),
             ([], 'name at least one system'),
             (['--run', 'a=nowhere.py'], 'is not NAME=CONFIG,CHECKPOINT'),
+            (['--run', 'a=nowhere.py,nowhere.pth,a.json,b.json'], 'is not NAME=CONFIG,CHECKPOINT[,RESULTS.json]'),
             (['--predictions', 'x.csv'], 'is not NAME=PREDICTIONS.csv'),
         ],
     )
