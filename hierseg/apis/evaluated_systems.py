@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from hierseg.apis.configs import load_config
 from hierseg.apis.costs import measure_costs
-from hierseg.apis.runner import build_runner
+from hierseg.apis.runner import build_runner, tested_images
 from hierseg.engine.checkpoint_files import check_checkpoint, safe_loading
 from hierseg.evaluation import SystemEvaluation, SystemMetric, evaluate_system
 from hierseg.evaluation.predictions import read_predictions
@@ -34,8 +34,8 @@ class RunSource:
         name: Of the system.
         config: Its file.
         checkpoint: Its file, in whose folder the log of the training lies.
-        detections: What the model found on all images of the ground truth, as ``tools/test.py --coco-results`` writes
-            it; the model is tested when omitted.
+        detections: What the model found on the config's test data, as ``tools/test.py --coco-results`` writes it; the
+            model is tested when omitted.
     """
 
     name: str
@@ -113,13 +113,19 @@ def evaluate_source(
         if source.detections is None:
             found = _tested(config, groups)
         else:
-            found = _judged(source.detections, store, **judge)
+            found = _judged(source.detections, store, files=dict(tested_images(config)), **judge)
             weights += f', its detections read from {source.detections}'
     return EvaluatedSystem(source.name, source.config, weights, *found, costs, curves)
 
 
-def _judged(path: str, store: Store, *, max_pixels: int, **options: Any) -> _Judged:
+def _judged(
+    path: str, store: Store, *, max_pixels: int, files: Mapping[str, str] | None = None, **options: Any
+) -> _Judged:
+    """Predictions of the images of a test, whose ``files`` are by id, or of the whole store."""
     predictions = read_predictions(path, store, max_pixels=max_pixels)
+    if files is not None:
+        of_test = (prediction for prediction in predictions if prediction.image_id in files)
+        predictions = [replace(prediction, image_path=files[prediction.image_id]) for prediction in of_test]
     return predictions, evaluate_system(store, predictions, **options)
 
 

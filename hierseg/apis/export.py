@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -20,12 +20,12 @@ from mmdet.evaluation.functional import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.runner import Runner
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import nn
 
 from hierseg import __version__
 from hierseg.apis.onnx_graph import OPERATOR, OnnxGraph, suppress_in_onnx
+from hierseg.apis.runner import tested_images
 from hierseg.apis.trained import TrainedModel
 from hierseg.deploy import load_model as open_exported
 from hierseg.deploy.identity import PREFIX, VERSION, sealed
@@ -125,7 +125,7 @@ def export(
     trained = TrainedModel(config, checkpoint, device='cpu', options=options)
     settled = trained.config
     require_exportable(trained.detector)
-    paths = [str(path) for path in images] if images else list(islice(tested_images(settled), samples))
+    paths = [str(path) for path in images] if images else [path for _, path in islice(tested_images(settled), samples)]
     written: dict[Path, Differences] = {}
     with locked_file(out), TemporaryDirectory() as folder, disk_faults(folder, only_full=True):
         exact = Path(folder) / 'exact.onnx'
@@ -266,12 +266,6 @@ def quantise(exact: Path, small: Path, paths: Sequence[str], config: Config) -> 
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-
-
-def tested_images(config: Config) -> Iterator[str]:
-    """Files of the test data that a config names."""
-    dataset = Runner.build_dataloader({**config.test_dataloader, 'num_workers': 0, 'persistent_workers': False}).dataset
-    return (dataset.get_data_info(index)['img_path'] for index in range(len(dataset)))
 
 
 def images_in(pattern: str | Path) -> list[str]:

@@ -347,6 +347,14 @@ def image_batch(pipeline: Compose, images: Sequence[npt.NDArray[np.uint8]]) -> d
     return {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}
 
 
+def tested_images(config: Config) -> Iterator[tuple[str, str]]:
+    """Id and file of each image of the test data that a config names."""
+    dataset = Runner.build_dataloader({**config.test_dataloader, 'num_workers': 0, 'persistent_workers': False}).dataset
+    for index in range(len(dataset)):
+        image = dataset.get_data_info(index)
+        yield str(image['img_id']), image['img_path']
+
+
 def stores_in(settings: Any) -> Iterator[str]:
     """The stores of all data sets in a part of a config."""
     if isinstance(settings, Mapping):

@@ -229,6 +229,13 @@ class TestTool:
         page = (tiny / 'page/index.html').read_text()
         assert page.count('data:image/webp;base64,') == 2
         assert (tiny / 'page/table.md').read_text() in printed
+        # Detections that are read are those of the config's test data, and shown on its images.
+        self.compare(
+            monkeypatch, '--run', f'tested=end_to_end.py,{checkpoint},detections.json', '--out', 'few',
+            '--timed-images', 1, '--cfg-options', 'test_dataloader.dataset.indices=3',
+        )  # fmt: skip
+        assert json.loads((tiny / 'few/results.json').read_text())['head']['images'] == 3
+        assert (tiny / 'few/index.html').read_text().count('data:image/webp;base64,') == 3
 
     @pytest.mark.parametrize(
         ('arguments', 'message'),
