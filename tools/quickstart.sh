@@ -111,7 +111,7 @@ declare -A estimates=(
     ['train two_layer_ensemble']='530 29' ['test two_layer_ensemble']='30 21'
     ['train hier_e2e']='490 19' ['test hier_e2e']='18 15'
     ['train hier_rtmdet']='450 19' ['test hier_rtmdet']='27 15'
-    ['explain the ensemble on one image']='10 10' ['compare all']='50 60'
+    ['explain the ensemble on one image']='10 10' ['compare all']='50 80'
 )
 # Percent of that, by the number of trainings at once: what each takes, and what all take together.
 one_takes=(0 100 125 185) all_take=(0 100 75 67)
