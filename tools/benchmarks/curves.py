@@ -28,7 +28,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 from mmengine.config import Config, DictAction
 from terminaltables import GithubFlavoredMarkdownTable
 
@@ -403,15 +403,20 @@ def figure(results: Mapping[str, Points]) -> Figure:
     for axes, (key, (title, direction)) in zip(panels, PANELS.items(), strict=False):
         axes.set_title(f'{title} ({direction})', loc='left', fontsize=10)
         axes.set_xlabel('steps of 8 images, of all parts')
-        _lines(axes, results, key, lambda point: float(point['steps']))
+        axes.xaxis.set_major_locator(FixedLocator(_lines(axes, results, key, lambda point: float(point['steps']))))
     panels[-1].set_title('mAP@0.5 by the cost of the training', loc='left', fontsize=10)
     panels[-1].set_xlabel('hours of one processor core')
     _lines(panels[-1], results, 'mAP', hours)
+    panels[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axes in panels:
+        axes.xaxis.set_major_formatter('{x:,g}')
+        axes.xaxis.set_minor_formatter('')
     drawn.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     return drawn
 
 
-def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> None:
+def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> list[float]:
+    """Draws a score of all systems, and gives back where on the horizontal axis there is any."""
     colors = dict(zip(SYSTEMS, COLORS, strict=True))
     for name, points in results.items():
         x = [np.mean([place(point) for point in of_seeds]) for of_seeds in points.values()]
@@ -421,15 +426,13 @@ def _lines(axes: Any, results: Mapping[str, Points], key: str, place: Any) -> No
         for at, of_seeds in zip(x, values, strict=True):
             axes.scatter([at] * len(of_seeds), of_seeds, color=colors[name], s=7, alpha=0.5)
     axes.set_xscale('log')
-    everywhere = [place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds]
+    everywhere = {place(point) for points in results.values() for of_seeds in points.values() for point in of_seeds}
     axes.set_xlim(min(everywhere) / 1.3, max(everywhere) * 1.3)  # a score without values would have no limits
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter('{x:,g}')
-    axes.xaxis.set_minor_formatter('')
     axes.set_ylim(bottom=0)
     axes.grid(axis='y', color='#e4e4e7', linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
+    return sorted(everywhere)
 
 
 def parse_arguments() -> argparse.Namespace:
