@@ -133,6 +133,8 @@ RULES = {
         words={
             'STORE': 'data/openimages/store/validation',
             'IMAGES': 'data/openimages/validation',
+            'ensemble=ENSEMBLE.json': 'ensemble=results.json',
+            'end-to-end=END_TO_END.json': 'end-to-end=results.json',
         },
         more=('--pictures', '1', '--timed-images', '1'),
     ),
