@@ -21,8 +21,10 @@ from hierseg.threads import choose_threads
 
 def trained_run(text: str) -> tuple[str, ...]:
     name, _, files = text.partition('=')
-    run = (name, *files.split(','))
-    if len(run) not in (3, 4) or not all(run):
+    has_results = files.endswith('.json')
+    config, *rest = files.rsplit(',', 2 if has_results else 1)  # a config's path may have commas
+    run = (name, config, *rest)
+    if len(rest) != 1 + has_results or not all(run) or rest[0].endswith('.json'):
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=CONFIG,CHECKPOINT[,RESULTS.json]')
     return run
 

@@ -105,13 +105,13 @@ mend() {
 }
 
 # Seconds that each step takes, of all data and of --smoke: training and test of one system after another, on two CPU
-# cores that do nothing else. They and the percent below follow from a run with three at once, which took 19 minutes.
+# cores that do nothing else. They and the percent below follow from a run with three at once. The last one was timed alone.
 declare -A estimates=(
     ['write a synthetic data set']='8 2' ['convert the training split']='4 1' ['convert the validation split']='3 1'
     ['train two_layer_ensemble']='530 29' ['test two_layer_ensemble']='30 21'
     ['train hier_e2e']='490 19' ['test hier_e2e']='18 15'
     ['train hier_rtmdet']='450 19' ['test hier_rtmdet']='27 15'
-    ['explain the ensemble on one image']='10 10' ['compare all']='50 80'
+    ['explain the ensemble on one image']='10 10' ['compare all']='80 80'
 )
 # Percent of that, by the number of trainings at once: what each takes, and what all take together.
 one_takes=(0 100 125 185) all_take=(0 100 75 67)
@@ -249,7 +249,7 @@ evaluate() {
     rm -rf "$folder/overlays"
     # An absolute folder, or the pictures would lie under a timestamp.
     run "$PYTHON" "$tools/test.py" "$configs/$1.py" "$(<"$folder/last_checkpoint")" --work-dir "$folder" \
-        --show-dir "$PWD/$folder/overlays" --coco-results "$folder/detections.json"
+        --show-dir "$PWD/$folder/overlays" --coco-results "$2"
 }
 
 # How the ensemble comes to what it says of one image, the first.
@@ -261,9 +261,10 @@ explain() {
 
 # One page about all, the ensemble first: it is what the others are compared to.
 compare() {
-    local runs=()
+    local runs=() system folder
     for system in "${systems[@]}"; do
-        runs+=(--run "${names[$system]}=$configs/$system.py,$(<"$work/$system/last_checkpoint"),$work/$system/detections.json")
+        folder=$work/$system
+        runs+=(--run "${names[$system]}=$configs/$system.py,$(<"$folder/last_checkpoint"),$folder/detections.json")
     done
     run "$PYTHON" "$tools/compare.py" "${runs[@]}" --title 'One model or two?' --out "$work/comparison"
 }
@@ -285,7 +286,7 @@ lane() {
         chain=$prepared number=$((3 + 2 * place))
         # shellcheck disable=SC2046  # several words are meant
         step "train $system" "$work/$system/last_checkpoint" train "$system" $(overrides "$system")
-        step "test $system" "$work/$system/results.json" evaluate "$system"
+        step "test $system" "$work/$system/results.json" evaluate "$system" "$work/$system/detections.json"
     done
 }
 lane_stopped() {

@@ -23,7 +23,6 @@ from hierseg.store import Store
 
 Groups = Mapping[str, tuple[int, ...]]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-_Judged = tuple[Sequence[ImagePrediction], SystemEvaluation]
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,15 @@ def evaluate_source(
         EvaluationError: The submission cannot be used; it names the line or entry.
         StoreError: The store does not have an image.
     """
-    judge: dict[str, Any] = {
-        'groups': groups,
-        'score_threshold': score_threshold,
-        'max_pixels': max_pixels,
-        'name': source.name,
-    }
+
+    def judged(predictions: Sequence[ImagePrediction]) -> tuple[Sequence[ImagePrediction], SystemEvaluation]:
+        return predictions, evaluate_system(
+            store, predictions, groups=groups, score_threshold=score_threshold, name=source.name
+        )
+
     if isinstance(source, PredictionsSource):
-        return EvaluatedSystem(source.name, '', source.path, *_judged(source.path, store, **judge))
+        read = read_predictions(source.path, store, max_pixels=max_pixels)
+        return EvaluatedSystem(source.name, '', source.path, *judged(read))
     config = source.settled(options, work_dir=work_dir)
     config.test_evaluator = dict(type='hierseg.SystemMetric', store=str(store.path), score_thr=score_threshold)
     if 'visualizer' in config:
@@ -113,23 +113,18 @@ def evaluate_source(
         if source.detections is None:
             found = _tested(config, groups)
         else:
-            found = _judged(source.detections, store, files=dict(tested_images(config)), **judge)
+            read = read_predictions(source.detections, store, max_pixels=max_pixels)
+            found = judged(_of_images(read, dict(tested_images(config))))
             weights += f', its detections read from {source.detections}'
     return EvaluatedSystem(source.name, source.config, weights, *found, costs, curves)
 
 
-def _judged(
-    path: str, store: Store, *, max_pixels: int, files: Mapping[str, str] | None = None, **options: Any
-) -> _Judged:
-    """Predictions of the images of a test, whose ``files`` are by id, or of the whole store."""
-    predictions = read_predictions(path, store, max_pixels=max_pixels)
-    if files is not None:
-        of_test = (prediction for prediction in predictions if prediction.image_id in files)
-        predictions = [replace(prediction, image_path=files[prediction.image_id]) for prediction in of_test]
-    return predictions, evaluate_system(store, predictions, **options)
+def _of_images(predictions: Sequence[ImagePrediction], files: Mapping[str, str]) -> list[ImagePrediction]:
+    """The predictions of some images, whose files are given by id."""
+    return [replace(each, image_path=files[each.image_id]) for each in predictions if each.image_id in files]
 
 
-def _tested(config: Config, groups: Groups) -> _Judged:
+def _tested(config: Config, groups: Groups) -> tuple[Sequence[ImagePrediction], SystemEvaluation]:
     runner = build_runner(config)
     runner.test()
     metric: SystemMetric = runner.test_evaluator.metrics[0]

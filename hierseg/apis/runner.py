@@ -349,6 +349,7 @@ def image_batch(pipeline: Compose, images: Sequence[npt.NDArray[np.uint8]]) -> d
 
 def tested_images(config: Config) -> Iterator[tuple[str, str]]:
     """Id and file of each image of the test data that a config names."""
+    init_default_scope(config.get('default_scope', 'mmdet'))
     dataset = Runner.build_dataloader({**config.test_dataloader, 'num_workers': 0, 'persistent_workers': False}).dataset
     for index in range(len(dataset)):
         image = dataset.get_data_info(index)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from open_images_samples import instances, sample, write_store
 from taxonomies import BEAR, CAR, TEDDY, TOY
 from tiny_runs import ROOT, tiny, train_here
@@ -229,7 +230,8 @@ class TestTool:
         page = (tiny / 'page/index.html').read_text()
         assert page.count('data:image/webp;base64,') == 2
         assert (tiny / 'page/table.md').read_text() in printed
-        # Detections that are read are those of the config's test data, and shown on its images.
+        # Detections that are read are those of the config's test data, and shown on its images; no runner is built.
+        monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
         self.compare(
             monkeypatch, '--run', f'tested=end_to_end.py,{checkpoint},detections.json', '--out', 'few',
             '--timed-images', 1, '--cfg-options', 'test_dataloader.dataset.indices=3',
@@ -244,6 +246,9 @@ class TestTool:
             (['--predictions', 'a=x.csv'], 'x.csv: the predictions do not exist'),
             (['--predictions', 'a=x.csv', '--predictions', 'a=y.csv'], 'the systems are called a, a'),
             (['--run', 'a=nowhere.py,nowhere.pth'], 'the config file does not exist'),
+            (['--run', 'a=no,where.py,nowhere.pth'], 'no,where.py: the config file does not exist'),
+            (['--run', 'a=no,where.py,nowhere.pth,a.json'], 'no,where.py: the config file does not exist'),
+            (['--run', 'a=nowhere.py,a.json'], 'is not NAME=CONFIG,CHECKPOINT'),
             ([], 'name at least one system'),
             (['--run', 'a=nowhere.py'], 'is not NAME=CONFIG,CHECKPOINT'),
             (['--run', 'a=nowhere.py,nowhere.pth,a.json,b.json'], 'is not NAME=CONFIG,CHECKPOINT[,RESULTS.json]'),

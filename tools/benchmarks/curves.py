@@ -403,7 +403,8 @@ def figure(results: Mapping[str, Points]) -> Figure:
     for axes, (key, (title, direction)) in zip(panels, PANELS.items(), strict=False):
         axes.set_title(f'{title} ({direction})', loc='left', fontsize=10)
         axes.set_xlabel('steps of 8 images, of all parts')
-        axes.xaxis.set_major_locator(FixedLocator(_lines(axes, results, key, lambda point: float(point['steps']))))
+        lengths = _lines(axes, results, key, lambda point: float(point['steps']))
+        axes.xaxis.set_major_locator(FixedLocator(lengths))
     panels[-1].set_title('mAP@0.5 by the cost of the training', loc='left', fontsize=10)
     panels[-1].set_xlabel('hours of one processor core')
     _lines(panels[-1], results, 'mAP', hours)
