@@ -186,6 +186,20 @@ def test_what_cannot_be_is_refused(curves, calls, run_of, tmp_path, monkeypatch,
         curves.read_results(tmp_path / 'nowhere')
 
 
+def test_trains_on_another_kind_of_data(curves, calls, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(curves, 'make_data', lambda name, folder, **sizes: made.append((name, folder, sizes)))
+    given = ['end_to_end', '--lengths', '280', '--data', 'coarse', '--images', '20', '--val-images', '4']
+    monkeypatch.setattr(sys, 'argv', ['curves.py', 'train', *given, f'--out={tmp_path}'])
+    curves.main()
+    assert made == [('coarse', tmp_path / 'data/coarse-20-4', {'images': 20, 'val_images': 4})]
+    assert calls
+    # Results of one kind of data do not go on with another's.
+    monkeypatch.setattr(sys, 'argv', ['curves.py', 'train', 'end_to_end', '--lengths', '560', f'--out={tmp_path}'])
+    with pytest.raises(SystemExit):
+        curves.main()
+
+
 def test_a_run_that_another_process_trains_is_left_to_it(curves, calls, run_of, capsys):
     run = run_of('end_to_end')
     with curves.locked(run.folder / 'lock', wait=False) as lock:

@@ -47,6 +47,7 @@ DATA = {
     'unannotated': ['--tail-ratio=30', '--unannotated-rate=0.3'],
     'tail': ['--tail-ratio=300'],
     'hard': ['--tail-ratio=300', '--unannotated-rate=0.3'],
+    'coarse': ['--tail-ratio=30', '--coarse-rate=0.6'],
     'wide': ['--tail-ratio=30', '--taxonomy=wide.yaml'],
 }
 """Arguments of tools/synthesize.py beside those of all."""

@@ -42,7 +42,7 @@ from hierseg.machine import describe_machine
 from hierseg.metrics.records import OPEN_IMAGES, Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))  # where the tool is not run as a script
-from ablation import ALL_KNOWN, ONE_MASK, ROOT, STORE, count_parameters, make_data, repeat_factors, run_tool
+from ablation import ALL_KNOWN, DATA, ONE_MASK, ROOT, STORE, count_parameters, make_data, repeat_factors, run_tool
 
 LENGTHS = (280, 560, 1120, 2240, 4480, 8960)
 """Steps of 8 images."""
@@ -52,6 +52,8 @@ CONSTANT, DECAY = 4, 1
 WARM_UP = dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50)
 LAST_RATE = 0.005
 """Part of the rate that a training ends with, as the quickstart's."""
+KINDS = tuple(name for name in DATA if name != 'wide')
+"""Kinds of data that the quickstart's configs fit."""
 
 
 @dataclass(frozen=True)
@@ -443,6 +445,7 @@ def parse_arguments() -> argparse.Namespace:
     train.add_argument('systems', nargs='*', metavar='SYSTEM', help=f'default: all of {", ".join(SYSTEMS)}')
     train.add_argument('--seeds', nargs='+', type=int, default=[0], help='default: 0')
     train.add_argument('--lengths', nargs='+', type=int, default=[*LENGTHS], help=f'multiples of {SHORTEST} steps')
+    train.add_argument('--data', choices=KINDS, default='quickstart', help='kind of data; default: quickstart')
     train.add_argument('--images', type=int, default=1600, help='training images; default: 1600')
     train.add_argument('--val-images', type=int, default=200, help='images of the test; default: 200')
     draw = commands.add_parser('draw', help='draw figure and table of what is there')
@@ -479,9 +482,9 @@ def train(args: argparse.Namespace, out: Path) -> None:
         raise ConfigError(f'unknown system {", ".join(unknown)}', fix=f'Use {", ".join(SYSTEMS)}.')
     if any(length < 1 or length % SHORTEST for length in args.lengths):
         raise ConfigError(f'lengths {args.lengths}', fix=f'Give multiples of {SHORTEST} steps.')
-    data = out / 'data' / f'quickstart-{args.images}-{args.val_images}'
+    data = out / 'data' / f'{args.data}-{args.images}-{args.val_images}'
     with locked(out / 'data.lock', wait=True):
-        make_data('quickstart', data, images=args.images, val_images=args.val_images)
+        make_data(args.data, data, images=args.images, val_images=args.val_images)
     for seed in args.seeds:
         for name in args.systems or SYSTEMS:
             Run(name, seed, data, out)(args.lengths)
