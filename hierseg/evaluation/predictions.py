@@ -234,9 +234,10 @@ def read_predictions(path: str | PathLike[str], store: Store, *, max_pixels: int
     """Reads a submission of masks, see :mod:`hierseg.metrics.submissions`, as predictions of every image of a store.
 
     Rows of an image with the same mask are one detection with a path of classes, as ``submission_file`` of
-    ``OpenImagesInstanceMetric`` writes them. A detection names the deepest class that has half of its root class's
-    score, the rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped. A
-    mask of more than ``max_pixels`` is refused.
+    ``OpenImagesInstanceMetric`` writes them. An entry of COCO results that claims several classes is one detection,
+    whatever other masks there are. A detection names the deepest class that has half of its root class's score, the
+    rule of both systems; one of COCO results, the class that it says. Rows on other images are dropped. A mask of more
+    than ``max_pixels`` is refused.
 
     Returns:
         One for each image, in the order of image ids.
@@ -263,18 +264,24 @@ def read_predictions(path: str | PathLike[str], store: Store, *, max_pixels: int
 
 
 def _submitted(image_id: str, claims: ImageDetections, arrays: TaxonomyArrays, *, named: bool) -> ImagePrediction:
-    """Claims of an image as detections, those of one mask as one; of several claims of a class the best counts.
+    """Claims of an image as detections; of several claims of a class the best counts.
 
-    ``named`` says that the first claim of each is of the class that it names.
+    Claims of one class each that have the same mask are one detection. ``named`` says that the first claim of each is
+    of the class that it names.
     """
-    first_of: dict[bytes, int] = {}
-    regions = np.array([first_of.setdefault(mask, len(first_of)) for mask in claims.masks], dtype=np.int64)
-    _, kept = np.unique(regions, return_index=True)
+    several = np.bincount(claims.regions, minlength=len(claims.masks)) > 1
+    keys = [region if alone else mask for region, (mask, alone) in enumerate(zip(claims.masks, several, strict=True))]
+    places: dict[bytes | int, int] = {}
+    found_of = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+    kept = np.unique(found_of, return_index=True)[1]
+    detections = found_of[claims.regions]
     class_scores = np.zeros((len(kept), len(arrays.depths)), dtype=np.float32)
-    np.maximum.at(class_scores, (regions, claims.labels), claims.scores.astype(np.float32))
+    np.maximum.at(class_scores, (detections, claims.labels), claims.scores.astype(np.float32))
     areas = None if claims.mask_areas is None else claims.mask_areas[kept]
-    names = claims.labels[kept] if named else named_classes(class_scores, arrays)
-    return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, list(first_of), areas, claims.size)
+    first = np.unique(detections, return_index=True)[1]
+    names = claims.labels[first] if named else named_classes(class_scores, arrays)
+    masks = [claims.masks[region] for region in kept]
+    return ImagePrediction(image_id, claims.boxes[kept], class_scores, names, masks, areas, claims.size)
 
 
 @dataclass(frozen=True)

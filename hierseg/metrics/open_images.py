@@ -53,7 +53,7 @@ from hierseg.metrics.records import (
     checked_iou_type,
     join_boxes_and_masks,
 )
-from hierseg.metrics.submissions import SCHEMAS, SIDES, ResultKeys, detection_rows, place_in
+from hierseg.metrics.submissions import SCHEMAS, SIDES, ResultKeys, detection_rows, is_results, place_in
 from hierseg.taxonomy import Taxonomy
 
 BOX_COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
@@ -196,6 +196,8 @@ def detections_of_rows(
 ) -> list[ImageDetections]:
     """Decodes masks and sorts by image, in file order within one.
 
+    All that an entry of COCO results claims is on one region.
+
     Args:
         rows: Rows in file order with the columns of ``SCHEMAS``, on images from ``first_image`` on.
         sizes: (F, 2) int64; height and width of the ground truth's masks from that image on, zeros without any.
@@ -211,34 +213,39 @@ def detections_of_rows(
     if (np.diff(images) < 0).any():
         order = np.argsort(images, kind='stable')
         rows, images = rows.take(pa.array(order)), images[order]
-    file_rows = rows['row']
 
-    def where(row: int) -> str:
-        return place_in(predictions, file_rows[row].as_py())
+    def where(region: int) -> str:
+        return place_in(predictions, of_regions['row'][region].as_py())
 
     labels, scores = rows['label'].to_numpy(), rows['score'].to_numpy()
+    is_first = np.diff(rows['row'].to_numpy(), prepend=-1) != 0 if is_results(predictions) else np.ones(len(rows), bool)
+    first, regions = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    of_regions = rows if len(first) == len(rows) else rows.take(pa.array(first))
     masks: list[bytes] = []
     areas: IntArray | None = None
     if 'mask' in rows.column_names:
-        mask_sizes = np.stack([rows[name].to_numpy() for name in ('height', 'width')], axis=1)
-        wanted = None if boxed is None else boxed(images, labels)
-        sizes = sizes_of_images(images, mask_sizes, sizes, where=where)
-        masks, areas, pixels = read_masks(rows['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
+        mask_sizes = np.stack([of_regions[name].to_numpy() for name in ('height', 'width')], axis=1)
+        wanted = None if boxed is None or not len(rows) else np.logical_or.reduceat(boxed(images, labels), first)
+        sizes = sizes_of_images(images[first], mask_sizes, sizes, where=where)
+        masks, areas, pixels = read_masks(of_regions['mask'].to_numpy().tolist(), mask_sizes, boxed=wanted, where=where)
         boxes = pixels / np.maximum(mask_sizes[:, [1, 0, 1, 0]], 1)
     else:
-        boxes = np.stack([rows[side].to_numpy() for side in SIDES], axis=1)
-    bounds = pairwise(np.searchsorted(images, np.arange(len(sizes) + 1)).tolist())
+        boxes = np.stack([of_regions[side].to_numpy() for side in SIDES], axis=1)
+    bounds, region_bounds = (
+        pairwise(np.searchsorted(sorted_images, np.arange(len(sizes) + 1)).tolist())
+        for sorted_images in (images, images[first])
+    )
     return [
         ImageDetections(
             labels=labels[begin:end],
             scores=scores[begin:end],
-            regions=np.arange(end - begin),
-            boxes=boxes[begin:end],
-            masks=masks[begin:end],
-            mask_areas=None if areas is None else areas[begin:end],
+            regions=regions[begin:end] - head,
+            boxes=boxes[head:tail],
+            masks=masks[head:tail],
+            mask_areas=None if areas is None else areas[head:tail],
             size=(height, width) if height else None,
         )
-        for (begin, end), (height, width) in zip(bounds, sizes.tolist(), strict=True)
+        for (begin, end), (head, tail), (height, width) in zip(bounds, region_bounds, sizes.tolist(), strict=True)
     ]
 
 

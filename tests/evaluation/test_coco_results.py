@@ -106,6 +106,21 @@ def test_reading_gives_the_same_as_the_submission_and_keeps_names(pets, tmp_path
     assert of_rows[0].named_labels.tolist() == [ANIMAL, TOY]
 
 
+def test_an_entry_with_a_path_stays_one_detection_beside_another_of_the_same_mask(pets, tmp_path):
+    dog, toy = write_results(pets.store, tmp_path / 'results.json')
+    second = {**dog, 'category_id': 2, 'score': 0.7, 'class_scores': {'2': 0.7}}  # of one class: joins its like
+    again = {**dog, 'class_scores': {'2': 0.4, '4': 0.1}}
+    third = {**second, 'category_id': 4, 'score': 0.6, 'class_scores': {'4': 0.6}}
+    (tmp_path / 'more.json').write_text(json.dumps([second, dog, toy, again, third]))
+    found = read_predictions(tmp_path / 'more.json', Store.open(pets.store))[0]
+    mask = dog['segmentation']['counts'].encode()
+    assert [given == mask for given in found.masks] == [True, True, False, True]
+    np.testing.assert_allclose(found.class_scores[:, [ANIMAL, DOG]], [[0.7, 0.6], [0.8, 0.3], [0, 0], [0.4, 0.1]])
+    assert found.named_labels.tolist() == [ANIMAL, DOG, TOY, DOG]
+    assert found.mask_areas is not None
+    assert found.mask_areas[[0, 1, 3]].tolist() == [100] * 3
+
+
 @pytest.mark.parametrize('names', ['ids', 'numbers of the COCO file', 'numbers of file names'])
 def test_a_foreign_detector_names_images_in_its_own_way(pets, tmp_path, names):
     # Image 3 is the fourth of the file that write_coco makes, so its number there is 4; its file is 000…03.jpg.
