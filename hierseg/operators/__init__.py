@@ -1,12 +1,13 @@
 """Operators of mmcv for machines without compiled ones, so that mmcv installs without a compiler.
 
-mmcv finds its operators by importing ``mmcv._ext``. :func:`install` adds a finder that is asked for this module only
-where no compiled one is found: a compiled one always wins, and one that is broken stays a loud error. The stand-in
-computes with torchvision where that imports and works, else in plain torch. Nothing here imports torch before mmcv asks
-for its operators, and nothing imports the rest of hierseg.
+mmcv finds its operators by importing ``mmcv._ext``. :func:`install` adds a finder for this module. A compiled one
+always wins, and one that is broken stays a loud error. Without one, a stand-in computes with torchvision where that
+imports and works, else in plain torch. With either, RoI align of many channels on a processor is computed in plain
+torch, which takes a fraction of the time. Nothing here imports torch before mmcv asks for its operators, and nothing
+imports the rest of hierseg.
 
-``HIERSEG_OPERATORS=torchvision``, ``=torch`` or ``=compiled`` in the environment insists on a backend, also where there
-are compiled operators; it is read when hierseg is imported.
+``HIERSEG_OPERATORS=torchvision``, ``=torch`` or ``=compiled`` in the environment insists on a backend for everything,
+also where there are compiled operators; it is read when mmcv asks for its operators.
 """
 
 from __future__ import annotations
@@ -26,11 +27,9 @@ VARIABLE = 'HIERSEG_OPERATORS'
 
 
 def install() -> None:
-    """Lets mmcv find the stand-in where there are no compiled operators; a second call changes nothing."""
+    """Lets mmcv find operators wherever it looks for compiled ones; a second call changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        # Asked first where the environment insists on another backend than compiled operators.
-        insists = os.environ.get(VARIABLE, 'compiled') not in ('', 'compiled')
-        sys.meta_path.insert(0 if insists else len(sys.meta_path), _Finder())
+        sys.meta_path.insert(0, _Finder())
 
 
 def backend() -> str:
@@ -52,13 +51,23 @@ def backend() -> str:
 
 
 class _Finder(MetaPathFinder):
-    """Finder of the stand-in, asked after all others."""
+    """Finder of mmcv's operators, asked before all others."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Specification of the stand-in, if that is what is looked for."""
-        return ModuleSpec(fullname, _Loader(), origin='hierseg.operators') if fullname == EXTENSION else None
+        """Specification of compiled operators, quickened unless the environment insists on them, or of the stand-in."""
+        if fullname != EXTENSION:
+            return None
+        wanted = os.environ.get(VARIABLE, '')
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        compiled = next((spec for spec in specs if spec), None) if wanted in ('', 'compiled') else None
+        if compiled is None:
+            return ModuleSpec(fullname, _Loader(), origin='hierseg.operators')
+        if not wanted and compiled.loader is not None:
+            compiled.loader = _Quickening(compiled.loader)
+        return compiled
 
 
 class _Loader(Loader):
@@ -70,3 +79,21 @@ class _Loader(Loader):
 
         vars(module).update(extension.operators())
         module.__getattr__ = extension.missing  # type: ignore[method-assign]
+
+
+class _Quickening(Loader):
+    """Loader of compiled operators that puts quicker ones in front of some."""
+
+    def __init__(self, compiled: Loader) -> None:
+        self._compiled = compiled
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """The module as its own loader makes it."""
+        return self._compiled.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Loads the compiled operators, then replaces some; torch is imported here."""
+        self._compiled.exec_module(module)
+        from hierseg.operators import extension
+
+        extension.quicken(module)

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ NEEDED_BY = {
     'sync_bn': "mmcv's synchronised batch normalisation; torch's is `SyncBN`",
 }
 """Detectors that need an operator which has no form here, by the beginning of its name."""
+FEWEST_CHANNELS = 16
+"""Of feature maps whose RoI align is quicker in plain torch; masks have one."""
 
 
 class OperatorError(RuntimeError):
@@ -94,12 +97,16 @@ def _torchvision() -> Backend:
     except Exception as error:  # a build for another torch raises RuntimeError, a lost library OSError
         return _plain(f'{type(error).__name__}: {error}')
 
+    insisted = os.environ.get(VARIABLE) == 'torchvision'
+
     def precise(tensor: Tensor) -> Tensor:
         # In half precision coordinates are off by pixels, and torchvision's operators for the CPU refuse it.
         return tensor if tensor.dtype == torch.float64 else tensor.float()
 
     def roi_align_forward(features: Tensor, rois: Tensor, settings: RoiAlign) -> Tensor:
         features = precise(features)
+        if not insisted and plain_is_better(features):
+            return plain.roi_align_forward(features, rois, settings)
         return ops.roi_align(  # type: ignore[no-any-return]
             features, rois.to(features.dtype), settings.spatial_scale, settings.height, settings.width,
             settings.sampling_ratio, settings.aligned,
@@ -107,6 +114,8 @@ def _torchvision() -> Backend:
 
     def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settings: RoiAlign) -> Tensor:
         gradient = precise(gradient)
+        if not insisted and plain_is_better(gradient):
+            return plain.roi_align_backward(gradient, rois, shape, settings)
         return ops._roi_align_backward(  # type: ignore[no-any-return]
             gradient, rois.to(gradient.dtype), settings.spatial_scale, settings.height, settings.width, *shape,
             settings.sampling_ratio, settings.aligned,
@@ -125,9 +134,52 @@ def _torchvision() -> Backend:
     return Backend('torchvision', '', roi_align_forward, roi_align_backward, nms)
 
 
+def plain_is_better(features: Tensor) -> bool:
+    """Whether RoI align of (…, C, H, W) features, or gradients, is quicker in plain torch, or possible there alone."""
+    in_full = features.dtype in (torch.float32, torch.float64)  # the compiled one refuses bfloat16 on a processor
+    return features.device.type == 'cpu' and (features.shape[1] >= FEWEST_CHANNELS or not in_full)
+
+
+def quicken(compiled: ModuleType) -> None:
+    """Puts plain torch in front of compiled RoI align, where it is better; the compiled one is its ``__wrapped__``."""
+    ours = _roi_align(_plain(''))
+    theirs = {name: getattr(compiled, name) for name in ours if hasattr(compiled, name)}
+
+    def chosen(name: str) -> Callable[..., None]:
+        @wraps(theirs[name])
+        def call(features: Tensor, *tensors: Tensor, **settings: Any) -> None:
+            traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            better = settings['pool_mode'] == 1 and not traced and plain_is_better(features)
+            (ours if better else theirs)[name](features, *tensors, **settings)
+
+        return call
+
+    vars(compiled).update({name: chosen(name) for name in theirs})
+
+
 def operators() -> dict[str, Any]:
     """Functions of the module by name."""
     backend = choose_backend()
+
+    def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
+        return backend.nms(boxes, scores, iou_threshold, offset)
+
+    return {
+        **_roi_align(backend),
+        'nms': _traced_whole(nms),
+        'softnms': _traced_whole(_soft_nms),
+        'sigmoid_focal_loss_forward': _focal_forward,
+        'sigmoid_focal_loss_backward': _focal_backward,
+        'ms_deform_attn_forward': _deformable_attention_forward,
+        'ms_deform_attn_backward': _deformable_attention_backward,
+        # For the report on the environment that MMEngine logs.
+        'get_compiler_version': lambda: f'none: operators by {backend.name}',
+        'get_compiling_cuda_version': lambda: 'none',
+    }
+
+
+def _roi_align(backend: Backend) -> dict[str, Callable[..., None]]:
+    """RoI align and its gradient as mmcv calls them."""
 
     def roi_align_forward(
         features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *, aligned_height: int,
@@ -145,22 +197,7 @@ def operators() -> dict[str, Any]:
         settings = RoiAlign(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
         of_features.copy_(backend.roi_align_backward(gradient, rois, of_features.shape, settings))
 
-    def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
-        return backend.nms(boxes, scores, iou_threshold, offset)
-
-    return {
-        'roi_align_forward': _traced_whole(roi_align_forward),
-        'roi_align_backward': roi_align_backward,
-        'nms': _traced_whole(nms),
-        'softnms': _traced_whole(_soft_nms),
-        'sigmoid_focal_loss_forward': _focal_forward,
-        'sigmoid_focal_loss_backward': _focal_backward,
-        'ms_deform_attn_forward': _deformable_attention_forward,
-        'ms_deform_attn_backward': _deformable_attention_backward,
-        # For the report on the environment that MMEngine logs.
-        'get_compiler_version': lambda: f'none: operators by {backend.name}',
-        'get_compiling_cuda_version': lambda: 'none',
-    }
+    return {'roi_align_forward': _traced_whole(roi_align_forward), 'roi_align_backward': roi_align_backward}
 
 
 def missing(name: str) -> Callable[..., Any]:

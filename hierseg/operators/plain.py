@@ -1,10 +1,12 @@
 """Operators of mmcv in plain torch, for any device: RoI align, suppression, focal loss.
 
-RoI align is a sparse matrix product: each bin of the output is a weighted sum of a few pixels, which
-``torch.nn.functional.embedding_bag`` computes without laying the samples out in memory. Its gradient is the product
+RoI align is a sparse matrix product: each bin of the output is a weighted sum of a window of pixels, all channels of
+one after another in memory, which ``torch.nn.functional.embedding_bag`` computes. A weight is a product of one down and
+one across, so that few are computed, and samples that share a pixel are added up first. The gradient is the product
 with the transposed matrix.
 
-Shape letters: B images, C channels, H × W pixels of a feature map, N RoIs or boxes, E entries of the sparse matrix.
+Shape letters: B images, C channels, H × W pixels of a feature map, N RoIs or boxes, R bins (rows of the sparse matrix),
+K pixels of a window.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ENTRIES_AT_ONCE = 1 << 16
+ENTRIES_AT_ONCE = 1 << 17
 """Entries of the sparse matrix that are laid out at a time: about 3 MB with what computing them takes.
 
 The gradient of the pixels that these entries touch is laid out, too, so that more at a time would take more for it."""
@@ -55,12 +57,11 @@ def roi_align_forward(features: Tensor, rois: Tensor, settings: RoiAlign) -> Ten
     """
     channels, bins = features.shape[1], settings.height * settings.width
     pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    output = pixels.new_empty((len(rois) * bins, channels))
-    for begin, entries in _entries(rois, features.shape, settings, dtype=pixels.dtype):
-        output[begin : begin + len(entries.starts)] = F.embedding_bag(
-            entries.pixels, pixels, entries.starts, mode='sum', per_sample_weights=entries.weights
-        )
-    return output.view(len(rois), bins, channels).transpose(1, 2).reshape(len(rois), channels, *settings[:2])
+    output = pixels.new_empty((len(rois), bins, channels))
+    for block in _blocks(rois, features.shape, settings, dtype=pixels.dtype):
+        found = F.embedding_bag(block.pixels, pixels, mode='sum', per_sample_weights=block.weights)
+        output[block.rois] = found.view(-1, bins, channels)
+    return output.transpose(1, 2).reshape(len(rois), channels, *settings[:2])
 
 
 def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settings: RoiAlign) -> Tensor:
@@ -76,39 +77,38 @@ def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settin
         (B, C, H, W).
     """
     images, channels, height, width = shape
+    bins = settings.height * settings.width
     of_bins = gradient.flatten(2).transpose(1, 2).reshape(-1, channels)
     of_pixels = of_bins.new_zeros((images * height * width, channels))
-    for begin, entries in _entries(rois, shape, settings, dtype=gradient.dtype):
-        counts = torch.diff(entries.starts, append=entries.starts.new_tensor([len(entries.pixels)]))
-        bins = torch.arange(begin, begin + len(counts), device=counts.device).repeat_interleave(counts)
-        touched, order = torch.sort(entries.pixels)
+    for block in _blocks(rois, shape, settings, dtype=gradient.dtype):
+        touched, order = torch.sort(block.pixels.flatten())
         pixels, counts = torch.unique_consecutive(touched, return_counts=True)
+        rows = (block.rois[:, None] * bins + torch.arange(bins, device=order.device)).flatten()
         part = F.embedding_bag(
-            bins[order], of_bins, counts.cumsum(0) - counts, mode='sum', per_sample_weights=entries.weights[order]
-        )
+            rows[order // block.pixels.shape[1]], of_bins, counts.cumsum(0) - counts, mode='sum',
+            per_sample_weights=block.weights.flatten()[order],
+        )  # fmt: skip
         of_pixels.index_add_(0, pixels, part)
     return of_pixels.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
-class _Entries(NamedTuple):
-    """A block of rows of the sparse matrix: for each bin the pixels that it averages, and their weights.
+class _Block(NamedTuple):
+    """Rows of the sparse matrix, with windows of one size: for each bin the pixels that it averages, and their weights.
 
     Attributes:
-        pixels: (E,) int64; index of image, row and column of the feature map in one.
-        weights: (E,).
-        starts: First entry of each bin, int64.
+        rois: (N,) int64; the RoIs whose bins these are.
+        pixels: (R, K) int32 or int64; index of image, row and column of the feature map in one.
+        weights: (R, K); 0 for pixels of the window that no sample is near.
     """
 
+    rois: Tensor
     pixels: Tensor
     weights: Tensor
-    starts: Tensor
 
 
-def _entries(
-    rois: Tensor, shape: torch.Size, settings: RoiAlign, *, dtype: torch.dtype
-) -> Iterator[tuple[int, _Entries]]:
-    """The first bin of each block of RoIs, and its entries."""
-    height, width = shape[2:]
+def _blocks(rois: Tensor, shape: torch.Size, settings: RoiAlign, *, dtype: torch.dtype) -> Iterator[_Block]:
+    """All rows, RoIs with about equally many samples in one block."""
+    images, _, height, width = shape
     # Samples are placed in at least single precision; half precision would move them by pixels.
     rois = rois if rois.dtype == torch.float64 else rois.float()
     offset = 0.5 if settings.aligned else 0.0
@@ -119,85 +119,51 @@ def _entries(
         samples = torch.full_like(spans, settings.sampling_ratio, dtype=torch.int64)
     else:
         samples = spans.ceil().long().clamp(min=0)
-    bins = settings.height * settings.width
-    sizes = samples.prod(dim=1) * (4 * bins)
-    blocks = (sizes.cumsum(0) // ENTRIES_AT_ONCE).tolist()
-    begin = 0
-    while begin < len(rois):
-        end = begin + 1
-        while end < len(rois) and blocks[end] == blocks[begin]:
-            end += 1
-        part = slice(begin, end)
-        across = _Samples.of(low[part, 0], spans[part, 0], samples[part, 0], settings.width, width)
-        down = _Samples.of(low[part, 1], spans[part, 1], samples[part, 1], settings.height, height)
-        entries = _products(rois[part, 0].long(), down, across, shape, (settings.height, settings.width))
-        yield begin * bins, entries._replace(weights=entries.weights.to(dtype))
-        begin = end
+    most = samples.amax(dim=1)
+    index = torch.int32 if images * height * width < 2**31 else torch.int64
+    for count in torch.unique(most).tolist():
+        side = 2 * count if settings.sampling_ratio > 0 else min(count, height, width) + 2
+        at_once = max(1, ENTRIES_AT_ONCE // (settings.height * settings.width * max(side, 1) ** 2))
+        for part in torch.split(torch.nonzero(most == count)[:, 0], at_once):
+            columns, across = _windows(low[part, 0], spans[part, 0], samples[part, 0], settings.width, width)
+            rows, down = _windows(low[part, 1], spans[part, 1], samples[part, 1], settings.height, height)
+            rows = (rois[part, 0].long()[:, None, None] * height + rows) * width
+            pixels = rows.to(index)[:, :, None, :, None] + columns.to(index)[:, None, :, None, :]
+            weights = down[:, :, None, :, None] * across[:, None, :, None, :]
+            entries = rows.shape[2] * columns.shape[2]
+            yield _Block(part, pixels.view(-1, entries), weights.to(dtype).view(-1, entries))
 
 
-class _Samples(NamedTuple):
-    """Samples along one axis, for each RoI those of all bins one after another.
-
-    Attributes:
-        counts: (N,); samples of a bin.
-        starts: (N,); first sample of each RoI.
-        pixels: (S, 2); the neighbours of each sample.
-        weights: (S, 2); 0 outside the feature map.
-    """
-
-    counts: Tensor
-    starts: Tensor
-    pixels: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, low: Tensor, spans: Tensor, counts: Tensor, bins: int, size: int) -> _Samples:
-        """Samples of RoIs that begin at ``low`` and whose bins span ``spans`` of ``size`` pixels."""
-        per_roi = counts * bins
-        starts = per_roi.cumsum(0) - per_roi
-        roi = torch.arange(len(low), device=low.device).repeat_interleave(per_roi)
-        number = torch.arange(len(roi), device=low.device) - starts[roi]
-        count = counts[roi]
-        bin_of = number // count
-        span = spans[roi]
-        places = low[roi] + bin_of * span + ((number - bin_of * count) + 0.5) * span / count
-        inside = (places >= -1) & (places <= size)
-        places = places.clamp(min=0)
-        first = places.long().clamp(max=size - 1)
-        fraction = torch.where(first >= size - 1, torch.zeros_like(places), places - first)
-        return cls(
-            counts=counts,
-            starts=starts,
-            pixels=torch.stack([first, (first + 1).clamp(max=size - 1)], dim=1),
-            weights=torch.stack([1 - fraction, fraction], dim=1) * inside[:, None],
-        )
-
-
-def _products(images: Tensor, down: _Samples, across: _Samples, shape: torch.Size, bins: tuple[int, int]) -> _Entries:
-    """Entries of all pairs of a sample down and a sample across, bin by bin.
+def _windows(low: Tensor, spans: Tensor, counts: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:
+    """Along one axis, the pixels that the samples of each bin lie between, and their weights: (N, bins, K) both.
 
     Args:
-        images: (N,) int64.
-        down: Samples along the height.
-        across: Samples along the width.
-        shape: B, C, H, W.
-        bins: Height and width of the output.
+        low: (N,); where the RoIs begin, in pixels of the feature map.
+        spans: (N,); of a bin.
+        counts: (N,) int64; samples of a bin.
+        bins: Of a RoI.
+        size: Pixels of the feature map.
     """
-    num_bins = bins[0] * bins[1]
-    per_bin = down.counts * across.counts
-    per_roi = per_bin * num_bins
-    roi = torch.arange(len(images), device=images.device).repeat_interleave(per_roi)
-    number = torch.arange(len(roi), device=images.device) - (per_roi.cumsum(0) - per_roi)[roi]
-    samples, columns = per_bin[roi], across.counts[roi]
-    bin_of = number // samples
-    within = number - bin_of * samples
-    at_down = down.starts[roi] + bin_of // bins[1] * down.counts[roi] + within // columns
-    at_across = across.starts[roi] + bin_of % bins[1] * columns + within % columns
-    rows = (images[roi, None] * shape[2] + down.pixels[at_down]) * shape[3]
-    pixels = rows[:, :, None] + across.pixels[at_across][:, None]
-    weights = (down.weights[at_down] / samples[:, None])[:, :, None] * across.weights[at_across][:, None]
-    lengths = (4 * per_bin).repeat_interleave(num_bins)
-    return _Entries(pixels.flatten(), weights.flatten(), lengths.cumsum(0) - lengths)
+    low, spans, counts = (values[:, None, None] for values in (low, spans, counts))
+    number = torch.arange(max(int(counts.max()), 1), device=low.device)
+    used = number < counts
+    divisor = counts.clamp(min=1)
+    places = low + torch.arange(bins, device=low.device)[:, None] * spans + (number + 0.5) * spans / divisor
+    weights = (used & (places >= -1) & (places <= size)) / divisor.to(low.dtype)
+    places = places.clamp(min=0)
+    first = places.long().clamp(max=size - 1)
+    fraction = torch.where(first >= size - 1, torch.zeros_like(places), places - first)
+    first = torch.where(used, first, first[..., :1])
+    begin = first.amin(dim=2, keepdim=True)
+    within = first - begin
+    window = torch.arange(int(within.max()) + 2, device=low.device)
+    if len(window) >= 2 * len(number):  # few samples, far apart: the two pixels of each, instead of all between them
+        neighbours = torch.stack([first, (first + 1).clamp(max=size - 1)], dim=3)
+        return neighbours.flatten(2), (torch.stack([1 - fraction, fraction], dim=3) * weights[..., None]).flatten(2)
+    of_window = low.new_zeros((*begin.shape[:2], len(window)))
+    of_window.scatter_add_(2, within, (1 - fraction) * weights)
+    of_window.scatter_add_(2, within + 1, fraction * weights)
+    return (begin + window).clamp(max=size - 1), of_window
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:

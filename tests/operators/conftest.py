@@ -1,4 +1,4 @@
-"""The stand-in operators, beside or in place of compiled ones."""
+"""The stand-in operators and quickened compiled ones, beside or in place of those that mmcv brings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,25 @@ import hierseg.operators
 from hierseg.operators import extension
 
 
-@pytest.fixture(params=['torch', 'torchvision'])
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that mmcv would find without compiled operators."""
+@pytest.fixture(autouse=True)
+def compiled_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled operators are those that mmcv brings, with nothing in front of them."""
+    if hierseg.operators.backend() == 'compiled':
+        module = import_module('mmcv._ext')
+        for name in ('roi_align_forward', 'roi_align_backward'):
+            monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
+
+
+@pytest.fixture(params=['torch', 'torchvision', 'quickened'])
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled_alone: None) -> ModuleType:
+    """The module that mmcv would find without compiled operators, and the one that it does find with them."""
+    if request.param == 'quickened':
+        if hierseg.operators.backend() != 'compiled':
+            pytest.skip('mmcv has no compiled operators')
+        module = ModuleType('mmcv._ext')
+        vars(module).update(vars(import_module('mmcv._ext')))
+        extension.quicken(module)
+        return module
     monkeypatch.setenv(hierseg.operators.VARIABLE, request.param)
     extension.choose_backend.cache_clear()
     try:

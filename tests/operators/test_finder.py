@@ -34,6 +34,42 @@ def test_compiled_operators_win(package: Path) -> None:
     assert answer.stdout == 'compiled compiled\n', answer.stderr
 
 
+def test_compiled_roi_align_is_quickened_unless_somebody_insists(package: Path) -> None:
+    (package / 'mmcv' / '_ext.py').write_text(
+        textwrap.dedent(
+            """
+            def roi_align_forward(*tensors, **settings):
+                print('compiled', tensors[0].shape[1], settings['pool_mode'])
+            def roi_align_backward(*tensors, **settings):
+                print('compiled gradient', tensors[0].shape[1])
+            """
+        )
+    )
+    code = """
+        import hierseg, torch, mmcv._ext as operators
+        rois, nothing = torch.tensor([[0.0, 1, 1, 6, 7]]), torch.zeros(0)
+        settings = dict(aligned_height=2, aligned_width=2, spatial_scale=1.0, sampling_ratio=0, aligned=True)
+        for channels, mode in (15, 1), (16, 1), (16, 0):
+            output = torch.zeros(1, channels, 2, 2)
+            operators.roi_align_forward(
+                torch.ones(1, channels, 8, 8), rois, output, nothing, nothing, pool_mode=mode, **settings
+            )
+            if output.any():
+                print('plain', channels, round(output.sum().item(), 4))
+            gradient = torch.zeros(1, channels, 8, 8)
+            operators.roi_align_backward(output + 1, rois, nothing, nothing, gradient, pool_mode=mode, **settings)
+            if gradient.any():
+                print('plain gradient', channels, round(gradient.sum().item(), 4))
+    """
+    # Each of four bins of 16 channels has the mean of ones, one; its gradient is two: 64 and 128 in all.
+    lines = ['compiled 15 1', 'compiled gradient 15', 'plain 16 64.0', 'plain gradient 16 128.0']
+    lines += ['compiled 16 0', 'compiled gradient 16']
+    answer = run(code, path=package)
+    assert answer.stdout.splitlines() == lines, answer.stderr
+    insisted = run(code, path=package, HIERSEG_OPERATORS='compiled')
+    assert [line for line in insisted.stdout.splitlines() if 'plain' in line] == [], insisted.stderr
+
+
 def test_broken_ones_stay_a_loud_error(package: Path) -> None:
     (package / 'mmcv' / '_ext.py').write_text('raise ImportError("undefined symbol: _ZN2at")')
     answer = run('import hierseg, mmcv._ext', path=package)
