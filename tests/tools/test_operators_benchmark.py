@@ -27,8 +27,8 @@ def test_times_each_backend_or_says_that_it_is_absent(tmp_path: Path) -> None:
     answer = run(*little, '--out', out)
     assert answer.returncode == 0, answer.stderr
     document = json.loads(out.read_text())
-    assert 'torch' in document['figures']
-    assert document['figures'].keys() | document['absent'].keys() == {'compiled', 'torchvision', 'torch'}
+    assert {'default', 'torch'} <= document['figures'].keys()
+    assert document['figures'].keys() | document['absent'].keys() == {'compiled', 'default', 'torchvision', 'torch'}
     assert not document['figures'].keys() & document['absent'].keys()
     for backend, figures in document['figures'].items():
         assert list(figures) == [

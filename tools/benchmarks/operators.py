@@ -1,4 +1,4 @@
-"""Times mmcv's operators by each backend: compiled, torchvision's and those in plain torch.
+"""Times mmcv's operators by each backend: compiled, the default, torchvision's and those in plain torch.
 
 Each backend works in a process of its own, where HIERSEG_OPERATORS insists on it; they take turns, so that all see the
 same machine, and the fastest repeat counts. Time is that of the processor, of all threads, and with a GPU from the call
@@ -29,7 +29,8 @@ from hierseg.errors import ConfigError, exits_cleanly
 from hierseg.files import write_json
 from hierseg.machine import describe_machine
 
-BACKENDS = ('compiled', 'torchvision', 'torch')
+BACKENDS = {'compiled': 'compiled', 'default': '', 'torchvision': 'torchvision', 'torch': 'torch'}
+"""What HIERSEG_OPERATORS says; by default RoI align of many channels is in plain torch, and all else compiled."""
 CONFIG = Path(__file__).parents[2] / 'configs' / 'quickstart' / 'hier_e2e.py'
 MEMORY = 'RoI align, forward and backward, peak MB'
 
@@ -200,20 +201,20 @@ def measure_one(name: str) -> float:
     return _subjects.milliseconds(name)
 
 
-def start(backend: str, args: argparse.Namespace) -> tuple[ProcessPoolExecutor, list[str], float]:
+def start(wanted: str, args: argparse.Namespace) -> tuple[ProcessPoolExecutor, list[str], float]:
     """The process of a backend, the names of its subjects, and RoI align's memory."""
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn'))
     # The process inherits the variable and looks at it when it imports hierseg, before mmcv.
-    with mock.patch.dict(os.environ, {operators.VARIABLE: backend}):
+    with mock.patch.dict(os.environ, {operators.VARIABLE: wanted}):
         return pool, *pool.submit(prepare, args).result()
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Figures by backend and subject, and why the other backends are absent."""
     pools, figures, absent, names = {}, {}, {}, []
-    for backend in BACKENDS:
+    for backend, wanted in BACKENDS.items():
         try:
-            pools[backend], names, memory = start(backend, args)
+            pools[backend], names, memory = start(wanted, args)
         except RuntimeError as error:
             absent[backend] = str(error)
         else:
