@@ -24,7 +24,7 @@ extensions = [
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
 ]
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'curves']
 myst_heading_anchors = 3
 myst_enable_extensions = ['dollarmath']
 nb_execution_mode = 'off'  # its outputs are committed, and a test compares them

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from hierseg.errors import ConfigError
 
-TOOLS = Path(__file__).parents[2] / 'tools/benchmarks'
+ROOT = Path(__file__).parents[2]
+TOOLS, DOCS = ROOT / 'tools/benchmarks', ROOT / 'docs'
 
 
 @pytest.fixture
@@ -292,3 +293,15 @@ def test_figure_and_table_of_what_is_there(curves, calls, run_of, tmp_path, monk
     assert (tmp_path / 'curves.svg').read_text().startswith('<?xml')
     assert (tmp_path / 'curves.png').stat().st_size > 10_000
     assert (tmp_path / 'curves.md').read_text().strip() in printed
+
+
+def test_the_page_has_the_table_of_the_committed_results(curves):
+    for folder in (DOCS / 'curves').iterdir():
+        rows = curves.table(curves.read_results(folder / 'results')).splitlines()
+        page = (DOCS / 'end_to_end.md').read_text(encoding='utf-8').splitlines()
+        assert rows == page[page.index(rows[0], start_of(folder.name, page)) :][: len(rows)]
+
+
+def start_of(data: str, page: list[str]) -> int:
+    """The line of a page that names a kind of data's curves."""
+    return next(number for number, line in enumerate(page) if f'--out docs/curves/{data}' in line)
