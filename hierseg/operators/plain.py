@@ -151,7 +151,7 @@ def _windows(low: Tensor, spans: Tensor, counts: Tensor, bins: int, size: int) -
     places = low + torch.arange(bins, device=low.device)[:, None] * spans + (number + 0.5) * spans / divisor
     weights = (used & (places >= -1) & (places <= size)) / divisor.to(low.dtype)
     places = places.clamp(min=0)
-    first = places.long().clamp(max=size - 1)
+    first = places.long().clamp(min=0, max=size - 1)  # min for what is not a number, whose weights are neither
     fraction = torch.where(first >= size - 1, torch.zeros_like(places), places - first)
     first = torch.where(used, first, first[..., :1])
     begin = first.amin(dim=2, keepdim=True)

@@ -82,6 +82,13 @@ def test_without_rois_there_is_no_output_and_no_gradient() -> None:
     assert not plain.roi_align_backward(torch.zeros(0, 3, 7, 7), torch.zeros(0, 5), features.shape, settings).any()
 
 
+def test_a_roi_that_is_not_a_number_gives_none_and_leaves_others_alone() -> None:
+    rois = torch.tensor([[0, 1.0, 1, 5, 5], [0, math.nan, 1, 5, 5], [0, 1, 1, 7, 5]])
+    found = plain.roi_align_forward(torch.ones(1, 2, 8, 8), rois, RoiAlign(2, 2, 1.0, 0, True))
+    assert found[1].isnan().all()
+    torch.testing.assert_close(found[[0, 2]], torch.ones(2, 2, 2, 2))
+
+
 def test_focal_loss_has_its_derivative() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = 3 * torch.randn(6, 4, generator=generator, dtype=torch.float64)
