@@ -25,7 +25,8 @@ model = dict(
         # Classes that nobody looked for on an image leave its loss; 50 of them, drawn, stay as negatives.
         verified=dict(class_counts=_base_.data_root + 'store/train', num_negatives=50, power=0.5)))
 
-# Classes come equally often, by own label or below: docs/sampling.md.
+# Classes come equally often, by own label or below. Of the samplers that balance, the one that scored best:
+# docs/sampling.md.
 train_dataloader = dict(sampler=dict(type='hierseg.ClassAwareStreamSampler'))
 
 default_hooks = dict(
