@@ -27,9 +27,17 @@ VARIABLE = 'HIERSEG_OPERATORS'
 
 
 def install() -> None:
-    """Lets mmcv find operators wherever it looks for compiled ones; a second call changes nothing."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """Lets mmcv find operators wherever it looks for compiled ones; a second call changes nothing.
+
+    Compiled ones that mmcv has found before are quickened where they are.
+    """
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Finder())
+    if EXTENSION in sys.modules and not os.environ.get(VARIABLE):  # mmcv, and so torch, was imported before
+        from hierseg.operators import extension
+
+        extension.quicken(sys.modules[EXTENSION])
 
 
 def backend() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,7 @@ def compiled_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     if hierseg.operators.backend() == 'compiled':
         module = import_module('mmcv._ext')
         for name in ('roi_align_forward', 'roi_align_backward'):
-            monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
+            monkeypatch.setattr(module, name, inspect.unwrap(getattr(module, name)))
 
 
 @pytest.fixture(params=['torch', 'torchvision', 'quickened'])

@@ -66,6 +66,10 @@ def test_compiled_roi_align_is_quickened_unless_somebody_insists(package: Path) 
     lines += ['compiled 16 0', 'compiled gradient 16']
     answer = run(code, path=package)
     assert answer.stdout.splitlines() == lines, answer.stderr
+    late = run(
+        code.replace('import hierseg, torch, mmcv._ext', 'import torch, mmcv._ext, hierseg, mmcv._ext'), path=package
+    )
+    assert late.stdout.splitlines() == lines, late.stderr
     insisted = run(code, path=package, HIERSEG_OPERATORS='compiled')
     assert [line for line in insisted.stdout.splitlines() if 'plain' in line] == [], insisted.stderr
 
