@@ -22,7 +22,7 @@ from hierseg.models import rtmdet_head
 from hierseg.registry import MODELS
 from hierseg.taxonomy import Taxonomy
 
-STEPS = 60
+STEPS = 120
 FLAT = Taxonomy.from_edges(['a', 'b', 'c', 'd', 'e'], [])
 
 
@@ -291,7 +291,7 @@ def test_learns_two_images_by_heart() -> None:
     for picture, one in zip(pixels, samples, strict=True):
         for label, box in zip(one.gt_instances.labels.tolist(), one.gt_instances.bboxes.int().tolist(), strict=True):
             picture[:, box[1] : box[3], box[0] : box[2]] = colours[label]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.004)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.002)
     model.train()
     totals = []
     for _ in range(STEPS):
