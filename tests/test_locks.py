@@ -19,8 +19,11 @@ import sys, time, multiprocessing
 from hierseg.locks import locked
 with locked(sys.argv[1]):
     if sys.argv[2:] == ['with a worker']:
-        worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
+        context = multiprocessing.get_context('fork')
+        begun = context.Event()
+        worker = context.Process(target=lambda: begun.set() or time.sleep(60))
         worker.start()
+        begun.wait()  # until then it may have the lock
         print(worker.pid, flush=True)
     print('has it', flush=True)
     sys.stdin.read(1)
