@@ -87,6 +87,8 @@ class _Loader(Loader):
 
         vars(module).update(extension.operators())
         module.__getattr__ = extension.missing  # type: ignore[method-assign]
+        if not os.environ.get(VARIABLE):
+            extension.quicken(module)
 
 
 class _Quickening(Loader):

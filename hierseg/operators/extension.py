@@ -97,16 +97,12 @@ def _torchvision() -> Backend:
     except Exception as error:  # a build for another torch raises RuntimeError, a lost library OSError
         return _plain(f'{type(error).__name__}: {error}')
 
-    insisted = os.environ.get(VARIABLE) == 'torchvision'
-
     def precise(tensor: Tensor) -> Tensor:
         # In half precision coordinates are off by pixels, and torchvision's operators for the CPU refuse it.
         return tensor if tensor.dtype == torch.float64 else tensor.float()
 
     def roi_align_forward(features: Tensor, rois: Tensor, settings: RoiAlign) -> Tensor:
         features = precise(features)
-        if not insisted and plain_is_better(features):
-            return plain.roi_align_forward(features, rois, settings)
         return ops.roi_align(  # type: ignore[no-any-return]
             features, rois.to(features.dtype), settings.spatial_scale, settings.height, settings.width,
             settings.sampling_ratio, settings.aligned,
@@ -114,8 +110,6 @@ def _torchvision() -> Backend:
 
     def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, settings: RoiAlign) -> Tensor:
         gradient = precise(gradient)
-        if not insisted and plain_is_better(gradient):
-            return plain.roi_align_backward(gradient, rois, shape, settings)
         return ops._roi_align_backward(  # type: ignore[no-any-return]
             gradient, rois.to(gradient.dtype), settings.spatial_scale, settings.height, settings.width, *shape,
             settings.sampling_ratio, settings.aligned,
